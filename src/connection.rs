@@ -1,0 +1,215 @@
+//! What a Rust program uses: a connection by URI, and the secrets it reaches.
+//!
+//! A thin face over whichever [`Keystore`] the URI names. Leans on `client` for the URI and on `driver` for keystores
+//! opened in this process. Refuses to add rules of its own: every check is the keystore's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use ::uuid::Uuid;
+
+use crate::memory::SecretBytes;
+use crate::secret::{
+    Error, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription, Usage, UsageType,
+    parse_uuid,
+};
+
+/// An open keystore. Clones are cheap and share it; it closes when the last clone and the last [`Secret`] are gone.
+#[derive(Clone)]
+pub struct Connection {
+    keystore: Arc<dyn Keystore>,
+}
+
+/// How to open a keystore, beyond its URI. The default suits most.
+#[derive(Debug, Default)]
+pub struct OpenOptions {
+    /// The host key's file. Precedence: the URI's `key=FILE`, this, the environment's `STRONGROOM_KEY_FILE`, the
+    /// systemd credential `secrets-encryption-key`, then the default place.
+    pub key_file: Option<PathBuf>,
+    /// A passphrase to open a passphrase slot with.
+    pub passphrase: Option<SecretBytes>,
+    /// A recovery key, as it was shown, to open the recovery slot with.
+    pub recovery_key: Option<SecretBytes>,
+}
+
+impl Connection {
+    /// Opens the keystore that `uri` names; makes it if it doesn't exist yet.
+    pub fn open(uri: &str) -> Result<Self, Error> {
+        Self::open_with(uri, OpenOptions::default())
+    }
+
+    /// [`open`](Self::open), with options.
+    pub fn open_with(_uri: &str, _options: OpenOptions) -> Result<Self, Error> {
+        unimplemented!()
+    }
+
+    /// A connection to a keystore at hand.
+    pub fn over(keystore: Arc<dyn Keystore>) -> Self {
+        Self { keystore }
+    }
+
+    /// The URI that was opened, normalised.
+    pub fn uri(&self) -> String {
+        self.keystore.uri()
+    }
+
+    /// How many secrets there are.
+    pub fn num_of_secrets(&self) -> Result<usize, Error> {
+        self.keystore.num_of_secrets()
+    }
+
+    /// The UUIDs of at most `max` secrets, in no order.
+    pub fn list_secrets(&self, max: usize) -> Result<Vec<Uuid>, Error> {
+        self.keystore.list_secrets(max)
+    }
+
+    /// The secrets that `flags` selects, in no order: see [`ListFlags`](crate::ListFlags); 0 selects all.
+    pub fn list_all(&self, flags: u32) -> Result<Vec<Secret>, Error> {
+        let handles = self.keystore.list_all(flags)?;
+        Ok(handles.into_iter().map(|handle| self.secret(handle)).collect())
+    }
+
+    /// The secret of this UUID.
+    pub fn lookup_by_uuid(&self, uuid: Uuid) -> Result<Secret, Error> {
+        self.keystore.lookup_by_uuid(uuid).map(|handle| self.secret(handle))
+    }
+
+    /// The secret of this UUID, read as leniently as libvirt reads it.
+    pub fn lookup_by_uuid_string(&self, text: &str) -> Result<Secret, Error> {
+        let uuid = parse_uuid(text.as_bytes()).ok_or_else(Error::bad_uuid_string)?;
+        self.lookup_by_uuid(uuid)
+    }
+
+    /// The secret of this usage. The type `none` never matches.
+    pub fn lookup_by_usage(&self, kind: UsageType, id: &str) -> Result<Secret, Error> {
+        self.keystore.lookup_by_usage(kind, id).map(|handle| self.secret(handle))
+    }
+
+    /// Defines a secret, or redefines the one with the document's UUID: see [`DefineFlags`](crate::DefineFlags).
+    pub fn define_xml(&self, xml: impl AsRef<[u8]>, flags: u32) -> Result<Secret, Error> {
+        self.keystore.define_xml(xml.as_ref(), flags).map(|handle| self.secret(handle))
+    }
+
+    /// The events of this kind from now on, of all secrets or of one.
+    pub fn events(&self, kind: EventKind, only: Option<Uuid>) -> Result<Events, Error> {
+        let (send, receive) = mpsc::channel();
+        let sink = Box::new(move |event: &Event| _ = send.send(event.clone()));
+        let subscription = self.keystore.subscribe(kind, only, sink)?;
+        Ok(Events { receive, subscription, _keystore: Arc::clone(&self.keystore) })
+    }
+
+    /// The same keystore for a caller who may read private values. A program that opened the keystore itself may; a
+    /// client of a daemon may only with the host's system token.
+    pub fn elevated(&self) -> Result<Self, Error> {
+        self.keystore.elevated().map(Self::over)
+    }
+
+    fn secret(&self, handle: Handle) -> Secret {
+        Secret { keystore: Arc::clone(&self.keystore), handle }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("uri", &self.uri()).finish()
+    }
+}
+
+/// One secret of a keystore. Clones are cheap. It stays usable, and its calls fail, after the secret is undefined.
+#[derive(Clone)]
+pub struct Secret {
+    keystore: Arc<dyn Keystore>,
+    handle: Handle,
+}
+
+impl Secret {
+    /// Its UUID.
+    pub fn uuid(&self) -> Uuid {
+        self.handle.uuid
+    }
+
+    /// Its UUID as libvirt prints it: lower case, with dashes.
+    pub fn uuid_string(&self) -> String {
+        self.handle.uuid.to_string()
+    }
+
+    /// Its usage when it was looked up.
+    pub fn usage(&self) -> &Usage {
+        &self.handle.usage
+    }
+
+    /// The type of its usage.
+    pub fn usage_type(&self) -> UsageType {
+        self.handle.usage.kind
+    }
+
+    /// The id of its usage; empty if the type is none.
+    pub fn usage_id(&self) -> &str {
+        &self.handle.usage.id
+    }
+
+    /// The `<secret>` document.
+    pub fn xml_desc(&self) -> Result<String, Error> {
+        self.keystore.xml_desc(self.handle.uuid, NO_FLAGS)
+    }
+
+    /// Sets the value: 1 to 65,536 bytes. It is durable when this returns. The caller's copy is the caller's to wipe;
+    /// [`set_secret_value`](Self::set_secret_value) makes no copy.
+    pub fn set_value(&self, value: &[u8]) -> Result<(), Error> {
+        if value.len() > MAX_VALUE {
+            return Err(Error::value_too_long(value.len()));
+        }
+        self.set_secret_value(SecretBytes::copy_of(value)?)
+    }
+
+    /// Sets the value from secret memory.
+    pub fn set_secret_value(&self, value: SecretBytes) -> Result<(), Error> {
+        self.keystore.set_value(self.handle.uuid, value, NO_FLAGS)
+    }
+
+    /// The value, in secret memory. Refused for a private secret unless the connection is
+    /// [elevated](Connection::elevated).
+    pub fn value(&self) -> Result<SecretBytes, Error> {
+        self.keystore.value(self.handle.uuid, NO_FLAGS)
+    }
+
+    /// Removes the secret, definition and value.
+    pub fn undefine(&self) -> Result<(), Error> {
+        self.keystore.undefine(self.handle.uuid)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+/// Events as they come: an iterator that waits. Dropping it ends the subscription.
+pub struct Events {
+    receive: Receiver<Event>,
+    subscription: Subscription,
+    _keystore: Arc<dyn Keystore>,
+}
+
+impl Events {
+    /// The next event, or `None` if none came in time.
+    pub fn next_within(&self, time: Duration) -> Option<Event> {
+        self.receive.recv_timeout(time).ok()
+    }
+
+    /// The subscription's id.
+    pub fn id(&self) -> i32 {
+        self.subscription.id()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.receive.recv().ok()
+    }
+}

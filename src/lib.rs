@@ -1,0 +1,15 @@
+//! Strongroom keeps the secrets of virtualization hosts encrypted at rest, and speaks libvirt.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod memory;
+pub mod secret;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+mod connection;
+
+pub use connection::{Connection, Events, OpenOptions, Secret};
+pub use secret::{
+    DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags,
+    Usage, UsageType,
+};

@@ -1,0 +1,388 @@
+//! Errors in libvirt's terms: code, domain, message, and the further fields that travel with them.
+//!
+//! The one place that knows libvirt's numbers and texts; scripts match on them. Each situation has a constructor
+//! here, so that a text exists once. Leans on nothing. Refuses to carry a value or a key: no constructor takes one.
+
+use std::fmt;
+use std::io;
+
+use ::uuid::Uuid;
+
+use crate::memory::Exhausted;
+
+/// An error as libvirt reports it, with our advice where there is a next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(Box<Parts>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
+    code: ErrorCode,
+    domain: ErrorDomain,
+    detail: String,
+    shape: Detail,
+    advice: Option<String>,
+}
+
+/// The three shapes that an error takes on libvirt's wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Detail {
+    /// The message is the code's prefix and a detail.
+    Ordinary,
+    /// A bad argument: the message has no prefix; the API function and its argument travel along.
+    Argument {
+        /// The C function, `"secretGetValue"`.
+        function: &'static str,
+        /// The argument, `"flags"`.
+        argument: &'static str,
+    },
+    /// A system call failed; the message ends in its text.
+    System {
+        /// The errno.
+        errno: i32,
+    },
+}
+
+/// libvirt's error numbers (virErrorNumber), those that a secret connection can meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the names are libvirt's own
+pub enum ErrorCode {
+    InternalError = 1,
+    NoSupport = 3,
+    NoConnect = 5,
+    InvalidArg = 8,
+    OperationFailed = 9,
+    XmlError = 27,
+    OperationDenied = 29,
+    XmlDetail = 35,
+    SystemError = 38,
+    OperationInvalid = 55,
+    InvalidSecret = 65,
+    NoSecret = 66,
+    XmlInvalidSchema = 92,
+}
+
+impl ErrorCode {
+    /// Its number.
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+
+    /// What libvirt puts before the detail of an ordinary error of this code.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::InternalError => "internal error: ",
+            Self::NoSupport => "this function is not supported by the connection driver: ",
+            Self::NoConnect => "no connection driver available for ",
+            Self::InvalidArg => "invalid argument: ",
+            Self::OperationFailed => "operation failed: ",
+            Self::XmlError => "XML error: ",
+            Self::OperationDenied => "operation forbidden: ",
+            Self::XmlDetail | Self::SystemError => "",
+            Self::OperationInvalid => "Requested operation is not valid: ",
+            Self::InvalidSecret => "Invalid secret: ",
+            Self::NoSecret => "Secret not found: ",
+            Self::XmlInvalidSchema => "XML document failed to validate against schema: ",
+        }
+    }
+}
+
+/// libvirt's error domains (virErrorDomain), those that a secret connection can meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(i32)]
+#[non_exhaustive]
+#[allow(missing_docs)] // the names are libvirt's own
+pub enum ErrorDomain {
+    None = 0,
+    Xml = 5,
+    Rpc = 7,
+    Secret = 30,
+}
+
+impl ErrorDomain {
+    /// Its number.
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+/// The calls that errors name, with the two names libvirt has for each: the driver's and the API's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)] // one for each call of the trait
+pub enum Function {
+    ListAll,
+    Define,
+    XmlDesc,
+    SetValue,
+    Value,
+    Undefine,
+}
+
+impl Function {
+    /// The driver's name: bad flags are reported under it.
+    fn driver(self) -> &'static str {
+        match self {
+            Self::ListAll => "secretConnectListAllSecrets",
+            Self::Define => "secretDefineXML",
+            Self::XmlDesc => "secretGetXMLDesc",
+            Self::SetValue => "secretSetValue",
+            Self::Value => "secretGetValue",
+            Self::Undefine => "secretUndefine",
+        }
+    }
+
+    /// The public API's name: read-only connections are refused under it.
+    fn api(self) -> &'static str {
+        match self {
+            Self::ListAll => "virConnectListAllSecrets",
+            Self::Define => "virSecretDefineXML",
+            Self::XmlDesc => "virSecretGetXMLDesc",
+            Self::SetValue => "virSecretSetValue",
+            Self::Value => "virSecretGetValue",
+            Self::Undefine => "virSecretUndefine",
+        }
+    }
+}
+
+/// The situations. Texts are libvirt's (libvirt 11.3 and 12.8) unless the doc comment says "ours".
+impl Error {
+    /// No secret has this UUID.
+    pub fn no_such_uuid(uuid: Uuid) -> Self {
+        Self::secret(ErrorCode::NoSecret, format!("no secret with matching uuid '{uuid}'"))
+    }
+
+    /// No secret has this usage.
+    pub fn no_such_usage(id: &str) -> Self {
+        Self::secret(ErrorCode::NoSecret, format!("no secret with matching usage '{id}'"))
+    }
+
+    /// The secret has no value yet.
+    pub fn no_value(uuid: Uuid) -> Self {
+        Self::secret(ErrorCode::NoSecret, format!("secret '{uuid}' does not have a value"))
+    }
+
+    /// The value is private, and the caller isn't elevated.
+    pub fn private() -> Self {
+        Self::secret(ErrorCode::InvalidSecret, "secret is private")
+    }
+
+    /// A read-only connection asked for a change or a value.
+    pub fn read_only(function: Function) -> Self {
+        let detail = format!("read only access prevents {}", function.api());
+        Self::secret(ErrorCode::OperationDenied, detail)
+    }
+
+    /// Flag bits that the call doesn't define; only those are shown.
+    pub fn unsupported_flags(unknown: u32, function: Function) -> Self {
+        let function = function.driver();
+        Self::secret(
+            ErrorCode::InvalidArg,
+            format!("unsupported flags (0x{unknown:x}) in function {function}"),
+        )
+        .shaped(Detail::Argument { function, argument: "flags" })
+    }
+
+    /// A value of no bytes.
+    pub fn empty_value() -> Self {
+        Self::secret(ErrorCode::InvalidArg, "value in virSecretSetValue must not be NULL")
+            .shaped(Detail::Argument { function: "virSecretSetValue", argument: "value" })
+    }
+
+    /// Text that is no UUID, given to a look-up.
+    pub fn bad_uuid_string() -> Self {
+        let function = "virSecretLookupByUUIDString";
+        Self::secret(ErrorCode::InvalidArg, format!("uuidstr in {function} must be a valid UUID"))
+            .shaped(Detail::Argument { function, argument: "uuidstr" })
+    }
+
+    /// A value of more than 65,536 bytes.
+    pub fn value_too_long(len: usize) -> Self {
+        let max = super::MAX_VALUE;
+        Self::new(
+            ErrorCode::InvalidArg,
+            ErrorDomain::Secret,
+            format!("value length greater than maximum: {len} > {max}"),
+        )
+    }
+
+    /// A redefinition with another usage id. `old` is `None` if the secret had no usage.
+    pub fn usage_is_fixed(uuid: Uuid, old: Option<&str>) -> Self {
+        let old = old.unwrap_or("(null)");
+        let detail = format!("a secret with UUID {uuid} is already defined for use with {old}");
+        Self::secret(ErrorCode::InternalError, detail)
+    }
+
+    /// The usage belongs to another secret.
+    pub fn usage_is_taken(owner: Uuid, id: &str) -> Self {
+        let detail = format!("a secret with UUID {owner} already defined for use with {id}");
+        Self::secret(ErrorCode::InternalError, detail)
+    }
+
+    /// A redefinition would make a private secret readable.
+    pub fn private_is_fixed() -> Self {
+        Self::secret(ErrorCode::InternalError, "cannot change private flag on existing secret")
+    }
+
+    /// More secrets than one list call may return.
+    pub fn too_many(count: usize) -> Self {
+        let max = super::MAX_LIST;
+        Self::new(
+            ErrorCode::InternalError,
+            ErrorDomain::Rpc,
+            format!("Too many secrets '{count}' for limit '{max}'"),
+        )
+    }
+
+    /// The same subscription twice on one connection.
+    pub fn already_subscribed() -> Self {
+        Self::new(ErrorCode::InvalidArg, ErrorDomain::None, "event callback already tracked")
+    }
+
+    /// A URI that no driver here serves.
+    pub fn no_driver_for(uri: &str) -> Self {
+        Self::new(ErrorCode::NoConnect, ErrorDomain::None, uri)
+    }
+
+    /// A system call failed: `doing` says what and to which file.
+    pub fn system(doing: impl fmt::Display, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let text = match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
+            None => error.to_string(),
+        };
+        let text = text.split(" (os error").next().unwrap_or_default();
+        Self::secret(ErrorCode::SystemError, format!("{doing}: {text}")).shaped(Detail::System { errno })
+    }
+
+    /// Ours: the keystore can't do this in its present state (locked, read-only).
+    pub fn not_now(detail: impl Into<String>) -> Self {
+        Self::secret(ErrorCode::OperationInvalid, detail)
+    }
+
+    /// Ours: this secret's record doesn't open.
+    pub fn damaged(uuid: Uuid, how: impl fmt::Display) -> Self {
+        Self::secret(ErrorCode::InvalidSecret, format!("the record of secret '{uuid}' is damaged: {how}"))
+    }
+
+    /// Ours: the keystore as a whole can't be opened or used.
+    pub fn failed(detail: impl Into<String>) -> Self {
+        Self::secret(ErrorCode::OperationFailed, detail)
+    }
+
+    /// An error of the secret driver, with its code's prefix.
+    pub fn secret(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self::new(code, ErrorDomain::Secret, detail)
+    }
+
+    /// Any other error, with its code's prefix.
+    pub fn new(code: ErrorCode, domain: ErrorDomain, detail: impl Into<String>) -> Self {
+        let (detail, shape) = (detail.into(), Detail::Ordinary);
+        Self(Box::new(Parts { code, domain, detail, shape, advice: None }))
+    }
+
+    /// The same error with the next step for the person who meets it. Advice never travels on the wire.
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
+    }
+}
+
+/// What callers see.
+impl Error {
+    /// libvirt's number for what went wrong.
+    pub fn code(&self) -> ErrorCode {
+        self.0.code
+    }
+
+    /// libvirt's number for where it went wrong.
+    pub fn domain(&self) -> ErrorDomain {
+        self.0.domain
+    }
+
+    /// The text after the prefix.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// The further fields.
+    pub fn shape(&self) -> &Detail {
+        &self.0.shape
+    }
+
+    /// What to do about it, where we know.
+    pub fn advice(&self) -> Option<&str> {
+        self.0.advice.as_deref()
+    }
+
+    fn shaped(mut self, shape: Detail) -> Self {
+        self.0.shape = shape;
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    /// The message as libvirt words it: prefix and detail, no advice.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.shape == Detail::Ordinary {
+            f.write_str(self.0.code.prefix())?;
+        }
+        f.write_str(&self.0.detail)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Exhausted> for Error {
+    fn from(exhausted: Exhausted) -> Self {
+        Self::failed(exhausted.to_string())
+            .advise("wait for other calls to finish, undefine ephemeral secrets, or raise RLIMIT_MEMLOCK")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_libvirts() {
+        let uuid = Uuid::from_bytes([0x11; 16]);
+        let cases = [
+            (
+                Error::no_such_uuid(uuid),
+                66,
+                "Secret not found: no secret with matching uuid '11111111-1111-1111-1111-111111111111'",
+            ),
+            (Error::private(), 65, "Invalid secret: secret is private"),
+            (
+                Error::read_only(Function::Value),
+                29,
+                "operation forbidden: read only access prevents virSecretGetValue",
+            ),
+            (
+                Error::unsupported_flags(0x10, Function::ListAll),
+                8,
+                "unsupported flags (0x10) in function secretConnectListAllSecrets",
+            ),
+            (Error::empty_value(), 8, "value in virSecretSetValue must not be NULL"),
+            (
+                Error::usage_is_fixed(uuid, None),
+                1,
+                "internal error: a secret with UUID 11111111-1111-1111-1111-111111111111 is already defined \
+                 for use with (null)",
+            ),
+        ];
+        for (error, code, message) in cases {
+            assert_eq!((error.code().number(), error.to_string().as_str()), (code, message));
+        }
+    }
+
+    #[test]
+    fn a_system_error_ends_in_the_systems_text_and_keeps_its_number() {
+        let error = Error::system("cannot open 'x'", &io::Error::from_raw_os_error(28));
+        assert_eq!(error.to_string(), "cannot open 'x': No space left on device");
+        assert_eq!(error.shape(), &Detail::System { errno: 28 });
+    }
+}
