@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod memory;
+pub mod seal;
 pub mod secret;
 
 #[cfg(feature = "cli")]
