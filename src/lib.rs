@@ -4,6 +4,7 @@
 pub mod memory;
 pub mod seal;
 pub mod secret;
+pub mod store;
 
 #[cfg(feature = "cli")]
 pub mod cli;

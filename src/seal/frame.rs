@@ -354,7 +354,8 @@ impl EpochCipher {
         Ok(())
     }
 
-    fn proves_unscrubbed(&self, head: &Head) -> bool {
+    /// [`proves`](Self::proves) for whoever asks often and scrubs the stack once, behind all.
+    pub fn proves_unscrubbed(&self, head: &Head) -> bool {
         let stated = part::<32>(&head.bytes, COMMITMENT);
         head.store == self.store
             && head.epoch == self.epoch
