@@ -196,7 +196,7 @@ impl LockedKeyring {
 
 impl Keyring {
     /// A new keyring for a new store, with a new root key and a first epoch. `now`: Unix seconds.
-    pub fn create(slots: &[(NewSlot<'_>, &str)], copies: bool, now: u64) -> Result<Self, KeyringError> {
+    pub fn create(slots: &[(&NewSlot<'_>, &str)], copies: bool, now: u64) -> Result<Self, KeyringError> {
         let (store, root) = (StoreId::random()?, RootKey::random()?);
         let key = EpochKey::random()?;
         let epoch = Epoch::make(1, now, &key, store, &root)?;
@@ -461,9 +461,9 @@ mod tests {
         let recovery = RecoveryKey::random().unwrap();
         let cost = Argon2Cost::new(8, 1, 1).unwrap();
         let slots = [
-            (NewSlot::HostKey(&host_key(1)), "host"),
-            (NewSlot::Passphrase(&passphrase("open sesame"), cost), "door"),
-            (NewSlot::Recovery(&recovery), ""),
+            (&NewSlot::HostKey(&host_key(1)), "host"),
+            (&NewSlot::Passphrase(&passphrase("open sesame"), cost), "door"),
+            (&NewSlot::Recovery(&recovery), ""),
         ];
         (Keyring::create(&slots, true, 1_700_000_000).unwrap(), recovery)
     }
