@@ -6,6 +6,8 @@ pub mod secret;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod connection;
 
 pub use connection::{Connection, Events, OpenOptions, Secret};

@@ -65,8 +65,11 @@ impl<'a> Document<'a> {
     /// Reads a document.
     pub(super) fn read(source: &'a Source<'a>) -> Result<Self, Error> {
         let document = Building::new(&source.text, source.body).run().map_err(|fault| source.error(fault))?;
-        source.end()?;
-        Ok(document)
+        if source.is_complete() {
+            return Ok(document);
+        }
+        // What can't be read stands behind the root, where only blanks, comments and instructions may.
+        Err(source.error(Fault::new(source.text.len(), "Extra content at the end of the document")))
     }
 
     pub(super) fn root(&self) -> Element<'_, 'a> {
@@ -304,7 +307,7 @@ impl<'a> Building<'a> {
             return Err(end.truncated(format!("Premature end of data in tag {} line {line}", name.local)));
         }
         if self.document.nodes.is_empty() {
-            return Err(end.truncated("Start tag expected, '<' not found"));
+            return Err(end.fault("Start tag expected, '<' not found"));
         }
         Ok(self.document)
     }

@@ -294,7 +294,7 @@ impl Error {
     }
 
     /// A document that doesn't follow the schema. `details`: libxml2's lines.
-    pub fn against_schema(details: &[String]) -> Self {
+    pub fn against_schema(details: &[&str]) -> Self {
         let mut detail = format!("Unable to validate doc against {SCHEMA}\n");
         for line in details {
             detail.push_str(line);

@@ -12,7 +12,7 @@ pub(super) struct Fault {
     /// The byte offset that libxml2 has reached when it notices.
     pub(super) at: usize,
     message: String,
-    /// More input would have mended it.
+    /// It is that a construct isn't finished where the text ends.
     truncated: bool,
 }
 
@@ -27,9 +27,9 @@ impl Fault {
         Self { at, message: message.into(), truncated: true }
     }
 
-    /// Whether the input ended (or became unreadable) where this fault is: what stands there is then the real fault.
-    pub(super) fn is_at_end(&self, len: usize) -> bool {
-        self.truncated || self.at >= len
+    /// Whether what follows the text, if it is no text, is to blame rather than this.
+    pub(super) fn is_truncation(&self) -> bool {
+        self.truncated
     }
 
     /// The error as libvirt 11.3 and 12.8 word it. Bytes that aren't UTF-8 are shown as U+FFFD.

@@ -53,7 +53,8 @@ pub(super) fn start_tag<'a>(cursor: &mut Cursor<'a>, line: usize) -> Result<Star
     }
     tag.empty = cursor.eat("/>");
     if !tag.empty && !cursor.eat(">") {
-        return Err(cursor.fault(format!("Couldn't find end of Start Tag {} line {line}", tag.name.local)));
+        let message = format!("Couldn't find end of Start Tag {} line {line}", tag.name.local);
+        return Err(if cursor.rest().is_empty() { cursor.truncated(message) } else { cursor.fault(message) });
     }
     Ok(tag)
 }
@@ -93,14 +94,7 @@ pub(super) fn comment(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
             return Ok(());
         }
         if cursor.starts_with("--") {
-            // At the very end, what follows might still have closed it.
-            if cursor.rest().len() == 2 {
-                return Err(cursor.truncated("Comment not terminated"));
-            }
-            let text = first_50(cursor.since(start));
-            let message = "Double hyphen within comment";
-            let colon = if text.is_empty() { "" } else { ": <!--" };
-            return Err(cursor.fault(format!("{message}{colon}{text}")));
+            return Err(double_hyphen(cursor, start));
         }
         let here = *cursor;
         match cursor.next() {
@@ -110,6 +104,22 @@ pub(super) fn comment(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
             }
             None => return Err(cursor.truncated("Comment not terminated")),
         }
+    }
+}
+
+/// The fault for a `--` that doesn't end its comment. libxml2 has two readers for comments, with two sets of words.
+fn double_hyphen(cursor: &mut Cursor<'_>, start: usize) -> Fault {
+    let text = cursor.since(start);
+    if cursor.rest().len() == 2 {
+        return cursor.truncated("Comment not terminated");
+    }
+    if text.is_empty() {
+        cursor.fault("Double hyphen within comment")
+    } else if text.is_ascii() {
+        cursor.fault(format!("Double hyphen within comment: <!--{}", first_50(text)))
+    } else {
+        cursor.advance(2);
+        cursor.fault("Comment must not contain '--' (double-hyphen)")
     }
 }
 
@@ -150,13 +160,17 @@ pub(super) fn cdata<'a>(cursor: &mut Cursor<'a>) -> Result<Cow<'a, str>, Fault> 
     let rest = cursor.rest();
     let end = rest.find("]]>");
     let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-    let message = || format!("CData section not finished\n{}", first_50(text));
+    // libxml2 looks two characters ahead, and quotes what it has behind it.
+    let message = |text: &str| {
+        let end = text.char_indices().rev().nth(1).map_or(0, |(at, _)| at);
+        format!("CData section not finished\n{}", first_50(text.get(..end).unwrap_or_default()))
+    };
     if let Some(bad) = text.find(|next| !is_character(next)) {
         cursor.advance(bad);
-        return Err(cursor.fault(message()));
+        return Err(cursor.fault(message(text.get(..bad).unwrap_or_default())));
     }
     if end.is_none() {
-        return Err(cursor.truncated(message()));
+        return Err(cursor.truncated(message(text)));
     }
     cursor.advance(text.len().saturating_add(3));
     Ok(with_newlines(text))

@@ -113,11 +113,10 @@ impl<'a> Cursor<'a> {
             let raw = self.since(start);
             return Ok(Some(Name { prefix: None, local: raw, raw }));
         }
-        let mut local = self.since(second);
-        if self.eat(":") && self.name()?.is_some() {
-            local = self.since(second);
+        if self.eat(":") {
+            self.name()?;
         }
-        Ok(Some(Name { prefix: Some(first), local, raw: self.since(start) }))
+        Ok(Some(Name { prefix: Some(first), local: self.since(second), raw: self.since(start) }))
     }
 
     /// A reference, at its `&`: the character that it stands for.
@@ -225,7 +224,7 @@ mod tests {
             ("a:", None, "a:"),
             ("a:1", None, "a:1"),
             ("x:a:b", Some("x"), "a:b"),
-            ("x:a:", Some("x"), "a"),
+            ("x:a:", Some("x"), "a:"),
             ("é·.-1", None, "é·.-1"),
         ];
         for (text, prefix, local) in cases {

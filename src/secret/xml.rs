@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::document::{Document, Element};
 use super::encoding::Source;
+use super::scan::is_character;
 use super::schema;
 use super::uuid::{parse_uuid, random_uuid};
 use super::{Definition, Error, Usage, UsageType};
@@ -102,9 +103,9 @@ fn push_element(xml: &mut String, indent: &str, name: &str, text: &str) {
             '>' => xml.push_str("&gt;"),
             '"' => xml.push_str("&quot;"),
             '\'' => xml.push_str("&apos;"),
-            // XML has no way to say these; libvirt drops them too.
-            '\0'..=' ' if !matches!(character, '\t' | '\n' | '\r' | ' ') => {}
-            _ => xml.push(character),
+            // XML has no way to say the others; libvirt drops control characters too.
+            _ if is_character(character) => xml.push(character),
+            _ => {}
         }
     }
     let _ = writeln!(xml, "</{name}>");
