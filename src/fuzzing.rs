@@ -48,7 +48,8 @@ mod tests {
     /// Two mutations of every case, at every offset.
     #[test]
     fn documents_cut_and_spoilt_anywhere_do_not_panic() {
-        let whole = "<?xml version='1.0'?><secret a=\"&#65;\"><!-- é --><b><![CDATA[x]]></b>&lt;<?pi x?></secret>\n";
+        let whole =
+            "<?xml version='1.0'?><secret a=\"&#65;\"><!-- é --><b><![CDATA[x]]></b>&lt;<?pi x?></secret>\n";
         for at in 0..whole.len() {
             fuzz_xml(&whole.as_bytes()[..at]);
             for spoiler in [b'<', b'>', b'&', b'\'', b'\r', 0, 1, 0xFF] {

@@ -6,9 +6,9 @@ pub mod secret;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+mod connection;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod connection;
 
 pub use connection::{Connection, Events, OpenOptions, Secret};
 pub use secret::{

@@ -212,13 +212,16 @@ fn setting<'a>(
 
 /// A digit, a point, any digits; or nothing.
 fn version_number<'a>(cursor: &mut Cursor<'a>) -> &'a str {
-    let start = *cursor;
-    if cursor.next().is_some_and(|next| next.is_ascii_digit()) && cursor.eat(".") {
-        cursor.eat_while(|next| next.is_ascii_digit());
-        return cursor.since(start.offset());
+    let start = cursor.offset();
+    if !cursor.byte().is_some_and(|byte| byte.is_ascii_digit()) {
+        return "";
     }
-    *cursor = start;
-    ""
+    cursor.advance(1);
+    if !cursor.eat(".") {
+        return "";
+    }
+    cursor.eat_while(|next| next.is_ascii_digit());
+    cursor.since(start)
 }
 
 fn encoding_name<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, Fault> {

@@ -110,13 +110,12 @@ pub(super) fn comment(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
 /// The fault for a `--` that doesn't end its comment. libxml2 has two readers for comments, with two sets of words.
 fn double_hyphen(cursor: &mut Cursor<'_>, start: usize) -> Fault {
     let text = cursor.since(start);
-    if cursor.rest().len() == 2 {
-        return cursor.truncated("Comment not terminated");
-    }
     if text.is_empty() {
         cursor.fault("Double hyphen within comment")
     } else if text.is_ascii() {
         cursor.fault(format!("Double hyphen within comment: <!--{}", first_50(text)))
+    } else if cursor.rest().len() == 2 {
+        cursor.truncated("Comment not terminated")
     } else {
         cursor.advance(2);
         cursor.fault("Comment must not contain '--' (double-hyphen)")
