@@ -154,7 +154,10 @@ impl Head {
             }
             Kind::Delete | Kind::Commit { .. } => definition_len == 0 && value_len == 0,
         };
-        if !whole || !fits {
+        // Tags of what isn't there are zero: every byte of a head means something, or is known.
+        let no_tag = |tag: Range<usize>| part::<16>(bytes, tag) == [0; 16];
+        let bare = (definition_len > 0 || no_tag(DEFINITION_TAG)) && (value_len > 0 || no_tag(VALUE_TAG));
+        if !whole || !fits || !bare {
             return Err(HeadError::NoFrame);
         }
         let uuid = if matches!(kind, Kind::Commit { .. }) { Uuid::nil() } else { Uuid::from_bytes(uuid) };

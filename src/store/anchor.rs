@@ -20,6 +20,7 @@ use super::disk::{Directory, read_whole};
 use crate::seal::{Keyring, SealError, StoreId};
 
 pub(super) const ANCHOR: &str = "anchor";
+const MAGIC: &[u8; 8] = b"SRANCHOR";
 const LEN: usize = 104;
 
 /// A commit, by its number and its chain.
@@ -53,6 +54,9 @@ impl Anchor {
             Err(error) => return Err(error),
         };
         let Ok(bytes) = <[u8; LEN]>::try_from(bytes) else { return Ok(Found::Unreadable) };
+        if bytes[..8] != *MAGIC {
+            return Ok(Found::Unreadable);
+        }
         let part = |range: std::ops::Range<usize>| <[u8; 8]>::try_from(&bytes[range]).map(u64::from_le_bytes);
         let (Ok(generation), Ok(keyring_serial)) = (part(24..32), part(64..72)) else {
             return Ok(Found::Unreadable);
@@ -71,7 +75,7 @@ impl Anchor {
     /// The file's bytes.
     pub(super) fn encode(&self, keyring: &Keyring) -> Result<[u8; LEN], SealError> {
         let mut bytes = [0; LEN];
-        bytes[..8].copy_from_slice(b"SRANCHOR");
+        bytes[..8].copy_from_slice(MAGIC);
         bytes[8..24].copy_from_slice(&self.store.0);
         bytes[24..32].copy_from_slice(&self.generation.to_le_bytes());
         bytes[32..64].copy_from_slice(&self.chain);

@@ -253,7 +253,6 @@ impl Store {
         let mut writer = self.writer();
         let Some(mut log) = writer.log.take() else { return };
         let copies_synced = !writer.copies_failed
-            && writer.unsynced_copies.len() <= SYNCED_ON_CLOSE
             && (writer.unsynced_copies.is_empty()
                 || copies::sync(&*self.disk.etc, writer.unsynced_copies.drain()).is_ok());
         if writer.stopped.is_none() && copies_synced {
@@ -468,9 +467,6 @@ struct Done {
 
 /// A smaller log isn't worth the trouble.
 const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 1 << 20 };
-
-/// More copies than this are not synced on close; the next open then compares them all.
-const SYNCED_ON_CLOSE: usize = 64;
 
 fn append_failed(error: AppendError) -> StoreError {
     match error {

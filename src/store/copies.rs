@@ -12,6 +12,8 @@ use super::disk::{Directory, read_whole};
 use super::index::Index;
 use crate::secret::Definition;
 
+const SYNCED_SINGLY: usize = 32;
+
 const SUFFIX: &str = ".xml";
 
 /// No copy is longer than libvirt reads (10 MiB); descriptions and usage ids are bounded far below.
@@ -51,8 +53,12 @@ pub(super) fn remove(etc: &dyn Directory, uuid: Uuid) -> io::Result<()> {
     }
 }
 
-/// Makes the copies of these secrets durable, and the directory's entries.
-pub(super) fn sync(etc: &dyn Directory, uuids: impl Iterator<Item = Uuid>) -> io::Result<()> {
+/// Makes the copies of these secrets durable, and the directory's entries: one by one, or where there are many all at once
+/// with everything else on the file system.
+pub(super) fn sync(etc: &dyn Directory, uuids: impl ExactSizeIterator<Item = Uuid>) -> io::Result<()> {
+    if uuids.len() > SYNCED_SINGLY {
+        return etc.sync_all();
+    }
     for uuid in uuids {
         match etc.open(&name(uuid)) {
             Ok(file) => file.sync()?,

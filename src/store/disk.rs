@@ -36,6 +36,8 @@ pub trait Directory: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Returns when its entries are durable.
     fn sync(&self) -> io::Result<()>;
+    /// Returns when every file of its file system is durable, contents and entries.
+    fn sync_all(&self) -> io::Result<()>;
     /// Where it is, for messages.
     fn path(&self) -> &Path;
 }
@@ -106,6 +108,10 @@ impl Directory for RealDirectory {
 
     fn sync(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.descriptor)?)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.descriptor)?)
     }
 
     fn path(&self) -> &Path {

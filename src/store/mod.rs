@@ -191,6 +191,9 @@ impl Store {
         loop {
             let contents = self.contents();
             let Some(entry) = contents.index.entry(uuid) else { return Ok(None) };
+            if entry.definition.is_none() {
+                return Err(StoreError::Damaged("definition"));
+            }
             let (place, file) = (entry.place, Arc::clone(&contents.file));
             drop(contents);
             if !place.has_value {

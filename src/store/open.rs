@@ -15,7 +15,7 @@ use super::anchor::{Anchor, Found};
 use super::commit::Writer;
 use super::disk::{ReplaceError, read_whole, replace};
 use super::index::Entry;
-use super::log::{AnchorSeen, LOG, LOG_NEW, Log, Recovered, Tail};
+use super::log::{AnchorSeen, LOG, Log, Recovered, Tail};
 use super::{Contents, Disk, Finding, Store, StoreError, copies};
 use crate::seal::{HEAD_LEN, Head, Keyring, Kind, LockedKeyring, MAX_KEYRING, Opened};
 
@@ -124,8 +124,9 @@ impl Opening {
             self.findings.push(finding_of(&tail, Some(kept_as)));
             self.recovered.log.cut_tail(&tail).map_err(StoreError::write("cut secrets.log"))?;
         }
-        // A compaction that was cut short. If it can't be removed now, the next one finds it in its way and says so.
-        _ = self.disk.etc.remove(LOG_NEW);
+        if !in_order {
+            self.sweep().map_err(StoreError::io("list etc/secrets"))?;
+        }
         for place in std::mem::take(&mut self.recovered.unwiped) {
             self.recovered.log.wipe(place).map_err(StoreError::write("write secrets.log"))?;
         }
@@ -136,7 +137,27 @@ impl Opening {
                 return Err(StoreError::Write("write secrets.log".into(), error));
             }
         }
-        if self.keyring.copies() { self.mend_copies(!in_order) } else { Ok(HashSet::new()) }
+        if !self.keyring.copies() {
+            return Ok(HashSet::new());
+        }
+        let touched = self.mend_copies(!in_order)?;
+        if in_order {
+            return Ok(touched);
+        }
+        // Copies from before the crash may be right and yet not durable. Without this the next close couldn't say so.
+        self.disk.etc.sync_all().map_err(StoreError::write("sync the .xml copies"))?;
+        Ok(HashSet::new())
+    }
+
+    /// Removes files that were to take another's place when a crash came. What can't be removed now is in nobody's way.
+    fn sweep(&self) -> io::Result<()> {
+        for name in self.disk.etc.list()? {
+            let ours = |name: &str| name == KEYRING || name.starts_with(LOG) || copies::uuid_of(name).is_some();
+            if name.strip_suffix(".new").is_some_and(ours) {
+                _ = self.disk.etc.remove(&name);
+            }
+        }
+        Ok(())
     }
 
     /// Writes the copies that are missing or, if contents are compared, wrong; removes those of deleted secrets.

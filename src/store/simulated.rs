@@ -245,6 +245,13 @@ impl Directory for SimulatedDirectory {
         Ok(())
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        let mut platter = self.disk.operate()?;
+        platter.entries.iter_mut().for_each(|entries| entries.history.clear());
+        platter.files.iter_mut().for_each(|contents| contents.durable = contents.live.clone());
+        Ok(())
+    }
+
     fn path(&self) -> &Path {
         Path::new(["/simulated/etc/secrets", "/simulated/run/secrets"][self.which])
     }

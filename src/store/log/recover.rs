@@ -179,9 +179,12 @@ impl<'a> Scan<'a> {
                 self.accept(batch);
                 continue;
             }
-            let (members, commit) = self.search()?;
+            let (members, commit) = self.search(self.at)?;
             match commit {
-                Some((commit, end)) => {
+                // A commit that proves itself over frames that don't may be a torn write too, if it is the very last one:
+                // a disk may write the end of a batch before its beginning. Every acknowledged batch has a commit behind it
+                // as soon as the log is closed or opened anew, and until then the anchor tells.
+                Some((commit, end)) if self.search(end)?.1.is_some() => {
                     let Kind::Commit { count, .. } = commit.kind else {
                         unreachable!("search gives commits")
                     };
@@ -189,7 +192,7 @@ impl<'a> Scan<'a> {
                     self.damage.push(Damage { bytes: self.at..end, frames });
                     self.accept(Batch { members, commit, end });
                 }
-                None => {
+                _ => {
                     let frames = members.into_iter().map(|member| (member.uuid, member.kind, member.place));
                     self.tail = Some(Tail { bytes: self.at..self.reader.len, frames: frames.collect() });
                     break;
@@ -218,9 +221,9 @@ impl<'a> Scan<'a> {
         Ok(None)
     }
 
-    /// Looks for the next commit that proves itself, wherever it is, and for frames before it that do.
-    fn search(&mut self) -> io::Result<(Vec<Member>, Option<(Head, u64)>)> {
-        let (mut at, mut members) = (self.at, Vec::new());
+    /// Looks for the next commit that proves itself, anywhere from `at` on, and for frames before it that do.
+    fn search(&mut self, mut at: u64) -> io::Result<(Vec<Member>, Option<(Head, u64)>)> {
+        let mut members = Vec::new();
         while at + HEAD_LEN as u64 <= self.reader.len {
             let proved = match self.head_at(at)? {
                 Some(head) => Some(head).filter(|head| proves(self.keyring, head)),

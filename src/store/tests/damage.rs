@@ -1,0 +1,288 @@
+//! Bytes that change, files that are cut or put back: never a wrong value, never a silent loss, never a panic.
+
+use super::*;
+use crate::seal::{HEAD_LEN, Head};
+use crate::store::Finding;
+use crate::store::simulated::Left;
+
+/// A store with history: five secrets, overwritten, redefined and undefined, closed in order.
+fn worn_store() -> (SimulatedDisk, Secrets) {
+    let (disk, store) = new_store();
+    for secret in 1..=5 {
+        define(&store, secret, "first").unwrap();
+        set(&store, secret, &[secret; 20]).unwrap();
+    }
+    set(&store, 1, b"newer").unwrap();
+    define(&store, 2, "redefined").unwrap();
+    undefine(&store, 3).unwrap();
+    set(&store, 4, &[9; 700]).unwrap();
+    let expected = secrets(&store);
+    drop(store);
+    (disk, expected)
+}
+
+fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
+    disk.after_power_cut(Left::All)
+}
+
+/// Opens a spoilt store. Whatever is served must be right; whatever is missing must be named. Says whether anything was
+/// found at all.
+fn nothing_wrong_is_served(disk: &SimulatedDisk, expected: &Secrets, case: &str) -> bool {
+    let store = match boot(disk) {
+        Ok(Some(store)) => store,
+        Ok(None) => panic!("{case}: there seems to be no store"),
+        Err(_) => return true,
+    };
+    let verified = match store.verify() {
+        Ok(verified) => verified,
+        Err(_) => return true,
+    };
+    let damage = verified.findings.iter().any(Finding::is_damage);
+    for (&secret, (description, value)) in expected {
+        match store.definition(uuid(secret)) {
+            None => assert!(damage, "{case}: secret {secret} is gone and nobody says so"),
+            Some(None) => assert!(
+                verified.findings.contains(&Finding::DefinitionDamaged { uuid: uuid(secret) }),
+                "{case}"
+            ),
+            Some(Some(definition)) => {
+                assert_eq!(definition.description.as_deref(), Some(&**description), "{case}")
+            }
+        }
+        match store.value(uuid(secret)) {
+            Ok(None) => assert!(damage, "{case}"),
+            Ok(Some(found)) => {
+                let found = found.map(|found| found.expose_secret().to_vec());
+                assert_eq!(&found, value, "{case}: secret {secret}");
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::Damaged(_)), "{case}: {error}");
+                assert!(damage, "{case}: {error}");
+            }
+        }
+    }
+    store.for_each(|uuid, definition| {
+        let known = expected.contains_key(&uuid.as_bytes()[0]);
+        assert!(known || definition.is_none(), "{case}: {uuid} is back");
+    });
+    damage
+}
+
+/// The frames of a log: where each begins, and its head.
+fn frames(log: &[u8]) -> Vec<(usize, Head)> {
+    let mut at = 0;
+    std::iter::from_fn(|| {
+        let head = Head::decode(log.get(at..)?.first_chunk()?).ok()?;
+        let frame = (at, head);
+        at += frame.1.frame_len();
+        Some(frame)
+    })
+    .collect()
+}
+
+/// Whether a byte is dead: wiped, or reserved. Nothing is lost when it changes.
+fn is_dead(log: &[u8], at: usize) -> bool {
+    let frame =
+        frames(log).into_iter().find(|(start, head)| (*start..start + head.frame_len()).contains(&at));
+    frame.is_none_or(|(start, head)| {
+        let sealed = start + HEAD_LEN..start + head.frame_len();
+        sealed.contains(&at) && log[sealed].iter().all(|&byte| byte == 0)
+    })
+}
+
+#[test]
+fn any_byte_of_the_log_may_change() {
+    let (disk, expected) = worn_store();
+    let original = disk.with_file("secrets.log", |bytes| bytes.clone());
+    let end = original.iter().rposition(|&byte| byte != 0).unwrap() + 200;
+    for anchored in [true, false] {
+        for at in 0..end {
+            let spoilt = copy(&disk);
+            spoilt.with_file("secrets.log", |bytes| bytes[at] ^= 1 << (at % 8));
+            if !anchored {
+                spoilt.forget(1, "anchor");
+            }
+            let noticed =
+                nothing_wrong_is_served(&spoilt, &expected, &format!("byte {at}, anchored {anchored}"));
+            let case = || {
+                format!(
+                    "byte {at}, anchored {anchored}, of {:?}",
+                    frames(&original).iter().rfind(|(start, _)| *start <= at)
+                )
+            };
+            assert!(noticed || is_dead(&original, at), "{}: nobody noticed", case());
+        }
+    }
+}
+
+#[test]
+fn any_byte_of_the_keyring_may_change() {
+    let (disk, expected) = worn_store();
+    let len = disk.with_file("keyring", |bytes| bytes.len());
+    for at in 0..len {
+        let spoilt = copy(&disk);
+        spoilt.with_file("keyring", |bytes| bytes[at] ^= 1);
+        assert!(
+            nothing_wrong_is_served(&spoilt, &expected, &format!("byte {at}")),
+            "byte {at}: nobody noticed"
+        );
+    }
+}
+
+#[test]
+fn the_files_may_be_cut_anywhere() {
+    let (disk, expected) = worn_store();
+    for file in ["secrets.log", "keyring"] {
+        let original = disk.with_file(file, |bytes| bytes.clone());
+        let end = original.iter().rposition(|&byte| byte != 0).unwrap();
+        for len in 0..end {
+            let cut = copy(&disk);
+            cut.with_file(file, |bytes| bytes.truncate(len));
+            // The commit that closes a log acknowledges nothing; its loss is none.
+            let closing = file == "secrets.log" && len + HEAD_LEN > end;
+            let noticed = nothing_wrong_is_served(&cut, &expected, &format!("{file} cut to {len}"));
+            assert!(noticed || closing, "{file} cut to {len}: nobody noticed");
+        }
+    }
+}
+
+#[test]
+fn frames_may_change_places() {
+    let (disk, expected) = worn_store();
+    let original = disk.with_file("secrets.log", |bytes| bytes.clone());
+    let frames: Vec<_> = frames(&original).iter().map(|(at, head)| *at..at + head.frame_len()).collect();
+    for one in 0..frames.len() {
+        for two in one + 1..frames.len() {
+            let (first, second) = (frames[one].clone(), frames[two].clone());
+            let swapped = copy(&disk);
+            swapped.with_file("secrets.log", |bytes| {
+                let between = &original[first.end..second.start];
+                let parts = [&original[second.clone()], between, &original[first.clone()]].concat();
+                bytes[first.start..second.end].copy_from_slice(&parts);
+            });
+            let noticed =
+                nothing_wrong_is_served(&swapped, &expected, &format!("frames {one} and {two} swapped"));
+            assert!(noticed, "frames {one} and {two} swapped: nobody noticed");
+        }
+    }
+}
+
+#[test]
+fn an_old_copy_put_back_is_refused_while_the_host_is_up() {
+    let (disk, store) = new_store();
+    define(&store, 1, "one").unwrap();
+    set(&store, 1, b"old").unwrap();
+    drop(store);
+    let old = disk.with_file("secrets.log", |bytes| bytes.clone());
+    let store = boot(&disk).unwrap().unwrap();
+    set(&store, 1, b"new").unwrap();
+    drop(store);
+    disk.with_file("secrets.log", |bytes| *bytes = old);
+    let error = boot(&disk).unwrap_err();
+    assert!(matches!(error, StoreError::RolledBack(_)), "{error}");
+    assert!(disk.has(1, "anchor"));
+    disk.forget(1, "anchor");
+    assert!(boot(&disk).unwrap().is_some(), "the operator may accept it");
+}
+
+#[test]
+fn an_old_keyring_put_back_is_refused_for_ever() {
+    let (disk, store) = new_store();
+    let old = disk.with_file("keyring", |bytes| bytes.clone());
+    store.change_keyring(|keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
+    drop(store);
+    disk.with_file("keyring", |bytes| *bytes = old);
+    disk.forget(1, "anchor");
+    let error = boot(&disk).unwrap_err();
+    assert!(matches!(error, StoreError::KeyringRolledBack { found: 1, seen: 2 }), "{error}");
+}
+
+#[test]
+fn files_of_another_store_are_told_apart() {
+    let ((one, _), (two, _)) = (worn_store(), worn_store());
+    let other = two.with_file("keyring", |bytes| bytes.clone());
+    one.with_file("keyring", |bytes| *bytes = other);
+    one.forget(1, "anchor");
+    let error = boot(&one).unwrap_err().to_string();
+    assert!(error.contains("belongs to another store"), "{error}");
+}
+
+#[test]
+fn a_log_of_a_newer_version_is_left_alone() {
+    let (disk, _) = worn_store();
+    disk.forget(1, "anchor");
+    disk.with_file("secrets.log", |bytes| {
+        for at in (0..bytes.len()).step_by(crate::seal::GRAIN) {
+            if bytes[at..].starts_with(b"SRf\n") {
+                bytes[at + 4] = 2;
+            }
+        }
+    });
+    let before = disk.with_file("secrets.log", |bytes| bytes.clone());
+    let error = boot(&disk).unwrap_err().to_string();
+    assert!(error.contains("newer version"), "{error}");
+    assert_eq!(disk.with_file("secrets.log", |bytes| bytes.clone()), before);
+}
+
+#[test]
+fn a_missing_file_is_not_taken_for_a_new_store() {
+    let (disk, _) = worn_store();
+    let without_log = copy(&disk);
+    without_log.forget(0, "secrets.log");
+    assert!(matches!(boot(&without_log), Err(StoreError::LogMissing)));
+    disk.forget(0, "keyring");
+    assert!(boot(&disk).unwrap().is_none());
+    assert!(matches!(create(&disk), Err(StoreError::KeyringMissing)));
+}
+
+#[test]
+fn a_dead_records_bytes_are_wiped() {
+    let (disk, store) = new_store();
+    define(&store, 1, "one").unwrap();
+    set(&store, 1, b"old value").unwrap();
+    let sealed = disk.with_file("secrets.log", |bytes| bytes.clone());
+    set(&store, 1, b"new value").unwrap();
+    undefine(&store, 1).unwrap();
+    let wiped = disk.with_file("secrets.log", |bytes| bytes.clone());
+    let mut dead = 0;
+    for (at, head) in frames(&wiped) {
+        let payload = at + HEAD_LEN..at + head.frame_len();
+        assert!(wiped[payload.clone()].iter().all(|&byte| byte == 0));
+        dead += usize::from(sealed[payload].iter().any(|&byte| byte != 0));
+    }
+    assert_eq!(dead, 1, "only the frame in use had its bytes before");
+    drop(store);
+    assert_eq!(secrets(&boot(&disk).unwrap().unwrap()), Secrets::new());
+}
+
+#[test]
+fn a_log_of_mostly_dead_records_is_compacted() {
+    let (disk, store) = new_store();
+    for secret in 1..=20 {
+        define(&store, secret, "one").unwrap();
+    }
+    for round in 0..600_u32 {
+        set(&store, (round % 20) as u8 + 1, &round.to_le_bytes()).unwrap();
+    }
+    let (end, live) = store.condition().log;
+    assert!(end < 200 << 10, "{end} bytes for {live} in use");
+    let before = secrets(&store);
+    drop(store);
+    let store = boot(&disk).unwrap().unwrap();
+    assert_eq!(secrets(&store), before);
+    assert!(store.verify().unwrap().findings.is_empty());
+}
+
+#[test]
+fn copies_are_written_anew_when_they_are_missing_or_wrong() {
+    let (disk, _) = worn_store();
+    let name = format!("{}.xml", uuid(1));
+    let right = disk.with_file(&name, |bytes| bytes.clone());
+    disk.forget(0, &name);
+    drop(boot(&disk).unwrap().unwrap());
+    assert_eq!(disk.with_file(&name, |bytes| bytes.clone()), right);
+    disk.with_file(&name, |bytes| bytes[3] ^= 1);
+    let store = boot(&disk).unwrap().unwrap();
+    let expected = Finding::CopyDiffers { uuid: uuid(1), rebuilt: false };
+    assert_eq!(store.verify().unwrap().findings, [expected]);
+}
