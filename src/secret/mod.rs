@@ -14,6 +14,8 @@ mod schema;
 mod usage;
 mod uuid;
 mod xml;
+#[cfg(test)]
+mod xml_tests;
 
 use std::sync::Arc;
 

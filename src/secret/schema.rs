@@ -14,42 +14,58 @@ pub(super) fn check(root: Element<'_, '_>) -> Result<(), Error> {
     if root.in_namespace() {
         return Err(against("Expecting no namespace for element secret"));
     }
-    let mut seen = Vec::new();
+    // libxml2 deals the children out to the three groups until one fits none; then it looks at each group's hand.
+    let mut groups = GROUPS.map(|name| Group { name, count: 0, is_wrong: false });
+    let mut extra = None;
     for child in root.children() {
-        match child {
-            Child::Text(text) if is_blank_text(text) => {}
-            Child::Text(_) => return Err(against("Element secret has extra content: text")),
+        let (name, element) = match child {
+            Child::Text(text) if is_blank_text(text) => continue,
+            Child::Text(_) => ("text", None),
             Child::Element(element) => {
-                let name = element.name();
-                let is_right = match name {
-                    _ if element.in_namespace() => None,
-                    "uuid" => Some(is_data(element, is_uuid)),
-                    "description" => Some(is_data(element, |_| true)),
-                    "usage" => Some(is_usage(element)),
-                    _ => None,
-                };
-                match is_right {
-                    None => return Err(against(&format!("Element secret has extra content: {name}"))),
-                    Some(true) if !seen.contains(&name) => seen.push(name),
-                    Some(_) => {
-                        let extra = format!("Extra element {name} in interleave");
-                        return Err(Error::against_schema(&[
-                            &extra,
-                            "Element secret failed to validate content",
-                        ]));
-                    }
-                }
+                (element.name(), Some(element).filter(|element| !element.in_namespace()))
             }
-        }
+        };
+        let group = groups.iter_mut().find(|group| group.name == name);
+        let (Some(element), Some(group)) = (element, group) else {
+            extra = Some(name);
+            break;
+        };
+        group.count = group.count.saturating_add(1);
+        group.is_wrong |= group.count > 1 || !is_right(element);
     }
-    let is_right = |attribute: &&Attribute<'_>| {
+    if let Some(Group { name, .. }) = groups.iter().find(|group| group.is_wrong) {
+        let detail = format!("Extra element {name} in interleave");
+        return Err(Error::against_schema(&[&detail, "Element secret failed to validate content"]));
+    }
+    if let Some(name) = extra {
+        return Err(against(&format!("Element secret has extra content: {name}")));
+    }
+    let is_allowed = |attribute: &&Attribute<'_>| {
         !attribute.in_namespace
             && matches!(attribute.name, "ephemeral" | "private")
             && matches!(collapsed(&attribute.value), "yes" | "no")
     };
-    match root.attributes().iter().find(|attribute| !is_right(attribute)) {
+    match root.attributes().iter().find(|attribute| !is_allowed(attribute)) {
         Some(wrong) => Err(against(&format!("Invalid attribute {} for element secret", wrong.name))),
         None => Ok(()),
+    }
+}
+
+/// The children of one name.
+struct Group {
+    name: &'static str,
+    count: usize,
+    is_wrong: bool,
+}
+
+/// The children that the root may have, once each, in the schema's order.
+const GROUPS: [&str; 3] = ["uuid", "description", "usage"];
+
+fn is_right(child: Element<'_, '_>) -> bool {
+    match child.name() {
+        "uuid" => is_data(child, is_uuid),
+        "usage" => is_usage(child),
+        _ => is_data(child, |_| true),
     }
 }
 

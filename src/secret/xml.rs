@@ -110,6 +110,3 @@ fn push_element(xml: &mut String, indent: &str, name: &str, text: &str) {
     }
     let _ = writeln!(xml, "</{name}>");
 }
-
-#[cfg(test)]
-mod tests;

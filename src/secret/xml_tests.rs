@@ -352,6 +352,8 @@ const EXPECTED: &[(&str, Outcome)] = &[
     ("schema-root-default-namespace", Err((92, 5, "Expecting no namespace for element secret\n"))),
     ("schema-root-other", Err((27, 5, "XML error: expecting root element of 'secret', not 'foo'"))),
     ("schema-root-prefixed", Err((92, 5, "Expecting no namespace for element secret\n"))),
+    ("schema-several-wrong-uuid-first", Err((92, 5, "Extra element uuid in interleave\nElement secret failed to validate content\n"))),
+    ("schema-text-before-unknown", Err((92, 5, "Element secret has extra content: text\n"))),
     ("schema-text-first", Err((92, 5, "Element secret has extra content: text\n"))),
     ("schema-text-last", Err((92, 5, "Element secret has extra content: text\n"))),
     ("schema-text-stray", Err((92, 5, "Element secret has extra content: text\n"))),
@@ -394,4 +396,5 @@ const EXPECTED: &[(&str, Outcome)] = &[
     ("schema-volume-relative", Err((92, 5, "Extra element usage in interleave\nElement secret failed to validate content\n"))),
     ("schema-volume-slash-only", Err((92, 5, "Extra element usage in interleave\nElement secret failed to validate content\n"))),
     ("schema-volume-wrong-child", Err((92, 5, "Extra element usage in interleave\nElement secret failed to validate content\n"))),
+    ("schema-wrong-before-unknown", Err((92, 5, "Extra element usage in interleave\nElement secret failed to validate content\n"))),
 ];
