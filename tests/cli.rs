@@ -89,8 +89,8 @@ fn run(name: &str, steps: &[Step], files: &Path, report: &mut String) {
     Command::new("chmod").args(["600", "host.key"]).current_dir(&directory).status().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom")).parent().unwrap();
     for step in steps {
-        let output = Command::new("sh")
-            .args(["-c", &step.command])
+        let output = Command::new("timeout")
+            .args(["--foreground", "30", "sh", "-c", &step.command])
             .current_dir(&directory)
             .stdin(Stdio::null())
             .env_clear()
