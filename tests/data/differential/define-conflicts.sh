@@ -10,7 +10,7 @@ VIRSH secret-define t.xml
 sed 's/ceph/tls/' s.xml > t.xml
 VIRSH secret-define t.xml
 VIRSH secret-list
-sed 's/<usage/<description>text<.description><usage/' t.xml > u.xml
+sed "s|<usage|<description>text</description><usage|" t.xml > u.xml
 VIRSH secret-define u.xml
 VIRSH secret-dumpxml 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234
 echo '<secret><uuid>00000000-0000-0000-0000-000000000001</uuid></secret>' > n.xml
