@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::failure::Failure;
-use crate::memory::SecretBytes;
+use crate::memory::{SecretBytes, scrubbed};
 use crate::secret::{Error, MAX_VALUE};
 
 /// The most of a base64 file that is read: room for the largest value in lines of any width from 4 up. One less than
@@ -43,10 +43,12 @@ pub(super) fn value_from_stdin() -> Result<SecretBytes, Failure> {
 /// The value behind base64 as GLib reads it: see [`decode`]. Base64 that holds nothing is refused as libvirt 12.8
 /// does; no text at all is left to the keystore to refuse, in its words.
 pub(super) fn from_base64(mut text: SecretBytes) -> Result<SecretBytes, Failure> {
-    let len = decode(text.expose_secret_mut());
+    let len = scrubbed(|| decode(text.expose_secret_mut()));
     match (text.len(), len) {
         (1.., 0) => Err(Failure::told("Secret value is not valid base64")),
-        (_, len) if len > MAX_VALUE => Err(Error::value_too_long(len).into()),
+        (_, len) if len > MAX_VALUE => {
+            Err(Failure::told("Failed to set secret value").because(Error::value_too_long(len)))
+        }
         _ => {
             text.truncate(len);
             Ok(text.try_clone().map_err(Error::from)?) // its own block, of its own size: it may live long
@@ -57,7 +59,7 @@ pub(super) fn from_base64(mut text: SecretBytes) -> Result<SecretBytes, Failure>
 /// The value in base64, as it is shown.
 pub(super) fn to_base64(value: &SecretBytes) -> Result<SecretBytes, Failure> {
     let mut text = SecretBytes::zeroed(value.len().div_ceil(3) * 4).map_err(Error::from)?;
-    match STANDARD.encode_slice(value.expose_secret(), text.expose_secret_mut()) {
+    match scrubbed(|| STANDARD.encode_slice(value.expose_secret(), text.expose_secret_mut())) {
         Ok(len) => text.truncate(len),
         Err(_) => return Err(Failure::told("the value does not fit its base64 form")),
     }
