@@ -14,6 +14,8 @@
 //! for any text in a line, and a line `[...]` for any further lines. Each case runs in a fresh directory with the
 //! files of `tests/cli/files`, a keystore of its own in `$ROOT`, and nothing else in its environment.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;

@@ -386,6 +386,11 @@ fn complaint(error: &clap::Error, typed: &[OsString]) -> Failure {
             }
             _ => format!("option {name} already seen"),
         },
+        (ErrorKind::InvalidValue, None)
+            if name == "--connect" && context(ContextKind::InvalidValue).is_none_or(|it| it.is_empty()) =>
+        {
+            "option '-c'/'--connect' requires an argument".to_owned()
+        }
         (ErrorKind::InvalidValue, _) if context(ContextKind::InvalidValue).is_none_or(|it| it.is_empty()) => {
             format!("expected syntax: {name} <{}>", if name == "--timeout" { "number" } else { "string" })
         }
@@ -440,6 +445,7 @@ mod tests {
     fn complaints_are_virshs() {
         for (typed, told) in [
             ("strongroom nosuch", "unknown command: 'nosuch'"),
+            ("strongroom -c", "option '-c'/'--connect' requires an argument"),
             ("strongroom secret-lis", "unknown command: 'secret-lis'"),
             ("strongroom --nope secret-list", "unsupported option '--nope'. See --help."),
             ("strongroom secret-list --nope", "command 'secret-list' doesn't support option --nope"),
