@@ -3,23 +3,82 @@
 //! A thin face over whichever [`Keystore`] the URI names. Leans on `client` for the URI and on `driver` for keystores
 //! opened in this process. Refuses to add rules of its own: every check is the keystore's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use ::uuid::Uuid;
 
+use crate::client::{BadUri, Uri};
+use crate::driver::{Caller, Driver, Keys, NewStore, Root, Status};
 use crate::memory::SecretBytes;
 use crate::secret::{
-    Error, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription, Usage, UsageType,
+    Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription, Usage, UsageType,
     parse_uuid,
 };
+use crate::store::Verified;
 
 /// An open keystore. Clones are cheap and share it; it closes when the last clone and the last [`Secret`] are gone.
 #[derive(Clone)]
 pub struct Connection {
     keystore: Arc<dyn Keystore>,
+}
+
+/// A keystore that this process opened itself: what can be asked of it beyond libvirt's API.
+#[derive(Debug)]
+pub struct Embedded(Arc<Driver>);
+
+impl Embedded {
+    /// Opens the `secret:///embed?root=DIR` keystore that `uri` names; makes it if it doesn't exist yet.
+    pub fn open(uri: &str, options: OpenOptions) -> Result<Self, Error> {
+        let (root, keys) = locate(uri, options)?;
+        Driver::open(root, uri.to_owned(), &keys).map(Self)
+    }
+
+    /// Makes the keystore that `uri` names, and refuses where there is one.
+    pub fn init(uri: &str, options: OpenOptions, new: &NewStore) -> Result<(), Error> {
+        let (root, keys) = locate(uri, options)?;
+        Driver::init(&root, &keys, new)
+    }
+
+    /// The owner's view of it.
+    pub fn keystore(&self) -> Arc<dyn Keystore> {
+        Arc::new(self.0.session(Caller::OWNER))
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        self.0.status()
+    }
+
+    /// Checks every record and every file.
+    pub fn verify(&self) -> Result<Verified, Error> {
+        self.0.verify()
+    }
+}
+
+/// The root that a URI names, and the keys to open it with.
+fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
+    let uri = Uri::parse(text).map_err(|why| match why {
+        BadUri::NoScheme => Error::no_driver_for(&format!("URI '{text}' does not include a driver name")),
+        _ => Error::new(ErrorCode::InternalError, ErrorDomain::None, format!("Unable to parse URI {text}"))
+            .advise(format!("{why}; encode blanks and special characters as %XX")),
+    })?;
+    let is_embed = uri.transport.is_none() && uri.host.is_none() && uri.path == "/embed";
+    if uri.scheme != "secret" || !is_embed {
+        let advice = "this version opens keystores in this process: secret:///embed?root=DIR";
+        return Err(Error::no_driver_for(text).advise(advice));
+    }
+    let root = uri.param("root").ok_or_else(|| {
+        Error::new(ErrorCode::InvalidArg, ErrorDomain::None, "Missing URI parameter 'root'")
+            .advise("say where the keystore lies: secret:///embed?root=/some/directory")
+    })?;
+    let environment = || std::env::var_os("STRONGROOM_KEY_FILE").filter(|value| !value.is_empty());
+    let host_key = uri.param("key").filter(|key| !key.is_empty()).map(PathBuf::from);
+    let host_key = host_key.or(options.key_file).or_else(|| environment().map(PathBuf::from));
+    let OpenOptions { passphrase, recovery_key, .. } = options;
+    Ok((Root::embed(Path::new(root))?, Keys { host_key, passphrase, recovery_key }))
 }
 
 /// How to open a keystore, beyond its URI. The default suits most.
@@ -41,8 +100,9 @@ impl Connection {
     }
 
     /// [`open`](Self::open), with options.
-    pub fn open_with(_uri: &str, _options: OpenOptions) -> Result<Self, Error> {
-        unimplemented!()
+    pub fn open_with(uri: &str, options: OpenOptions) -> Result<Self, Error> {
+        let embedded = Embedded::open(uri, options)?;
+        Ok(Self::over(embedded.keystore()))
     }
 
     /// A connection to a keystore at hand.

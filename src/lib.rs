@@ -3,13 +3,16 @@
 
 pub mod memory;
 pub mod secret;
-
+pub mod seal;
+pub mod store;
+pub mod driver;
+pub mod client;
+mod connection;
 #[cfg(feature = "cli")]
 pub mod cli;
-mod connection;
 
-pub use connection::{Connection, Events, OpenOptions, Secret};
+pub use connection::{Connection, Embedded, Events, OpenOptions, Secret};
 pub use secret::{
-    DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags,
-    Usage, UsageType,
+    DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags, Usage,
+    UsageType,
 };

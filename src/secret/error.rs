@@ -61,6 +61,7 @@ pub enum ErrorCode {
     OperationInvalid = 55,
     InvalidSecret = 65,
     NoSecret = 66,
+    ConfigUnsupported = 67,
     XmlInvalidSchema = 92,
 }
 
@@ -84,6 +85,7 @@ impl ErrorCode {
             Self::OperationInvalid => "Requested operation is not valid: ",
             Self::InvalidSecret => "Invalid secret: ",
             Self::NoSecret => "Secret not found: ",
+            Self::ConfigUnsupported => "unsupported configuration: ",
             Self::XmlInvalidSchema => "XML document failed to validate against schema: ",
         }
     }

@@ -1,0 +1,146 @@
+//! The host key: where it is looked for, how it is read, and how it is made.
+//!
+//! In this order: a file that was named; else the systemd credential `secrets-encryption-key`, and the default file
+//! (`/etc/strongroom/host.key`, for users `$XDG_CONFIG_HOME/strongroom/host.key`). Leans on `memory`: the 32 bytes are
+//! read into secret memory and nowhere else. Refuses a key file that others can read, and never makes a key where a
+//! keyring exists: a lost key is not replaced, it is reported.
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, ExposeSecretMut};
+
+use crate::memory::SecretBytes;
+use crate::seal::HostKey;
+use crate::secret::Error;
+
+/// The name of the systemd credential, the one libvirt 12.x uses.
+const CREDENTIAL: &str = "secrets-encryption-key";
+
+/// A place where a host key may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) credential: bool,
+}
+
+/// The places to look at: the one that was named, or the usual ones.
+pub(super) fn places(named: Option<&Path>) -> Vec<Place> {
+    if let Some(path) = named {
+        return vec![Place { path: path.into(), credential: false }];
+    }
+    let credential =
+        env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
+    let credential = credential.filter(|path| path.exists()).map(|path| Place { path, credential: true });
+    let default = default_path().map(|path| Place { path, credential: false });
+    credential.into_iter().chain(default).collect()
+}
+
+/// Where the host key is if nobody says otherwise. `None` if there is no home directory to look in.
+fn default_path() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/etc/strongroom/host.key".into());
+    }
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(absolute);
+    let config =
+        config.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")).filter(absolute));
+    config.map(|config| config.join("strongroom/host.key"))
+}
+
+/// Reads the key at a place: `Ok(None)` if there is no file.
+pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
+    let shown = place.path.display();
+    let file = match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&place.path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::system(format!("cannot open the key file '{shown}'"), &error)),
+    };
+    let reading = |error: &io::Error| Error::system(format!("cannot read the key file '{shown}'"), error);
+    let about = file.metadata().map_err(|error| reading(&error))?;
+    if !about.is_file() {
+        return Err(Error::failed(format!("the key file '{shown}' is not a regular file")));
+    }
+    let others = about.mode() & if place.credential { 0o007 } else { 0o077 };
+    if others != 0 {
+        let mode = about.mode() & 0o7777;
+        return Err(Error::failed(format!(
+            "the key file '{shown}' can be read or changed by others (mode {mode:04o})"
+        ))
+        .advise(format!("if nobody has read it, run: chmod 600 '{shown}'; otherwise replace the key")));
+    }
+    if about.len() != 32 {
+        let detail = format!("the key file '{shown}' holds {} bytes; a host key is exactly 32", about.len());
+        return Err(Error::failed(detail)
+            .advise("a newline at the end of the file counts; make it with: head -c 32 /dev/urandom"));
+    }
+    let mut bytes = SecretBytes::zeroed(32)?;
+    file.read_exact_at(bytes.expose_secret_mut(), 0).map_err(|error| reading(&error))?;
+    Ok(HostKey::from_bytes(bytes))
+}
+
+/// The key at a place, made if there is none: durable, mode 0600, and never in the place of another.
+pub(super) fn read_or_make(place: &Place) -> Result<HostKey, Error> {
+    if let Some(key) = read(place)? {
+        return Ok(key);
+    }
+    let key = HostKey::random().map_err(|error| Error::failed(error.to_string()))?;
+    make(place, &key).map_err(|error| {
+        Error::system(format!("cannot make the key file '{}'", place.path.display()), &error)
+    })?;
+    Ok(key)
+}
+
+fn make(place: &Place, key: &HostKey) -> io::Result<()> {
+    let directory = place.path.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // Written beside its name and linked to it: a half-written key is never found, an existing one never replaced.
+    let beside = place.path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let written = file
+        .write_all(key.bytes().expose_secret())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::hard_link(&beside, &place.path));
+    std::fs::remove_file(&beside)?;
+    written?;
+    File::open(directory)?.sync_all()
+}
+
+/// A FIFO in the key's place must not make us wait.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn place(path: PathBuf) -> Place {
+        Place { path, credential: false }
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path().join("a/b/host.key"));
+        assert!(read(&place).unwrap().is_none());
+        let made = read_or_make(&place).unwrap();
+        let again = read_or_make(&place).unwrap();
+        assert_eq!(made.bytes().expose_secret(), again.bytes().expose_secret());
+        assert_eq!(std::fs::metadata(&place.path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(place.path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_or_of_another_length_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path().join("host.key"));
+        std::fs::write(&place.path, [7; 33]).unwrap();
+        std::fs::set_permissions(&place.path, PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(read(&place).unwrap_err().to_string().contains("mode 0640"));
+        std::fs::set_permissions(&place.path, PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(read(&place).unwrap_err().to_string().contains("33 bytes"));
+    }
+}

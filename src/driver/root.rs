@@ -1,0 +1,105 @@
+//! A root: the two directories a keystore lives in, as libvirt lays them out.
+//!
+//! `embed` roots are anywhere (`DIR/etc/secrets`, `DIR/run/secrets`); `system` and `session` are libvirt's own places, so
+//! that scripts and backups find what they expect. Leans on `store` for the locks. Refuses relative paths, and makes what
+//! is missing with mode 0700.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::secret::{Error, ErrorCode};
+use crate::store::{Disk, LockError, RootLock, open_directory};
+
+/// Where a keystore lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The keyring, the log and the `.xml` copies.
+    pub etc: PathBuf,
+    /// The lock and the rollback anchor.
+    pub run: PathBuf,
+}
+
+impl Root {
+    /// `DIR/etc/secrets` and `DIR/run/secrets`. `DIR` must be absolute.
+    pub fn embed(directory: &Path) -> Result<Self, Error> {
+        if !directory.is_absolute() {
+            return Err(Error::secret(ErrorCode::ConfigUnsupported, "root path must be absolute")
+                .advise("say where the keystore lies: secret:///embed?root=/some/directory"));
+        }
+        Ok(Self { etc: directory.join("etc/secrets"), run: directory.join("run/secrets") })
+    }
+
+    /// The system's: `/etc/libvirt/secrets` and `/run/libvirt/secrets`.
+    pub fn system() -> Self {
+        Self { etc: "/etc/libvirt/secrets".into(), run: "/run/libvirt/secrets".into() }
+    }
+
+    /// A user's, by the XDG base directories: `config` is `$XDG_CONFIG_HOME` or `~/.config`, `runtime` is
+    /// `$XDG_RUNTIME_DIR` or `~/.cache`.
+    pub fn session(config: &Path, runtime: &Path) -> Self {
+        Self { etc: config.join("libvirt/secrets"), run: runtime.join("libvirt/secrets/run") }
+    }
+
+    /// Makes the directories if they are missing, locks them for this process, and opens them.
+    pub(super) fn acquire(&self) -> Result<(Disk, RootLock), Error> {
+        for directory in [&self.etc, &self.run] {
+            make_private(directory).map_err(|error| cannot("create config directory", directory, &error))?;
+        }
+        let lock = RootLock::acquire(&self.etc, &self.run).map_err(|error| match &error {
+            LockError::InUse(_) => {
+                Error::failed(format!("the keystore in '{}' is in use: {error}", self.etc.display()))
+                    .advise("connect to the daemon that has it open, or end that process")
+            }
+            LockError::Io(path, cause) => cannot("lock", path, cause),
+        })?;
+        let open =
+            |path: &Path| open_directory(path).map_err(|error| cannot("open the directory", path, &error));
+        Ok((Disk { etc: open(&self.etc)?, run: open(&self.run)? }, lock))
+    }
+}
+
+fn cannot(doing: &str, path: &Path, error: &io::Error) -> Error {
+    let plain = Error::system(format!("cannot {doing} '{}'", path.display()), error);
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => plain.advise("run as the user who owns the keystore"),
+        io::ErrorKind::StorageFull => plain.advise("make room on this file system"),
+        io::ErrorKind::ReadOnlyFilesystem => plain.advise("the keystore needs a writable file system"),
+        _ => plain,
+    }
+}
+
+/// A directory of ours alone: made with mode 0700, or narrowed to it.
+fn make_private(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let about = std::fs::metadata(path)?;
+    if about.mode() & 0o077 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_embedded_root_is_absolute_and_private() {
+        assert!(Root::embed(Path::new("somewhere")).unwrap_err().to_string().contains("absolute"));
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::embed(&directory.path().join("new")).unwrap();
+        let (_disk, _lock) = root.acquire().unwrap();
+        for path in [&root.etc, &root.run] {
+            assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+        }
+        let error = root.acquire().unwrap_err();
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_users_root_lies_where_libvirt_puts_it() {
+        let root = Root::session(Path::new("/home/u/.config"), Path::new("/run/user/1"));
+        assert_eq!(root.etc, Path::new("/home/u/.config/libvirt/secrets"));
+        assert_eq!(root.run, Path::new("/run/user/1/libvirt/secrets/run"));
+    }
+}

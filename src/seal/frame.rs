@@ -1,0 +1,568 @@
+//! A frame: one secret, whole and sealed, as it lies in the log; and the commit that ends a batch of them.
+//!
+//! A frame is a clear head of 160 bytes, then the sealed definition, then the sealed value. All numbers are
+//! little-endian; every frame starts on a multiple of 32 bytes. docs/format.md has the same table:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 4 | magic `SRf\n` |
+//! | 4 | 1 | version, 1 |
+//! | 5 | 1 | suite, 1: HKDF-SHA256, AES-256-GCM, SHA-256 |
+//! | 6 | 1 | kind: 1 put, 2 delete, 3 commit |
+//! | 7 | 1 | flags: bit 0 has a value (put), closed in order (commit) |
+//! | 8 | 4 | length of the sealed definition, without its tag |
+//! | 12 | 4 | length of the sealed value, without its tag |
+//! | 16 | 8 | generation |
+//! | 24 | 4 | epoch |
+//! | 28 | 4 | commit: frames in its batch; else 0 |
+//! | 32 | 16 | store id |
+//! | 48 | 16 | uuid; commit: the keyring's serial (8 bytes), then 0 |
+//! | 64 | 32 | salt, fresh for each frame; commit: the chain |
+//! | 96 | 32 | commitment |
+//! | 128 | 16 | tag of the definition |
+//! | 144 | 16 | tag of the value |
+//!
+//! From the epoch key, HKDF-SHA256 derives this frame's own AES-256-GCM key and its commitment, with bytes 0..96 of the
+//! head as info: a head that was changed or moved derives another key. The key is used twice, for the definition with
+//! nonce 0 and for the value with nonce 1, and never again. No nonce repeats, whatever is restored or copied.
+//!
+//! Leans on ring and `memory`. Refuses a head whose lengths are out of bounds before anything is read or allocated.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::ops::Range;
+
+use ::uuid::Uuid;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{Context, SHA256};
+use ring::hkdf::Prk;
+use secrecy::{ExposeSecret, ExposeSecretMut};
+use subtle::ConstantTimeEq;
+
+use super::SealError;
+use super::definition;
+use super::kdf::{expand, extract};
+use super::key::{EpochKey, StoreId, random};
+use crate::memory::{SecretBytes, SecretCell, scrubbed};
+use crate::secret::{Definition, MAX_VALUE};
+
+/// A head's length.
+pub const HEAD_LEN: usize = 160;
+
+/// Frames start on multiples of this many bytes.
+pub const GRAIN: usize = 32;
+
+/// Sealed parts longer than this are refused. The largest XML document is 4 MiB, so no definition comes near it.
+const MAX_DEFINITION: usize = 6 << 20;
+/// The largest value, its length, and the padding of its bucket.
+const MAX_SEALED_VALUE: usize = MAX_VALUE + (8 << 10);
+
+const MAGIC: &[u8; 4] = b"SRf\n";
+const VERSION: u8 = 1;
+const SUITE: u8 = 1;
+const INFO: Range<usize> = 0..96;
+const COMMITMENT: Range<usize> = 96..128;
+const DEFINITION_TAG: Range<usize> = 128..144;
+const VALUE_TAG: Range<usize> = 144..160;
+
+/// What a frame does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// This is the secret from now on.
+    Put {
+        /// Whether a value is sealed in it.
+        has_value: bool,
+    },
+    /// The secret is gone from now on.
+    Delete,
+    /// All frames since the last commit hold.
+    Commit {
+        /// The log was closed in order behind this commit, with its `.xml` copies written out.
+        closed: bool,
+        /// Frames in the batch.
+        count: u32,
+        /// The serial of the keyring in force: an older keyring is a restored one.
+        keyring: u64,
+    },
+}
+
+/// A frame's clear part, as read. Nothing in it is to be believed before the frame opened or its commit held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// What the frame does.
+    pub kind: Kind,
+    /// Its number, store-wide and strictly rising.
+    pub generation: u64,
+    /// The epoch whose key sealed it.
+    pub epoch: u32,
+    /// The store it belongs to.
+    pub store: StoreId,
+    /// The secret it is about; nil in a commit.
+    pub uuid: Uuid,
+    definition_len: usize,
+    value_len: usize,
+    bytes: [u8; HEAD_LEN],
+}
+
+/// Why bytes are no head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    /// Not the start of a frame at all.
+    #[error("no frame starts here")]
+    NoFrame,
+    /// A frame of a later version of the format.
+    #[error("written by a newer version of Strongroom (frame format {0})")]
+    Newer(u8),
+}
+
+impl Head {
+    /// Reads a head: its shape only. Every field is within its bounds afterwards.
+    pub fn decode(bytes: &[u8; HEAD_LEN]) -> Result<Self, HeadError> {
+        let mut fields = Fields(bytes);
+        if &fields.take::<4>() != MAGIC {
+            return Err(HeadError::NoFrame);
+        }
+        let [version, suite, kind, flags] = fields.take();
+        if version != VERSION || suite != SUITE {
+            return if version > VERSION { Err(HeadError::Newer(version)) } else { Err(HeadError::NoFrame) };
+        }
+        let definition_len = u32::from_le_bytes(fields.take()) as usize;
+        let value_len = u32::from_le_bytes(fields.take()) as usize;
+        let generation = u64::from_le_bytes(fields.take());
+        let epoch = u32::from_le_bytes(fields.take());
+        let count = u32::from_le_bytes(fields.take());
+        let store = StoreId(fields.take());
+        let uuid = fields.take::<16>();
+        let kind = match (kind, flags) {
+            (1, 0 | 1) if count == 0 => Kind::Put { has_value: flags == 1 },
+            (2, 0) if count == 0 => Kind::Delete,
+            (3, 0 | 1) => {
+                let mut fields = Fields(&uuid);
+                let keyring = u64::from_le_bytes(fields.take());
+                Kind::Commit { closed: flags == 1, count, keyring }
+            }
+            _ => return Err(HeadError::NoFrame),
+        };
+        let whole = definition_len.is_multiple_of(GRAIN) && value_len.is_multiple_of(GRAIN);
+        let fits = match kind {
+            Kind::Put { has_value } => {
+                (GRAIN..=MAX_DEFINITION).contains(&definition_len)
+                    && if has_value {
+                        (GRAIN..=MAX_SEALED_VALUE).contains(&value_len)
+                    } else {
+                        value_len == 0
+                    }
+            }
+            Kind::Delete | Kind::Commit { .. } => definition_len == 0 && value_len == 0,
+        };
+        if !whole || !fits {
+            return Err(HeadError::NoFrame);
+        }
+        let uuid = if matches!(kind, Kind::Commit { .. }) { Uuid::nil() } else { Uuid::from_bytes(uuid) };
+        Ok(Self { kind, generation, epoch, store, uuid, definition_len, value_len, bytes: *bytes })
+    }
+
+    /// The whole frame's length.
+    #[allow(clippy::arithmetic_side_effects)] // both lengths are bounded by `decode`
+    pub fn frame_len(&self) -> usize {
+        HEAD_LEN + self.definition_len + self.value_len
+    }
+
+    /// Where the sealed definition lies in the frame.
+    #[allow(clippy::arithmetic_side_effects)] // bounded by `decode`
+    pub fn definition(&self) -> Range<usize> {
+        HEAD_LEN..HEAD_LEN + self.definition_len
+    }
+
+    /// Where the sealed value lies in the frame.
+    pub fn value(&self) -> Range<usize> {
+        self.definition().end..self.frame_len()
+    }
+
+    /// Whether a value is sealed in it.
+    pub fn has_value(&self) -> bool {
+        matches!(self.kind, Kind::Put { has_value: true })
+    }
+
+    /// The head as it lies on disk.
+    pub fn bytes(&self) -> &[u8; HEAD_LEN] {
+        &self.bytes
+    }
+
+    /// The chain that a commit states.
+    pub fn chain(&self) -> [u8; 32] {
+        part(&self.bytes, 64..96)
+    }
+}
+
+/// A sealed frame, ready to be written.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Its clear part.
+    pub head: Head,
+    /// The whole frame, head included.
+    pub bytes: Vec<u8>,
+}
+
+/// Seals and opens the frames of one epoch.
+#[derive(Debug)]
+pub struct EpochCipher {
+    epoch: u32,
+    store: StoreId,
+    prk: SecretCell<Prk>,
+}
+
+impl EpochCipher {
+    pub(super) fn new(epoch: u32, store: StoreId, key: &EpochKey) -> Result<Self, SealError> {
+        let prk = SecretCell::build(|| extract(b"strongroom epoch v1", &key.0))?;
+        Ok(Self { epoch, store, prk })
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Its store.
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// Seals a secret. The generation must be new.
+    pub fn put(
+        &self,
+        generation: u64,
+        definition: &Definition,
+        value: Option<&SecretBytes>,
+    ) -> Result<Frame, SealError> {
+        let uuid = definition.uuid.into_bytes();
+        let definition = padded(&definition::encode(definition).ok_or(SealError::Damaged)?)?;
+        let value = value.map(|value| padded(value.expose_secret())).transpose()?;
+        let fields = [1, u8::from(value.is_some())];
+        self.seal(fields, generation, 0, uuid, random()?, Some(definition), value)
+    }
+
+    /// A frame that says the secret is gone. The generation must be new.
+    pub fn delete(&self, generation: u64, uuid: Uuid) -> Result<Frame, SealError> {
+        self.seal([2, 0], generation, 0, uuid.into_bytes(), random()?, None, None)
+    }
+
+    /// The commit of a batch of `count` frames that `chain` covers. The generation must be new.
+    pub fn commit(
+        &self,
+        generation: u64,
+        count: u32,
+        keyring: u64,
+        chain: Chain,
+        closed: bool,
+    ) -> Result<Frame, SealError> {
+        let mut serial = [0; 16];
+        write(&mut serial, 0, &keyring.to_le_bytes());
+        self.seal([3, u8::from(closed)], generation, count, serial, chain.finish(), None, None)
+    }
+
+    /// Whether the head was made by this store under this epoch's key, and is as it was made. For a delete and a
+    /// commit that is all there is to prove.
+    pub fn proves(&self, head: &Head) -> bool {
+        scrubbed(|| self.proves_unscrubbed(head))
+    }
+
+    /// The definition in `sealed`, the bytes at [`Head::definition`].
+    pub fn open_definition(&self, head: &Head, sealed: &mut [u8]) -> Result<Definition, SealError> {
+        scrubbed(|| self.open_definition_unscrubbed(head, sealed))
+    }
+
+    /// [`open_definition`](Self::open_definition) for whoever opens many and scrubs the stack once, behind all.
+    pub fn open_definition_unscrubbed(
+        &self,
+        head: &Head,
+        sealed: &mut [u8],
+    ) -> Result<Definition, SealError> {
+        self.open(head, DEFINITION_TAG, nonce(0), sealed)?;
+        let plain = sealed.get(..padded_len(sealed)?).ok_or(SealError::Damaged)?;
+        definition::decode(head.uuid, plain).ok_or(SealError::Damaged)
+    }
+
+    /// The value in `sealed`, the bytes at [`Head::value`], opened where it lies.
+    pub fn open_value(&self, head: &Head, mut sealed: SecretBytes) -> Result<SecretBytes, SealError> {
+        scrubbed(|| self.open(head, VALUE_TAG, nonce(1), sealed.expose_secret_mut()))?;
+        let len = padded_len(sealed.expose_secret())?;
+        sealed.truncate(len);
+        Ok(sealed)
+    }
+
+    /// Makes a frame: the head's fields, the sealed parts, the tags.
+    #[allow(clippy::too_many_arguments)] // the head's fields, each once
+    fn seal(
+        &self,
+        kind_and_flags: [u8; 2],
+        generation: u64,
+        count: u32,
+        uuid: [u8; 16],
+        salt: [u8; 32],
+        mut definition: Option<SecretBytes>,
+        mut value: Option<SecretBytes>,
+    ) -> Result<Frame, SealError> {
+        let len = |part: &Option<SecretBytes>| u32::try_from(part.as_ref().map_or(0, SecretBytes::len));
+        let lens = [len(&definition), len(&value)].map(|len| len.unwrap_or(u32::MAX).to_le_bytes());
+        let [definition_len, value_len] = lens;
+        let mut head = [0; HEAD_LEN];
+        let mut at = 0;
+        for field in [
+            &MAGIC[..],
+            &[VERSION, SUITE],
+            &kind_and_flags,
+            &definition_len,
+            &value_len,
+            &generation.to_le_bytes(),
+            &self.epoch.to_le_bytes(),
+            &count.to_le_bytes(),
+            &self.store.0,
+            &uuid,
+            &salt,
+        ] {
+            at = write(&mut head, at, field);
+        }
+        let commitment = scrubbed(|| self.commitment(&head));
+        write(&mut head, COMMITMENT.start, &commitment);
+        for (part, tag, counter) in [(&mut definition, DEFINITION_TAG, 0), (&mut value, VALUE_TAG, 1)] {
+            let Some(part) = part else { continue };
+            let sealed = scrubbed(|| {
+                let cipher = self.cipher(&head)?;
+                cipher.seal_in_place_separate_tag(nonce(counter), Aad::empty(), part.expose_secret_mut())
+            });
+            write(&mut head, tag.start, sealed.map_err(|_| SealError::Damaged)?.as_ref());
+        }
+        let head = Head::decode(&head).map_err(|_| SealError::Damaged)?;
+        let mut bytes = Vec::with_capacity(head.frame_len());
+        bytes.extend(head.bytes);
+        for part in [definition, value].iter().flatten() {
+            bytes.extend(part.expose_secret());
+        }
+        Ok(Frame { head, bytes })
+    }
+
+    /// Opens one part where it lies. The caller scrubs the stack.
+    fn open(&self, head: &Head, tag: Range<usize>, nonce: Nonce, sealed: &mut [u8]) -> Result<(), SealError> {
+        if !self.proves_unscrubbed(head) {
+            return Err(SealError::Damaged);
+        }
+        let tag = part::<16>(&head.bytes, tag).into();
+        let cipher = self.cipher(&head.bytes).map_err(|_| SealError::Damaged)?;
+        cipher
+            .open_in_place_separate_tag(nonce, Aad::empty(), tag, sealed, 0..)
+            .map_err(|_| SealError::Damaged)?;
+        Ok(())
+    }
+
+    /// [`proves`](Self::proves) for whoever asks often and scrubs the stack once, behind all.
+    pub fn proves_unscrubbed(&self, head: &Head) -> bool {
+        let stated = part::<32>(&head.bytes, COMMITMENT);
+        head.store == self.store
+            && head.epoch == self.epoch
+            && self.commitment(&head.bytes).ct_eq(&stated).into()
+    }
+
+    fn commitment(&self, head: &[u8; HEAD_LEN]) -> [u8; 32] {
+        expand(self.prk.expose(), &[b"strongroom frame commitment v1", &part::<96>(head, INFO)])
+    }
+
+    fn cipher(&self, head: &[u8; HEAD_LEN]) -> Result<LessSafeKey, ring::error::Unspecified> {
+        let info: [&[u8]; 2] = [b"strongroom frame key v1", &part::<96>(head, INFO)];
+        let okm = self.prk.expose().expand(&info, &AES_256_GCM)?;
+        Ok(LessSafeKey::new(UnboundKey::from(okm)))
+    }
+}
+
+/// The running hash over all heads of a log. Each commit states it, and starts the next one.
+#[derive(Clone)]
+pub struct Chain(Context);
+
+impl Chain {
+    /// The chain of a log that begins.
+    pub fn begin(store: StoreId) -> Self {
+        let mut hash = Context::new(&SHA256);
+        hash.update(b"strongroom log v1");
+        hash.update(&store.0);
+        Self(hash)
+    }
+
+    /// The chain behind a commit.
+    pub fn after(commit: &Head) -> Self {
+        let mut hash = Context::new(&SHA256);
+        hash.update(&commit.bytes);
+        Self(hash)
+    }
+
+    /// Adds a head.
+    pub fn add(&mut self, head: &Head) {
+        self.0.update(&head.bytes);
+    }
+
+    /// What a commit here states.
+    pub fn finish(self) -> [u8; 32] {
+        let mut chain = [0; 32];
+        chain.copy_from_slice(self.0.finish().as_ref());
+        chain
+    }
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chain")
+    }
+}
+
+/// `plain`, zeros, and the length in the last four bytes, as long as its bucket.
+fn padded(plain: &[u8]) -> Result<SecretBytes, SealError> {
+    let len = u32::try_from(plain.len()).map_err(|_| SealError::Damaged)?.to_le_bytes();
+    let mut padded = SecretBytes::zeroed(bucket(plain.len()))?;
+    let (front, back) = padded.expose_secret_mut().split_last_chunk_mut().ok_or(SealError::Damaged)?;
+    front.get_mut(..plain.len()).ok_or(SealError::Damaged)?.copy_from_slice(plain);
+    *back = len;
+    Ok(padded)
+}
+
+/// The length that stands in the last four bytes.
+fn padded_len(padded: &[u8]) -> Result<usize, SealError> {
+    let (front, len) = padded.split_last_chunk().ok_or(SealError::Damaged)?;
+    let len = u32::from_le_bytes(*len) as usize;
+    if len <= front.len() { Ok(len) } else { Err(SealError::Damaged) }
+}
+
+/// The padded length for `len` bytes: at least 64, then in steps of an eighth of the size, so that a length gives away
+/// its three leading bits and costs at most an eighth more.
+#[allow(clippy::arithmetic_side_effects)] // `len` is the length of something in memory
+fn bucket(len: usize) -> usize {
+    let len = (len + 4).max(64);
+    let step = (1 << (len.ilog2() - 3)).max(GRAIN);
+    len.next_multiple_of(step)
+}
+
+fn nonce(counter: u8) -> Nonce {
+    let mut nonce = [0; NONCE_LEN];
+    nonce[NONCE_LEN - 1] = counter;
+    Nonce::assume_unique_for_key(nonce)
+}
+
+/// Copies `field` into `bytes` at `at`; says where it ends. Only called with constant places inside the head.
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+fn write(bytes: &mut [u8], at: usize, field: &[u8]) -> usize {
+    bytes[at..at + field.len()].copy_from_slice(field);
+    at + field.len()
+}
+
+/// The `N` bytes at a constant place inside the head.
+#[allow(clippy::indexing_slicing)]
+fn part<const N: usize>(head: &[u8; HEAD_LEN], place: Range<usize>) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&head[place]);
+    part
+}
+
+/// The fields of a fixed table, one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    /// The next `N` bytes. The tables above are shorter than what they are read from.
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let Some((field, rest)) = self.0.split_first_chunk() else { return [0; N] };
+        self.0 = rest;
+        *field
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::{Usage, UsageType};
+
+    fn cipher() -> EpochCipher {
+        let key = EpochKey(SecretBytes::copy_of(&[0x22; 32]).unwrap());
+        EpochCipher::new(1, StoreId([0x11; 16]), &key).unwrap()
+    }
+
+    fn definition() -> Definition {
+        Definition {
+            uuid: Uuid::from_bytes([0x33; 16]),
+            usage: Usage { kind: UsageType::Ceph, id: "client.one".into() },
+            description: None,
+            private: true,
+            ephemeral: false,
+        }
+    }
+
+    fn value(bytes: &[u8]) -> SecretBytes {
+        SecretBytes::copy_of(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_secret_goes_in_and_comes_out() {
+        for len in [1, 60, 61, 1000, 65_536] {
+            let frame = cipher().put(7, &definition(), Some(&value(&vec![0xC3; len]))).unwrap();
+            let head = Head::decode(frame.bytes.first_chunk().unwrap()).unwrap();
+            assert_eq!((head.generation, head.frame_len()), (7, frame.bytes.len()));
+            assert_eq!(frame.bytes.len() % GRAIN, 0);
+            let mut sealed = frame.bytes[head.definition()].to_vec();
+            assert_eq!(cipher().open_definition(&head, &mut sealed).unwrap(), definition());
+            let opened = cipher().open_value(&head, value(&frame.bytes[head.value()])).unwrap();
+            assert_eq!(opened.expose_secret(), vec![0xC3; len]);
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_frame_can_change() {
+        let frame = cipher().put(7, &definition(), Some(&value(b"s3cret"))).unwrap();
+        for at in 0..frame.bytes.len() {
+            let mut bytes = frame.bytes.clone();
+            bytes[at] ^= 1;
+            let Ok(head) = Head::decode(bytes.first_chunk().unwrap()) else { continue };
+            if head.frame_len() != bytes.len() {
+                assert!(!cipher().proves(&head), "byte {at}");
+                continue;
+            }
+            let definition_opens =
+                cipher().open_definition(&head, &mut bytes[head.definition()].to_vec()).is_ok();
+            let value_opens = cipher().open_value(&head, value(&bytes[head.value()])).is_ok();
+            assert!(!(definition_opens && value_opens), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_frame_opens_in_its_own_store_and_epoch_only() {
+        let frame = cipher().put(7, &definition(), None).unwrap();
+        let key = EpochKey(SecretBytes::copy_of(&[0x22; 32]).unwrap());
+        for (epoch, store) in [(2, [0x11; 16]), (1, [0x12; 16])] {
+            assert!(!EpochCipher::new(epoch, StoreId(store), &key).unwrap().proves(&frame.head));
+        }
+    }
+
+    #[test]
+    fn two_frames_of_one_secret_share_no_bytes_of_ciphertext() {
+        let [one, two] = [7, 7].map(|generation| cipher().put(generation, &definition(), None).unwrap());
+        assert_ne!(one.bytes[HEAD_LEN..], two.bytes[HEAD_LEN..]);
+    }
+
+    #[test]
+    fn lengths_are_hidden_in_buckets() {
+        assert_eq!([0, 1, 60, 61, 252, 253, 1020, 1021].map(bucket), [64, 64, 64, 96, 256, 288, 1024, 1152]);
+        assert_eq!(bucket(MAX_VALUE), MAX_SEALED_VALUE);
+    }
+
+    #[test]
+    fn a_frame_of_a_later_version_says_so() {
+        let mut bytes = *cipher().delete(1, Uuid::nil()).unwrap().head.bytes();
+        bytes[4] = 2;
+        assert_eq!(Head::decode(&bytes), Err(HeadError::Newer(2)));
+    }
+
+    #[test]
+    fn a_commit_states_the_chain_and_proves_itself() {
+        let frame = cipher().put(1, &definition(), None).unwrap();
+        let mut chain = Chain::begin(StoreId([0x11; 16]));
+        chain.add(&frame.head);
+        let commit = cipher().commit(2, 1, 9, chain.clone(), true).unwrap();
+        assert_eq!(commit.head.kind, Kind::Commit { closed: true, count: 1, keyring: 9 });
+        assert_eq!(commit.head.chain(), chain.finish());
+        assert!(cipher().proves(&commit.head));
+    }
+}

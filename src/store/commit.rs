@@ -1,0 +1,481 @@
+//! Group commit: many callers' changes in one write and one sync.
+//!
+//! A change is judged and queued under one lock, against a [`View`] in which changes still under way already hold. Then
+//! the first waiter whose turn it is becomes the leader: it takes the log and all that is queued, seals it, appends it as
+//! one batch, and wakes the others. There is no thread of our own: a lone writer pays for no hand-over, and a program that
+//! forks or exits has nothing to wait for.
+//!
+//! Leans on `log`, `anchor` and `copies`. Refuses everything behind a failed write or sync: see [`StoreError::ReadOnly`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use ::uuid::Uuid;
+
+use super::anchor::{ANCHOR, Anchor};
+use super::index::{Entry, Index, Place};
+use super::log::{AppendError, CompactError, Log};
+use super::open::write_keyring;
+use super::{Store, StoreError, copies, read_value};
+use crate::memory::SecretBytes;
+use crate::seal::{Frame, Keyring, KeyringError};
+use crate::secret::{Definition, Usage};
+
+/// What shall happen to a secret.
+#[derive(Debug)]
+pub enum Change {
+    /// It is this from now on.
+    Put(Arc<Definition>, Value),
+    /// It is gone from now on.
+    Delete(Uuid),
+}
+
+/// What shall happen to a secret's value.
+#[derive(Debug)]
+pub enum Value {
+    /// It stays as it is, or absent if it is.
+    Keep,
+    /// It is this from now on.
+    Set(SecretBytes),
+}
+
+impl Change {
+    fn uuid(&self) -> Uuid {
+        match self {
+            Self::Put(definition, _) => definition.uuid,
+            Self::Delete(uuid) => *uuid,
+        }
+    }
+
+    fn definition(&self) -> Option<&Arc<Definition>> {
+        match self {
+            Self::Put(definition, _) => Some(definition),
+            Self::Delete(_) => None,
+        }
+    }
+}
+
+/// The store as it will be once all changes under way are done.
+pub struct View<'a> {
+    index: &'a Index,
+    pending: &'a HashMap<Uuid, Pending>,
+}
+
+impl View<'_> {
+    /// Whether the secret is there, and its definition. `Some(None)`: it is there, but its definition doesn't open.
+    pub fn definition(&self, uuid: Uuid) -> Option<Option<&Arc<Definition>>> {
+        match self.pending.get(&uuid) {
+            Some(pending) => pending.definition.as_ref().map(Some),
+            None => self.index.entry(uuid).map(|entry| entry.definition.as_ref()),
+        }
+    }
+
+    /// The secret of this usage.
+    pub fn owner(&self, usage: &Usage) -> Option<Uuid> {
+        let uses = |definition: &Arc<Definition>| definition.usage == *usage;
+        let pending = self.pending.iter().find(|(_, pending)| pending.definition.as_ref().is_some_and(uses));
+        let settled = || self.index.owner(usage).filter(|uuid| !self.pending.contains_key(uuid));
+        pending.map(|(uuid, _)| *uuid).or_else(settled)
+    }
+}
+
+/// What writers share.
+pub(super) struct Writer {
+    /// The log; a leader has it while it is `None`.
+    log: Option<Log>,
+    queue: Vec<Queued>,
+    pending: HashMap<Uuid, Pending>,
+    /// Tickets: the next to be given, and the last whose change is settled.
+    next: u64,
+    settled: u64,
+    /// Of the settled, those that failed.
+    failed: HashMap<u64, StoreError>,
+    /// Why nothing is written any more.
+    stopped: Option<String>,
+    /// The place and time of the last commit, while a leader has the log.
+    standing: (u64, u64),
+    /// Copies that aren't durable yet.
+    unsynced_copies: HashSet<Uuid>,
+    /// A copy could not be written: the log must not be called closed in order.
+    copies_failed: bool,
+    /// Dead frames were wiped, and that isn't durable yet.
+    unsynced_wipes: bool,
+}
+
+struct Queued {
+    ticket: u64,
+    change: Change,
+}
+
+/// A secret's state once its queued change is done.
+struct Pending {
+    ticket: u64,
+    definition: Option<Arc<Definition>>,
+}
+
+impl Writer {
+    pub(super) fn new(log: Log, stopped: Option<String>, unsynced_copies: HashSet<Uuid>) -> Self {
+        let standing = (log.end(), log.last_commit().0);
+        Self {
+            log: Some(log),
+            queue: Vec::new(),
+            pending: HashMap::new(),
+            next: 1,
+            settled: 0,
+            failed: HashMap::new(),
+            stopped,
+            standing,
+            unsynced_copies,
+            copies_failed: false,
+            unsynced_wipes: false,
+        }
+    }
+
+    /// The queued changes that can go into one batch: no secret twice, because a change may build on the one before.
+    fn take_batch(&mut self) -> Vec<Queued> {
+        let mut seen = HashSet::new();
+        let len = self.queue.iter().take_while(|queued| seen.insert(queued.change.uuid())).count();
+        self.queue.drain(..len).collect()
+    }
+
+    /// Settles everything up to `ticket`, and what waits behind a failure too: it was judged by a view that will never be.
+    fn settle(&mut self, batch: &[u64], outcome: Result<HashMap<u64, StoreError>, StoreError>) {
+        match outcome {
+            Ok(failed) => self.failed.extend(failed),
+            Err(error) => {
+                let queued = self.queue.drain(..).map(|queued| queued.ticket);
+                for ticket in batch.iter().copied().chain(queued) {
+                    self.failed.insert(ticket, error.again());
+                }
+                self.settled = self.next - 1;
+            }
+        }
+        self.settled = self.settled.max(batch.last().copied().unwrap_or(0));
+        self.pending.retain(|_, pending| pending.ticket > self.settled);
+    }
+}
+
+impl Store {
+    /// Judges and makes a change. `judge` sees the store as it will be, and gives the change and what to return; no other
+    /// change is judged meanwhile. When this returns `Ok`, the change is durable and visible.
+    pub fn update<T, E: From<StoreError>>(
+        &self,
+        judge: impl FnOnce(&View<'_>) -> Result<(Change, T), E>,
+    ) -> Result<T, E> {
+        let mut writer = self.writer();
+        let (change, result) = {
+            let contents = self.contents();
+            judge(&View { index: &contents.index, pending: &writer.pending })?
+        };
+        if let Some(reason) = &writer.stopped {
+            return Err(StoreError::ReadOnly(reason.clone()).into());
+        }
+        let ticket = writer.next;
+        writer.next += 1;
+        let definition = change.definition().cloned();
+        writer.pending.insert(change.uuid(), Pending { ticket, definition });
+        writer.queue.push(Queued { ticket, change });
+        while writer.settled < ticket {
+            writer = match writer.log.take() {
+                Some(log) => self.lead(writer, log),
+                None => self.wait(writer),
+            };
+        }
+        match writer.failed.remove(&ticket) {
+            None => Ok(result),
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs `act` while no change is judged: for rules that also concern what is not in the store.
+    pub fn with_view<R>(&self, act: impl FnOnce(&View<'_>) -> R) -> R {
+        let writer = self.writer();
+        let contents = self.contents();
+        act(&View { index: &contents.index, pending: &writer.pending })
+    }
+
+    /// Changes the keyring: `change` works on a copy, which is durable and in force when this returns.
+    pub fn change_keyring<T>(
+        &self,
+        change: impl FnOnce(&mut Keyring) -> Result<T, KeyringError>,
+    ) -> Result<T, StoreError> {
+        self.exclusively(|store, log| {
+            let mut keyring = store.keyring().try_clone()?;
+            let result = change(&mut keyring)?;
+            let bytes = keyring.encode()?;
+            write_keyring(&store.disk, &bytes)?;
+            let keyring = Arc::new(keyring);
+            *store.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&keyring);
+            // The log states the serial, so that an older keyring is recognised from now on.
+            log.append(&[], keyring.current(), keyring.serial()).map_err(append_failed)?;
+            store.write_anchor(log, &keyring);
+            Ok(result)
+        })
+    }
+
+    /// Runs `act` on the log while nobody writes. A [`StoreError::Write`] stops the store.
+    pub(super) fn exclusively<T>(
+        &self,
+        act: impl FnOnce(&Self, &mut Log) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (mut writer, mut log) = self.take_log();
+        if let Some(reason) = writer.stopped.clone() {
+            writer.log = Some(log);
+            return Err(StoreError::ReadOnly(reason));
+        }
+        drop(writer);
+        let result = act(self, &mut log);
+        let mut writer = self.writer();
+        if let Err(StoreError::Write(doing, error)) = &result {
+            writer.stopped = Some(format!("cannot {doing}: {error}"));
+        }
+        self.give_back(&mut writer, log);
+        result
+    }
+
+    /// Runs `act` while nobody writes, stopped or not.
+    pub(super) fn while_quiet<T>(&self, act: impl FnOnce() -> T) -> T {
+        let (writer, log) = self.take_log();
+        drop(writer);
+        let result = act();
+        self.give_back(&mut self.writer(), log);
+        result
+    }
+
+    /// Where the log ends, the last commit's generation, and why nothing is written any more.
+    pub(super) fn log_standing(&self) -> (u64, u64, Option<String>) {
+        let writer = self.writer();
+        (writer.standing.0, writer.standing.1, writer.stopped.clone())
+    }
+
+    /// Leaves the log closed in order, so that the next open is quick. Nothing is lost if this fails.
+    pub(super) fn close(&self) {
+        let mut writer = self.writer();
+        let Some(mut log) = writer.log.take() else { return };
+        let copies_synced = !writer.copies_failed
+            && writer.unsynced_copies.len() <= SYNCED_ON_CLOSE
+            && (writer.unsynced_copies.is_empty()
+                || copies::sync(&*self.disk.etc, writer.unsynced_copies.drain()).is_ok());
+        if writer.stopped.is_none() && copies_synced {
+            let keyring = self.keyring();
+            _ = log.close(keyring.current(), keyring.serial());
+        }
+        if writer.stopped.is_none() && writer.unsynced_wipes {
+            _ = log.sync();
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody has the log, and takes it.
+    fn take_log(&self) -> (MutexGuard<'_, Writer>, Log) {
+        let mut writer = self.writer();
+        loop {
+            match writer.log.take() {
+                Some(log) => return (writer, log),
+                None => writer = self.wait(writer),
+            }
+        }
+    }
+
+    fn wait<'a>(&self, writer: MutexGuard<'a, Writer>) -> MutexGuard<'a, Writer> {
+        self.turn.wait(writer).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, writer: &mut Writer, log: Log) {
+        writer.standing = (log.end(), log.last_commit().0);
+        writer.log = Some(log);
+        self.turn.notify_all();
+    }
+
+    /// Writes one batch of what is queued, and settles it.
+    fn lead<'a>(&'a self, mut writer: MutexGuard<'a, Writer>, mut log: Log) -> MutexGuard<'a, Writer> {
+        let batch = writer.take_batch();
+        let stopped = writer.stopped.is_some();
+        drop(writer);
+        let tickets: Vec<u64> = batch.iter().map(|queued| queued.ticket).collect();
+        let mut done = Done::default();
+        let outcome = if stopped {
+            Err(StoreError::ReadOnly("an earlier write failed".into()))
+        } else {
+            self.write_batch(&mut log, batch, &mut done)
+        };
+        let mut writer = self.writer();
+        if let Err(StoreError::Write(doing, error)) = &outcome {
+            writer.stopped.get_or_insert_with(|| format!("cannot {doing}: {error}"));
+        }
+        writer.settle(&tickets, outcome);
+        writer.unsynced_copies.extend(done.copies);
+        writer.copies_failed |= done.copies_failed;
+        self.turn.notify_all();
+        drop(writer);
+        // What follows is for later; the callers of this batch are served already.
+        let tidied = if done.dead.is_empty() { Ok(()) } else { self.tidy(&mut log, &done.dead) };
+        let mut writer = self.writer();
+        if let Err(error) = tidied {
+            writer.stopped.get_or_insert_with(|| error.to_string());
+        }
+        writer.unsynced_wipes |= !done.dead.is_empty();
+        self.give_back(&mut writer, log);
+        writer
+    }
+
+    /// Seals and appends a batch, and makes it visible. Gives the changes that failed by themselves.
+    fn write_batch(
+        &self,
+        log: &mut Log,
+        batch: Vec<Queued>,
+        done: &mut Done,
+    ) -> Result<HashMap<u64, StoreError>, StoreError> {
+        let keyring = self.keyring();
+        let (mut failed, mut frames, mut changes) = (HashMap::new(), Vec::new(), Vec::new());
+        for Queued { ticket, change } in batch {
+            match self.seal(log, &keyring, &change) {
+                Ok(frame) => {
+                    frames.push(frame);
+                    changes.push(change);
+                }
+                Err(error) => _ = failed.insert(ticket, error),
+            }
+        }
+        if frames.is_empty() {
+            return Ok(failed);
+        }
+        let places = log.append(&frames, keyring.current(), keyring.serial()).map_err(append_failed)?;
+        self.write_anchor(log, &keyring);
+        let mut redefined = Vec::with_capacity(changes.len());
+        {
+            let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+            for (change, place) in changes.iter().zip(places) {
+                let before = contents.index.entry(change.uuid()).and_then(|entry| entry.definition.as_ref());
+                redefined.push(before != change.definition());
+                done.dead.extend(match change {
+                    Change::Put(definition, _) => {
+                        let entry = Entry { definition: Some(Arc::clone(definition)), place };
+                        contents.index.put(definition.uuid, entry)
+                    }
+                    Change::Delete(uuid) => contents.index.remove(*uuid),
+                });
+            }
+        }
+        if keyring.copies() {
+            let redefined = changes.iter().zip(redefined).filter(|(_, redefined)| *redefined);
+            redefined.for_each(|(change, _)| self.copy(change, done));
+        }
+        Ok(failed)
+    }
+
+    fn seal(&self, log: &mut Log, keyring: &Keyring, change: &Change) -> Result<Frame, StoreError> {
+        let generation = log.next_generation();
+        let cipher = keyring.current();
+        let (definition, value) = match change {
+            Change::Delete(uuid) => return Ok(cipher.delete(generation, *uuid)?),
+            Change::Put(definition, Value::Set(value)) => {
+                return Ok(cipher.put(generation, definition, Some(value))?);
+            }
+            Change::Put(definition, Value::Keep) => {
+                let place = self.contents().index.entry(definition.uuid).map(|entry| entry.place);
+                let place = place.filter(|place| place.has_value);
+                (definition, place.map(|place| read_value(&*log.file(), place, keyring)).transpose()?)
+            }
+        };
+        Ok(cipher.put(generation, definition, value.as_ref())?)
+    }
+
+    /// Writes or removes a secret's copy. A failure costs the copy alone: the next open writes it.
+    fn copy(&self, change: &Change, done: &mut Done) {
+        let copied = match change {
+            Change::Put(definition, _) => copies::write(&*self.disk.etc, definition),
+            Change::Delete(uuid) => copies::remove(&*self.disk.etc, *uuid),
+        };
+        done.copies.push(change.uuid());
+        if let Err(error) = copied {
+            done.copies_failed = true;
+            tracing::warn!(uuid = %change.uuid(), %error, "cannot write the .xml copy");
+        }
+    }
+
+    /// Says on this host how far the log goes. Not synced, and nothing hangs on it: an older anchor is no lie.
+    pub(super) fn write_anchor(&self, log: &Log, keyring: &Keyring) {
+        let (generation, chain) = log.last_commit();
+        let anchor = Anchor { store: keyring.store(), generation, chain, keyring: keyring.serial() };
+        let mut file = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = anchor.encode(keyring).map_err(std::io::Error::other).and_then(|bytes| {
+            if file.is_none() {
+                let run = &*self.disk.run;
+                *file = Some(run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?);
+            }
+            file.as_ref().map_or(Ok(()), |file| file.write_at(&bytes, 0))
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot write the rollback anchor");
+        }
+    }
+
+    /// Wipes what died, and compacts the log when most of it is dead.
+    fn tidy(&self, log: &mut Log, dead: &[Place]) -> Result<(), StoreError> {
+        for place in dead {
+            log.wipe(*place).map_err(StoreError::write("write secrets.log"))?;
+        }
+        let live = self.contents().index.live();
+        if log.end() < COMPACTED_FROM || log.end() / 2 < live {
+            return Ok(());
+        }
+        match self.compact(log) {
+            // As good as not tried: the log is as it was.
+            Err(StoreError::NoSpace(_) | StoreError::Io(..)) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Writes the living frames into a new log, and reads and writes there from now on.
+    pub(super) fn compact(&self, log: &mut Log) -> Result<(), StoreError> {
+        let keyring = self.keyring();
+        let compacted = {
+            let contents = self.contents();
+            log.compacted(&*self.disk.etc, &contents.index, keyring.current(), keyring.serial())
+        };
+        let (new, places) = compacted.map_err(|error| match error {
+            CompactError::Unchanged(AppendError::Failed(error)) => {
+                StoreError::Io("compact secrets.log".into(), error)
+            }
+            CompactError::Unchanged(error) => append_failed(error),
+            CompactError::Unknown(error) => {
+                StoreError::Write("put the compacted secrets.log in place".into(), error)
+            }
+        })?;
+        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        for (uuid, at) in places {
+            contents.index.relocate(uuid, at);
+        }
+        contents.file = new.file();
+        drop(contents);
+        *log = new;
+        self.write_anchor(log, &keyring);
+        Ok(())
+    }
+}
+
+/// What a batch leaves to be done.
+#[derive(Default)]
+struct Done {
+    dead: Vec<Place>,
+    copies: Vec<Uuid>,
+    copies_failed: bool,
+}
+
+/// A smaller log isn't worth the trouble.
+const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 1 << 20 };
+
+/// More copies than this are not synced on close; the next open then compares them all.
+const SYNCED_ON_CLOSE: usize = 64;
+
+fn append_failed(error: AppendError) -> StoreError {
+    match error {
+        AppendError::NoSpace(error) => StoreError::NoSpace(error),
+        AppendError::Failed(error) => StoreError::Write("write secrets.log".into(), error),
+        AppendError::Seal(error) => error.into(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The `.xml` copies: each persistent secret's definition as libvirt would have written it, for scripts that look there.
+//!
+//! Derived from the log and never trusted while it is open: a missing or wrong copy is written anew. Leans on `disk`
+//! and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store.
+
+use std::collections::HashSet;
+use std::io;
+
+use ::uuid::Uuid;
+
+use super::disk::{Directory, read_whole};
+use super::index::Index;
+use crate::secret::Definition;
+
+const SUFFIX: &str = ".xml";
+
+/// No copy is longer than libvirt reads (10 MiB); descriptions and usage ids are bounded far below.
+pub(super) const MAX_COPY: usize = 10 << 20;
+
+/// The name of a secret's copy.
+pub(super) fn name(uuid: Uuid) -> String {
+    format!("{uuid}{SUFFIX}")
+}
+
+/// The secret whose copy has this name.
+pub(super) fn uuid_of(name: &str) -> Option<Uuid> {
+    let uuid = Uuid::try_parse(name.strip_suffix(SUFFIX)?).ok()?;
+    (self::name(uuid) == name).then_some(uuid)
+}
+
+/// Writes a copy in the place of the one before. Not synced.
+pub(super) fn write(etc: &dyn Directory, definition: &Definition) -> io::Result<()> {
+    let name = name(definition.uuid);
+    let beside = format!("{name}.new");
+    let file = match etc.create(&beside) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            etc.remove(&beside)?;
+            etc.create(&beside)?
+        }
+        created => created?,
+    };
+    file.write_at(definition.to_xml().as_bytes(), 0)?;
+    etc.rename(&beside, &name)
+}
+
+/// Removes a copy, if there is one.
+pub(super) fn remove(etc: &dyn Directory, uuid: Uuid) -> io::Result<()> {
+    match etc.remove(&name(uuid)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Makes the copies of these secrets durable, and the directory's entries.
+pub(super) fn sync(etc: &dyn Directory, uuids: impl Iterator<Item = Uuid>) -> io::Result<()> {
+    for uuid in uuids {
+        match etc.open(&name(uuid)) {
+            Ok(file) => file.sync()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    etc.sync()
+}
+
+/// How the copies differ from the store.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    pub(super) missing: Vec<Uuid>,
+    /// Filled only when contents were compared.
+    pub(super) wrong: Vec<Uuid>,
+    /// Copies of secrets that the store doesn't have.
+    pub(super) orphans: Vec<Uuid>,
+}
+
+/// Compares the names in `etc` with the index, and the contents too if asked.
+pub(super) fn difference(etc: &dyn Directory, index: &Index, contents: bool) -> io::Result<Difference> {
+    let there: HashSet<Uuid> = etc.list()?.iter().filter_map(|name| uuid_of(name)).collect();
+    let mut difference = Difference::default();
+    for (uuid, entry) in index.entries() {
+        let Some(definition) = &entry.definition else { continue };
+        if !there.contains(&uuid) {
+            difference.missing.push(uuid);
+        } else if contents {
+            let found = etc.open(&name(uuid)).and_then(|file| read_whole(&*file, MAX_COPY));
+            if found.is_ok_and(|found| found == definition.to_xml().as_bytes()) {
+                continue;
+            }
+            difference.wrong.push(uuid);
+        }
+    }
+    difference.orphans.extend(there.into_iter().filter(|uuid| index.entry(*uuid).is_none()));
+    Ok(difference)
+}
+
+/// The definitions that the copies in `etc` state, for a store that is locked: nothing of them is proved.
+pub fn read_all(etc: &dyn Directory) -> io::Result<Vec<Definition>> {
+    let mut definitions = Vec::new();
+    for name in etc.list()? {
+        let Some(uuid) = uuid_of(&name) else { continue };
+        let bytes = etc.open(&name).and_then(|file| read_whole(&*file, MAX_COPY));
+        let definition = bytes.ok().and_then(|bytes| Definition::from_xml(&bytes, false).ok());
+        definitions.extend(definition.filter(|definition| definition.uuid == uuid));
+    }
+    Ok(definitions)
+}

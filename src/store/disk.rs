@@ -1,0 +1,191 @@
+//! Files and directories as the store needs them: the one door to the disk.
+//!
+//! [`Directory`] and [`File`] are the small traits below which tests plant faults and power cuts; [`open_directory`] is
+//! the real thing. Leans on rustix: every name is opened relative to a directory that is held open, symbolic links are
+//! not followed, and a new file has mode 0600 from its first byte. Refuses to retry: an error is the caller's to judge.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+/// The two directories of a root.
+#[derive(Clone)]
+pub struct Disk {
+    /// `etc/secrets`: the keyring, the log, the `.xml` copies.
+    pub etc: Arc<dyn Directory>,
+    /// `run/secrets`: the rollback anchor.
+    pub run: Arc<dyn Directory>,
+}
+
+/// A directory that is held open. Names are plain: no slashes.
+pub trait Directory: Send + Sync {
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Makes a new file, mode 0600. Fails if there is one of this name.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Gives a file another name, in the place of whatever had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// The names in it.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Returns when its entries are durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Where it is, for messages.
+    fn path(&self) -> &Path;
+}
+
+/// An open file.
+pub trait File: Send + Sync {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `bytes` from `at` on; an error if the file ends before.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `at`.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Makes the file at least `len` bytes long, of zeros, with the space for them set aside, so that a full disk is
+    /// found out before anything is half written.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+    /// Cuts the file, or lengthens it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Returns when its contents and length are durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Opens a real directory.
+pub fn open_directory(path: &Path) -> io::Result<Arc<dyn Directory>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let descriptor = fs::open(path, flags, Mode::empty())?;
+    Ok(Arc::new(RealDirectory { descriptor, path: path.into() }))
+}
+
+struct RealDirectory {
+    descriptor: OwnedFd,
+    path: Box<Path>,
+}
+
+impl RealDirectory {
+    fn open_file(&self, name: &str, flags: OFlags) -> io::Result<Arc<dyn File>> {
+        let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let descriptor = fs::openat(&self.descriptor, name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Arc::new(RealFile(descriptor.into())))
+    }
+}
+
+impl Directory for RealDirectory {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open_file(name, OFlags::empty())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open_file(name, OFlags::CREATE | OFlags::EXCL)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.descriptor, name, AtFlags::empty())?)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let name =
+            |entry: &CStr| entry.to_str().ok().filter(|name| !matches!(*name, "." | "..")).map(str::to_owned);
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.descriptor)? {
+            names.extend(name(entry?.file_name()));
+        }
+        Ok(names)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(fs::fsync(&self.descriptor)?)
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+struct RealFile(std::fs::File);
+
+impl File for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, bytes, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, at)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let present = self.len()?;
+        if len <= present {
+            return Ok(());
+        }
+        match fs::fallocate(self.0.as_fd(), FallocateFlags::empty(), present, len - present) {
+            // A file system that can't set space aside: a full disk will show itself when it is written to.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
+            done => Ok(done?),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// The whole of a file, if it is no longer than `limit`.
+pub(super) fn read_whole(file: &dyn File, limit: usize) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.len()?).ok().filter(|&len| len <= limit);
+    let len = len.ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"))?;
+    let mut bytes = vec![0; len];
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Why a file was not replaced.
+pub(super) enum ReplaceError {
+    /// The file is as it was.
+    Unchanged(io::Error),
+    /// Which of the two a power cut would leave is unknown.
+    Unknown(io::Error),
+}
+
+/// Puts a file in the place of `name`, whole or not at all: written beside it, synced, renamed, and the directory
+/// synced.
+pub(super) fn replace(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<(), ReplaceError> {
+    let beside = format!("{name}.new");
+    let write = || {
+        let file = match directory.create(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                directory.remove(&beside)?;
+                directory.create(&beside)?
+            }
+            created => created?,
+        };
+        file.write_at(bytes, 0)?;
+        file.sync()
+    };
+    write().map_err(|error| {
+        // What was written is of no use. If it can't be removed now, the next replacement does it.
+        _ = directory.remove(&beside);
+        ReplaceError::Unchanged(error)
+    })?;
+    directory.rename(&beside, name).map_err(ReplaceError::Unknown)?;
+    directory.sync().map_err(ReplaceError::Unknown)
+}

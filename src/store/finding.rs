@@ -1,0 +1,129 @@
+//! What is wrong with a store, one finding each: what opening and `verify` report.
+//!
+//! Leans on serde for `verify --json`. Names secrets by UUID, never by value; refuses to guess at what can't be known.
+
+use ::uuid::Uuid;
+use serde::Serialize;
+
+/// One thing that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+#[non_exhaustive]
+pub enum Finding {
+    /// The keyring's seal doesn't hold, though a slot still opened.
+    KeyringDamaged,
+    /// A stretch of the log doesn't prove itself. Secrets written there are lost, unless a later record has them.
+    LogDamaged {
+        /// Where it begins.
+        from: u64,
+        /// Where it ends.
+        to: u64,
+        /// Records that the commit behind it covers.
+        expected: usize,
+        /// Records found in it all the same.
+        found: usize,
+    },
+    /// Bytes behind the last commit: a write that was never acknowledged, or damage to the very last one.
+    TornTail {
+        /// Where the tail begins.
+        from: u64,
+        /// How many bytes it has up to its last that is not zero.
+        len: u64,
+        /// The secrets that it was about, as far as that can be told.
+        #[serde(serialize_with = "as_strings")]
+        secrets: Vec<Uuid>,
+        /// The file in `etc/secrets` that keeps the bytes.
+        kept_as: Option<String>,
+    },
+    /// The log ends before a commit that this host has seen, though it was acknowledged.
+    RolledBack {
+        /// The last commit in the log.
+        generation: u64,
+        /// The last commit that was seen.
+        seen: u64,
+    },
+    /// The anchor in `run/secrets` doesn't read: rollback can't be noticed until the next write.
+    AnchorUnreadable,
+    /// A secret's definition doesn't open.
+    DefinitionDamaged {
+        /// Which secret.
+        #[serde(serialize_with = "as_string")]
+        uuid: Uuid,
+    },
+    /// A secret's value doesn't open.
+    ValueDamaged {
+        /// Which secret.
+        #[serde(serialize_with = "as_string")]
+        uuid: Uuid,
+    },
+    /// A secret's `.xml` copy was missing or wrong.
+    CopyDiffers {
+        /// Which secret.
+        #[serde(serialize_with = "as_string")]
+        uuid: Uuid,
+        /// Whether it was written anew.
+        rebuilt: bool,
+    },
+    /// A file that doesn't belong to the store.
+    Orphan {
+        /// Its name in `etc/secrets`.
+        file: String,
+    },
+}
+
+impl Finding {
+    /// Whether something is lost or in doubt; the rest is a note.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::AnchorUnreadable | Self::CopyDiffers { .. } | Self::Orphan { .. })
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KeyringDamaged => {
+                f.write_str("keyring: damaged (its seal doesn't hold), but a slot still opened")
+            }
+            Self::LogDamaged { from, to, expected, found } => write!(
+                f,
+                "secrets.log: damaged between bytes {from} and {to}: {found} of {expected} records there prove themselves"
+            ),
+            Self::TornTail { from, len, secrets, kept_as } => {
+                write!(
+                    f,
+                    "secrets.log: {len} bytes behind the last commit, at byte {from}: an unfinished write"
+                )?;
+                if !secrets.is_empty() {
+                    let secrets: Vec<String> = secrets.iter().map(Uuid::to_string).collect();
+                    write!(f, " to {}", secrets.join(", "))?;
+                }
+                match kept_as {
+                    Some(file) => write!(f, " (kept as {file})"),
+                    None => Ok(()),
+                }
+            }
+            Self::RolledBack { generation, seen } => write!(
+                f,
+                "secrets.log: rolled back: it ends at generation {generation}, but {seen} was acknowledged on this host"
+            ),
+            Self::AnchorUnreadable => {
+                f.write_str("anchor: doesn't read; rollback can't be noticed until the next write")
+            }
+            Self::DefinitionDamaged { uuid } => write!(f, "secret {uuid}: its definition is damaged"),
+            Self::ValueDamaged { uuid } => write!(f, "secret {uuid}: its value is damaged"),
+            Self::CopyDiffers { uuid, rebuilt: true } => {
+                write!(f, "{uuid}.xml: missing or wrong, written anew")
+            }
+            Self::CopyDiffers { uuid, rebuilt: false } => write!(f, "{uuid}.xml: missing or wrong"),
+            Self::Orphan { file } => write!(f, "{file}: belongs to no secret here"),
+        }
+    }
+}
+
+fn as_string<S: serde::Serializer>(uuid: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(uuid)
+}
+
+fn as_strings<S: serde::Serializer>(uuids: &[Uuid], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(uuids.iter().map(Uuid::to_string))
+}

@@ -1,0 +1,406 @@
+//! From a log's bytes to what they say: the latest frame of each secret, or what is damaged where.
+//!
+//! Batch by batch: heads are read and hashed; a commit that proves itself and states that very hash makes its batch
+//! hold. What follows the last good commit is the *tail*: a write that was never acknowledged, torn by a crash. A bad
+//! place with a good commit behind it is *damage*: frames start on multiples of [`GRAIN`], so reading resumes behind
+//! it, and in the damaged batch each frame has to prove itself.
+//!
+//! Leans on `seal`. Refuses to believe a length, a number or a name that is not proved, and to read a secret's older
+//! frame where a newer one is proved.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ::uuid::Uuid;
+
+use super::super::disk::File;
+use super::super::index::{Entry, Index, Place};
+use super::Log;
+use crate::memory::scrubbed;
+use crate::seal::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Keyring, Kind, StoreId};
+
+/// What a log says.
+pub(in crate::store) struct Recovered {
+    pub(in crate::store) log: Log,
+    pub(in crate::store) index: Index,
+    /// Dead frames whose sealed bytes are still there.
+    pub(in crate::store) unwiped: Vec<Place>,
+    pub(in crate::store) damage: Vec<Damage>,
+    pub(in crate::store) tail: Option<Tail>,
+    pub(in crate::store) anchor: AnchorSeen,
+    /// Secrets whose latest frame deletes them.
+    pub(in crate::store) deleted: Vec<Uuid>,
+    /// The highest keyring serial that a commit states.
+    pub(in crate::store) keyring_seen: u64,
+}
+
+/// A stretch of the log in which heads don't prove themselves or don't fit the commit behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Damage {
+    pub(in crate::store) bytes: Range<u64>,
+    /// How many frames the commit covers, and how many of them were found.
+    pub(in crate::store) frames: (usize, usize),
+}
+
+/// What follows the last good commit.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Tail {
+    pub(in crate::store) bytes: Range<u64>,
+    /// The secrets whose frames in it prove themselves, in order.
+    pub(in crate::store) frames: Vec<(Uuid, Kind, Place)>,
+}
+
+/// How the log's commits stand to the anchor's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum AnchorSeen {
+    /// No anchor was given.
+    None,
+    /// There is a commit of its generation and chain.
+    Same,
+    /// Where it should be there is another commit, or none.
+    Other,
+    /// The log begins behind it: it was compacted since.
+    Compacted,
+    /// The log ends before it.
+    Beyond,
+}
+
+/// Why a file can't be read as this store's log at all.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::store) enum Unreadable {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it was written by a newer version of Strongroom (frame format {0})")]
+    Newer(u8),
+    #[error("it belongs to another store ({0})")]
+    OtherStore(StoreId),
+    #[error("nothing in it proves itself under this keyring")]
+    Nothing,
+}
+
+impl Log {
+    /// Reads a whole log. `anchor`: the generation and chain to look out for.
+    pub(in crate::store) fn recover(
+        file: Arc<dyn File>,
+        keyring: &Keyring,
+        anchor: Option<(u64, [u8; 32])>,
+    ) -> Result<Recovered, Unreadable> {
+        let mut scan = Scan::new(&*file, keyring, anchor)?;
+        scrubbed(|| scan.run())?;
+        let Some(last) = scan.last.take() else { return Err(scan.unreadable()) };
+        let anchor = scan.anchor_seen(&last);
+        scrubbed(|| scan.open_definitions())?;
+        let log = Self {
+            file: Arc::clone(&file),
+            end: scan.at,
+            reserved: scan.reader.len,
+            chain: Chain::after(&last),
+            last_chain: last.chain(),
+            generation: scan.generation,
+            last_commit: last.generation,
+            closed: matches!(last.kind, Kind::Commit { closed: true, .. }),
+        };
+        let Scan { index, unwiped, damage, tail, keyring_seen, deleted, .. } = scan;
+        let deleted = deleted.into_keys().collect();
+        Ok(Recovered { log, index, unwiped, damage, tail, anchor, deleted, keyring_seen })
+    }
+}
+
+/// A log being read.
+struct Scan<'a> {
+    reader: Reader<'a>,
+    keyring: &'a Keyring,
+    /// Where the next batch begins.
+    at: u64,
+    chain: Chain,
+    last: Option<Head>,
+    generation: u64,
+    index: Index,
+    /// Deleted secrets, and by which generation.
+    deleted: HashMap<Uuid, u64>,
+    /// Frames that are wiped already, by place; the latest of their secret so far.
+    wiped: HashSet<u64>,
+    unwiped: Vec<Place>,
+    damage: Vec<Damage>,
+    tail: Option<Tail>,
+    keyring_seen: u64,
+    anchor: Option<(u64, [u8; 32])>,
+    anchor_met: Option<bool>,
+    first_commit: Option<u64>,
+    /// What the first bytes say, should nothing prove itself.
+    newer: Option<u8>,
+    other_store: Option<StoreId>,
+}
+
+/// A frame of a batch.
+struct Member {
+    uuid: Uuid,
+    kind: Kind,
+    place: Place,
+    wiped: bool,
+}
+
+/// A batch and the commit that ends it.
+struct Batch {
+    members: Vec<Member>,
+    commit: Head,
+    end: u64,
+}
+
+impl<'a> Scan<'a> {
+    fn new(file: &'a dyn File, keyring: &'a Keyring, anchor: Option<(u64, [u8; 32])>) -> io::Result<Self> {
+        Ok(Self {
+            reader: Reader::new(file)?,
+            keyring,
+            at: 0,
+            chain: Chain::begin(keyring.store()),
+            last: None,
+            generation: 0,
+            index: Index::default(),
+            deleted: HashMap::new(),
+            wiped: HashSet::new(),
+            unwiped: Vec::new(),
+            damage: Vec::new(),
+            tail: None,
+            keyring_seen: 0,
+            anchor,
+            anchor_met: None,
+            first_commit: None,
+            newer: None,
+            other_store: None,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        while !self.reader.only_zeros_from(self.at)? {
+            if let Some(batch) = self.batch_in_order()? {
+                self.accept(batch);
+                continue;
+            }
+            let (members, commit) = self.search()?;
+            match commit {
+                Some((commit, end)) => {
+                    let Kind::Commit { count, .. } = commit.kind else {
+                        unreachable!("search gives commits")
+                    };
+                    let frames = (count as usize, members.len());
+                    self.damage.push(Damage { bytes: self.at..end, frames });
+                    self.accept(Batch { members, commit, end });
+                }
+                None => {
+                    let frames = members.into_iter().map(|member| (member.uuid, member.kind, member.place));
+                    self.tail = Some(Tail { bytes: self.at..self.reader.len, frames: frames.collect() });
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The batch that begins here, if every head of it is as the commit says.
+    fn batch_in_order(&mut self) -> io::Result<Option<Batch>> {
+        let (mut at, mut chain, mut members) = (self.at, self.chain.clone(), Vec::new());
+        while let Some(head) = self.head_at(at)? {
+            let end = at + head.frame_len() as u64;
+            let Kind::Commit { count, .. } = head.kind else {
+                chain.add(&head);
+                members.push(self.member(&head, at)?);
+                at = end;
+                continue;
+            };
+            let holds = count as usize == members.len()
+                && chain.finish() == head.chain()
+                && self.is_next_commit(&head);
+            return Ok(holds.then_some(Batch { members, commit: head, end }));
+        }
+        Ok(None)
+    }
+
+    /// Looks for the next commit that proves itself, wherever it is, and for frames before it that do.
+    fn search(&mut self) -> io::Result<(Vec<Member>, Option<(Head, u64)>)> {
+        let (mut at, mut members) = (self.at, Vec::new());
+        while at + HEAD_LEN as u64 <= self.reader.len {
+            let proved = match self.head_at(at)? {
+                Some(head) => Some(head).filter(|head| proves(self.keyring, head)),
+                None => None,
+            };
+            let Some(head) = proved else {
+                at += GRAIN as u64;
+                continue;
+            };
+            let end = at + head.frame_len() as u64;
+            match head.kind {
+                Kind::Commit { .. } if self.is_next_commit(&head) => return Ok((members, Some((head, end)))),
+                Kind::Commit { .. } => {}
+                Kind::Put { .. } | Kind::Delete => members.push(self.member(&head, at)?),
+            }
+            at = end;
+        }
+        Ok((members, None))
+    }
+
+    /// The head of a frame that could begin here: of this store, and within the file.
+    fn head_at(&mut self, at: u64) -> io::Result<Option<Head>> {
+        let Some(bytes) = self.reader.bytes(at, HEAD_LEN)?.and_then(|bytes| bytes.first_chunk()) else {
+            return Ok(None);
+        };
+        match Head::decode(bytes) {
+            Ok(head) if head.store != self.keyring.store() => {
+                self.other_store.get_or_insert(head.store);
+                Ok(None)
+            }
+            Ok(head) => Ok(Some(head).filter(|head| at + head.frame_len() as u64 <= self.reader.len)),
+            Err(HeadError::Newer(version)) => {
+                self.newer.get_or_insert(version);
+                Ok(None)
+            }
+            Err(HeadError::NoFrame) => Ok(None),
+        }
+    }
+
+    fn member(&mut self, head: &Head, at: u64) -> io::Result<Member> {
+        let sealed = self.reader.bytes(at + HEAD_LEN as u64, head.frame_len() - HEAD_LEN)?;
+        let wiped = sealed.is_none_or(|sealed| sealed.iter().all(|&byte| byte == 0));
+        Ok(Member { uuid: head.uuid, kind: head.kind, place: Place::of(head, at), wiped })
+    }
+
+    /// Whether a commit proves itself and is later than the one before: an old one, copied here, is not.
+    fn is_next_commit(&self, head: &Head) -> bool {
+        self.last.as_ref().is_none_or(|last| head.generation > last.generation) && proves(self.keyring, head)
+    }
+
+    fn accept(&mut self, batch: Batch) {
+        for member in batch.members {
+            self.apply(member);
+        }
+        let commit = batch.commit;
+        if let Kind::Commit { keyring, .. } = commit.kind {
+            self.keyring_seen = self.keyring_seen.max(keyring);
+        }
+        if let Some((generation, chain)) = self.anchor
+            && generation == commit.generation
+        {
+            self.anchor_met = Some(chain == commit.chain());
+        }
+        self.first_commit.get_or_insert(commit.generation);
+        self.generation = self.generation.max(commit.generation);
+        self.chain = Chain::after(&commit);
+        self.at = batch.end;
+        self.last = Some(commit);
+    }
+
+    /// Takes a frame into the index, if it is the newest of its secret.
+    fn apply(&mut self, Member { uuid, kind, place, wiped }: Member) {
+        self.generation = self.generation.max(place.generation);
+        let newest = self.index.entry(uuid).map(|entry| entry.place.generation);
+        let newest = newest.max(self.deleted.get(&uuid).copied());
+        let is_newest = newest.is_none_or(|newest| place.generation > newest);
+        let dead = match kind {
+            Kind::Put { .. } if is_newest => {
+                if wiped {
+                    self.wiped.insert(place.at);
+                }
+                self.deleted.remove(&uuid);
+                self.index.put(uuid, Entry { definition: None, place })
+            }
+            Kind::Put { .. } if !wiped => Some(place),
+            Kind::Delete if is_newest => {
+                self.deleted.insert(uuid, place.generation);
+                self.index.remove(uuid)
+            }
+            _ => None,
+        };
+        self.unwiped.extend(dead.filter(|dead| !self.wiped.remove(&dead.at)));
+    }
+
+    /// Opens the definition of each secret's latest frame, in the order in which they lie.
+    fn open_definitions(&mut self) -> io::Result<()> {
+        let mut places: Vec<_> = self.index.entries().map(|(uuid, entry)| (entry.place, uuid)).collect();
+        places.sort_unstable_by_key(|(place, _)| place.at);
+        let mut opened = Index::default();
+        opened.reserve(places.len());
+        let mut sealed = Vec::new();
+        for (place, uuid) in places {
+            let frame = self.reader.bytes(place.at, place.frame_len as usize)?;
+            let head = frame.and_then(|frame| Head::decode(frame.first_chunk()?).ok());
+            let definition = head.zip(frame).and_then(|(head, frame)| {
+                sealed.clear();
+                sealed.extend(frame.get(head.definition())?);
+                let cipher = self.keyring.cipher(head.epoch)?;
+                cipher.open_definition_unscrubbed(&head, &mut sealed).ok()
+            });
+            opened.put(uuid, Entry { definition: definition.map(Arc::new), place });
+        }
+        self.index = opened;
+        Ok(())
+    }
+
+    fn anchor_seen(&self, last: &Head) -> AnchorSeen {
+        let Some((generation, _)) = self.anchor else { return AnchorSeen::None };
+        match self.anchor_met {
+            Some(true) => AnchorSeen::Same,
+            Some(false) => AnchorSeen::Other,
+            None if generation > last.generation => AnchorSeen::Beyond,
+            None if self.first_commit.is_some_and(|first| generation < first) => AnchorSeen::Compacted,
+            None => AnchorSeen::Other,
+        }
+    }
+
+    fn unreadable(&self) -> Unreadable {
+        match (self.newer, self.other_store) {
+            (Some(version), _) => Unreadable::Newer(version),
+            (None, Some(store)) => Unreadable::OtherStore(store),
+            (None, None) => Unreadable::Nothing,
+        }
+    }
+}
+
+fn proves(keyring: &Keyring, head: &Head) -> bool {
+    keyring.cipher(head.epoch).is_some_and(|cipher| cipher.proves_unscrubbed(head))
+}
+
+/// Reads a file mostly forwards, through a window.
+struct Reader<'a> {
+    file: &'a dyn File,
+    len: u64,
+    window: Vec<u8>,
+    start: u64,
+}
+
+const WINDOW: usize = 1 << 20;
+
+impl<'a> Reader<'a> {
+    fn new(file: &'a dyn File) -> io::Result<Self> {
+        Ok(Self { file, len: file.len()?, window: Vec::new(), start: 0 })
+    }
+
+    /// The `len` bytes at `at`, or `None` if the file ends before.
+    fn bytes(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        if at + len as u64 > self.len {
+            return Ok(None);
+        }
+        let end = self.start + self.window.len() as u64;
+        if at < self.start || at + len as u64 > end {
+            let wanted = len.max(WINDOW).min(usize::try_from(self.len - at).unwrap_or(WINDOW));
+            self.window.resize(wanted, 0);
+            self.file.read_at(&mut self.window, at)?;
+            self.start = at;
+        }
+        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
+        Ok(self.window.get(from..from + len))
+    }
+
+    /// Whether there is nothing but reserved space behind `at`.
+    fn only_zeros_from(&mut self, mut at: u64) -> io::Result<bool> {
+        while at < self.len {
+            let len = usize::try_from(self.len - at).unwrap_or(WINDOW).min(HEAD_LEN * 64);
+            if self.bytes(at, len)?.is_none_or(|bytes| bytes.iter().any(|&byte| byte != 0)) {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,259 @@
+//! The storage engine: sealed records that survive.
+//!
+//! The log (`log`) is the one source of truth; the index holds every definition in memory and where each secret's
+//! record lies; values are read and opened only when asked for. Changes go through `commit`: many callers share one
+//! write and one sync, and what was acknowledged is on disk. Beside it lie the `.xml` copies and, under `run/`, the
+//! rollback anchor and the locks.
+//!
+//! Leans on `seal` for bytes and `disk` for files. Refuses to write to a store that is damaged or whose last write
+//! failed: it serves what it can, says so, and the next open finds out.
+
+mod anchor;
+mod commit;
+mod copies;
+mod disk;
+mod finding;
+mod index;
+mod lock;
+mod log;
+mod open;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod simulated;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use ::uuid::Uuid;
+use secrecy::ExposeSecretMut;
+
+use crate::memory::{Exhausted, SecretBytes};
+use crate::seal::{HEAD_LEN, Head, Keyring, KeyringError, SealError, StoreId};
+use crate::secret::{Definition, Usage};
+
+use commit::Writer;
+pub use commit::{Change, Value, View};
+pub use copies::read_all as read_copies;
+pub use disk::{Directory, Disk, File, open_directory};
+pub use finding::Finding;
+use index::{Index, Place};
+pub use lock::{LockError, RootLock};
+pub use open::read_keyring;
+pub use verify::Verified;
+
+/// An open store.
+pub struct Store {
+    disk: Disk,
+    keyring: RwLock<Arc<Keyring>>,
+    contents: RwLock<Contents>,
+    writer: Mutex<Writer>,
+    /// Signalled when a batch is done and when the log is free again.
+    turn: Condvar,
+    anchor: Mutex<Option<Arc<dyn File>>>,
+    findings: Vec<Finding>,
+}
+
+/// What readers share: the index, and the file that its places are in.
+struct Contents {
+    index: Index,
+    file: Arc<dyn File>,
+}
+
+/// Why a store can't be opened, made or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A file can't be read, or not be written in a way that changed nothing.
+    #[error("cannot {0}: {1}")]
+    Io(String, #[source] io::Error),
+    /// Writing failed, and what lies on disk is unknown until the next open.
+    #[error("cannot {0}: {1}")]
+    Write(String, #[source] io::Error),
+    /// The keyring can't be used.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A log with records, but no keyring beside it.
+    #[error("there is a log of sealed secrets, but no keyring")]
+    KeyringMissing,
+    /// The keyring is older than what the log or the anchor has seen.
+    #[error("the keyring is an old copy: its serial is {found}, but {seen} was in use")]
+    KeyringRolledBack {
+        /// The keyring's serial.
+        found: u64,
+        /// The highest serial seen.
+        seen: u64,
+    },
+    /// A keyring, but no log beside it.
+    #[error("there is a keyring, but no log of sealed secrets (secrets.log)")]
+    LogMissing,
+    /// The file is no log of this store.
+    #[error("secrets.log can't be read: {0}")]
+    LogUnreadable(String),
+    /// The log is older than what this host has seen of it.
+    #[error("the store is older than it was when this host last used it: {0}")]
+    RolledBack(String),
+    /// The store takes no changes until it is opened anew or repaired.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
+    /// No space; nothing was changed.
+    #[error("no space left for the change")]
+    NoSpace(#[source] io::Error),
+    /// A record doesn't open.
+    #[error("its {0} doesn't open")]
+    Damaged(&'static str),
+    /// Sealing failed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl StoreError {
+    fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |error| Self::Io(doing, error)
+    }
+
+    fn write(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |error| Self::Write(doing, error)
+    }
+
+    /// The same error for another caller whose change was in the same batch.
+    fn again(&self) -> Self {
+        let copy = |error: &io::Error| match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => error.kind().into(),
+        };
+        match self {
+            Self::Write(doing, error) => Self::Write(doing.clone(), copy(error)),
+            Self::NoSpace(error) => Self::NoSpace(copy(error)),
+            Self::Seal(error) => Self::Seal(*error),
+            other => Self::ReadOnly(other.to_string()),
+        }
+    }
+}
+
+impl From<Exhausted> for StoreError {
+    fn from(exhausted: Exhausted) -> Self {
+        SealError::from(exhausted).into()
+    }
+}
+
+/// How a store stands, for `status`.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    /// Its id.
+    pub store: StoreId,
+    /// Secrets in it.
+    pub secrets: usize,
+    /// Bytes of the log, and how many of them are records in use.
+    pub log: (u64, u64),
+    /// The last commit's generation.
+    pub generation: u64,
+    /// Why it takes no changes, if it doesn't.
+    pub read_only: Option<String>,
+    /// What was found when it was opened.
+    pub findings: Vec<Finding>,
+}
+
+impl Store {
+    /// Whether the secret is there, and its definition. `Some(None)`: it is there, but its definition doesn't open.
+    pub fn definition(&self, uuid: Uuid) -> Option<Option<Arc<Definition>>> {
+        self.contents().index.entry(uuid).map(|entry| entry.definition.clone())
+    }
+
+    /// The secret of this usage.
+    pub fn owner(&self, usage: &Usage) -> Option<Uuid> {
+        self.contents().index.owner(usage)
+    }
+
+    /// Every secret, and its definition where it opens. In no order; no change gets in between.
+    pub fn for_each(&self, mut each: impl FnMut(Uuid, Option<&Arc<Definition>>)) {
+        for (uuid, entry) in self.contents().index.entries() {
+            each(uuid, entry.definition.as_ref());
+        }
+    }
+
+    /// How many secrets there are.
+    pub fn len(&self) -> usize {
+        self.contents().index.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A secret's value: `Ok(None)` if the secret is not there, `Ok(Some(None))` if it has no value.
+    pub fn value(&self, uuid: Uuid) -> Result<Option<Option<SecretBytes>>, StoreError> {
+        let mut last_place = None;
+        loop {
+            let contents = self.contents();
+            let Some(entry) = contents.index.entry(uuid) else { return Ok(None) };
+            let (place, file) = (entry.place, Arc::clone(&contents.file));
+            drop(contents);
+            if !place.has_value {
+                return Ok(Some(None));
+            }
+            match read_value(&*file, place, &self.keyring()) {
+                Ok(value) => return Ok(Some(Some(value))),
+                // Between the look-up and the read, the record may have been superseded and wiped: look again. If it
+                // is still the same record, it really is damaged.
+                Err(StoreError::Damaged(_)) if last_place != Some(place) => last_place = Some(place),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// How it stands.
+    pub fn condition(&self) -> Condition {
+        let (end, generation, read_only) = self.log_standing();
+        let contents = self.contents();
+        Condition {
+            store: self.keyring().store(),
+            secrets: contents.index.len(),
+            log: (end, contents.index.live()),
+            generation,
+            read_only,
+            findings: self.findings.clone(),
+        }
+    }
+
+    /// The keyring in force.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn contents(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("id", &self.keyring().store()).finish_non_exhaustive()
+    }
+}
+
+/// Reads the value in the frame at `place`, and opens it where it lies.
+fn read_value(file: &dyn File, place: Place, keyring: &Keyring) -> Result<SecretBytes, StoreError> {
+    let reading = || StoreError::io("read secrets.log");
+    let mut head = [0; HEAD_LEN];
+    file.read_at(&mut head, place.at).map_err(reading())?;
+    let head = Head::decode(&head).ok().filter(|head| Place::of(head, place.at) == place);
+    let head = head.ok_or(StoreError::Damaged("record"))?;
+    let cipher = keyring.cipher(head.epoch).ok_or(StoreError::Damaged("record"))?;
+    let mut sealed = SecretBytes::zeroed(head.value().len())?;
+    file.read_at(sealed.expose_secret_mut(), place.at + head.value().start as u64).map_err(reading())?;
+    cipher.open_value(&head, sealed).map_err(|error| match error {
+        SealError::Damaged => StoreError::Damaged("value"),
+        other => other.into(),
+    })
+}

@@ -1,0 +1,284 @@
+//! Making a store, and opening one: from the files to an index, with everything that can be wrong on the way.
+//!
+//! A new store's log is written before its keyring, so that a keyring always has a log beside it, and a log with nothing
+//! in it and no keyring is an unfinished beginning. Opening reads the log, holds it against the anchor, sets a torn tail
+//! aside, wipes what should have been wiped, and mends the `.xml` copies.
+//!
+//! Leans on `log` and `anchor`. Refuses to open a store that was rolled back; opens a damaged one for reading, and
+//! changes nothing in it.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, RwLock};
+
+use super::anchor::{Anchor, Found};
+use super::commit::Writer;
+use super::disk::{ReplaceError, read_whole, replace};
+use super::index::Entry;
+use super::log::{AnchorSeen, LOG, LOG_NEW, Log, Recovered, Tail};
+use super::{Contents, Disk, Finding, Store, StoreError, copies};
+use crate::seal::{HEAD_LEN, Head, Keyring, Kind, LockedKeyring, MAX_KEYRING, Opened};
+
+/// The keyring's name in `etc/secrets`.
+pub(super) const KEYRING: &str = "keyring";
+
+/// A tail longer than this is not kept aside whole: no batch is.
+const MAX_TAIL: u64 = 64 << 20;
+
+/// Reads the keyring, if there is one. What it says of itself is not proved before it is unlocked.
+pub fn read_keyring(disk: &Disk) -> Result<Option<LockedKeyring>, StoreError> {
+    match disk.etc.open(KEYRING).and_then(|file| read_whole(&*file, MAX_KEYRING)) {
+        Ok(bytes) => Ok(Some(LockedKeyring::parse(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::Io("read the keyring".into(), error)),
+    }
+}
+
+pub(super) fn write_keyring(disk: &Disk, bytes: &[u8]) -> Result<(), StoreError> {
+    replaced("write the keyring", replace(&*disk.etc, KEYRING, bytes))
+}
+
+fn replaced(doing: &str, outcome: Result<(), ReplaceError>) -> Result<(), StoreError> {
+    outcome.map_err(|error| match error {
+        ReplaceError::Unchanged(error) => StoreError::Io(doing.into(), error),
+        ReplaceError::Unknown(error) => StoreError::Write(doing.into(), error),
+    })
+}
+
+impl Store {
+    /// Makes a new store under this keyring: durable when this returns. Refuses where a log with records lies.
+    pub fn create(disk: &Disk, keyring: &Keyring) -> Result<(), StoreError> {
+        if has_records(disk)? {
+            return Err(StoreError::KeyringMissing);
+        }
+        let log = Log::first_bytes(keyring.current(), keyring.serial())?;
+        replaced("write secrets.log", replace(&*disk.etc, LOG, &log))?;
+        write_keyring(disk, &keyring.encode()?)
+    }
+
+    /// Opens a store with its unlocked keyring.
+    pub fn open(disk: Disk, opened: Opened) -> Result<Self, StoreError> {
+        let Opened { keyring, sound, .. } = opened;
+        let mut findings = Vec::new();
+        let mut trouble = None;
+        if !sound {
+            findings.push(Finding::KeyringDamaged);
+            trouble = Some("the keyring is damaged".to_owned());
+        }
+        let anchor =
+            match Anchor::read(&*disk.run, &keyring).map_err(StoreError::io("read the rollback anchor"))? {
+                Found::Anchor(anchor) => Some(anchor),
+                Found::None => None,
+                Found::Unreadable => {
+                    findings.push(Finding::AnchorUnreadable);
+                    None
+                }
+                Found::OtherStore => {
+                    return Err(StoreError::RolledBack("another store was in its place".into()));
+                }
+            };
+        let file = disk.etc.open(LOG).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StoreError::LogMissing,
+            _ => StoreError::Io("open secrets.log".into(), error),
+        })?;
+        let point = anchor.as_ref().map(|anchor| (anchor.generation, anchor.chain));
+        let mut recovered = Log::recover(file, &keyring, point)
+            .map_err(|error| StoreError::LogUnreadable(error.to_string()))?;
+        check_serial(&keyring, &recovered, anchor.as_ref())?;
+        for damage in &recovered.damage {
+            let (expected, found) = damage.frames;
+            let (from, to) = (damage.bytes.start, damage.bytes.end);
+            findings.push(Finding::LogDamaged { from, to, expected, found });
+            trouble.get_or_insert_with(|| "secrets.log is damaged".to_owned());
+        }
+        if let Some(anchor) = &anchor {
+            trouble = check_anchor(anchor, &mut recovered, &keyring, &mut findings)?.or(trouble);
+        }
+        let mut opening = Opening { disk, keyring, recovered, findings, trouble };
+        opening.note_damaged_definitions();
+        let unsynced_copies = if opening.trouble.is_none() { opening.mend()? } else { HashSet::new() };
+        Ok(opening.finish(unsynced_copies))
+    }
+}
+
+/// A store between reading and serving.
+struct Opening {
+    disk: Disk,
+    keyring: Keyring,
+    recovered: Recovered,
+    findings: Vec<Finding>,
+    trouble: Option<String>,
+}
+
+impl Opening {
+    fn note_damaged_definitions(&mut self) {
+        let damaged = self.recovered.index.entries().filter(|(_, entry)| entry.definition.is_none());
+        self.findings.extend(damaged.map(|(uuid, _)| Finding::DefinitionDamaged { uuid }));
+    }
+
+    /// Brings the disk into order: everything that a crash may have left half done.
+    fn mend(&mut self) -> Result<HashSet<::uuid::Uuid>, StoreError> {
+        let in_order = self.recovered.log.is_closed() && self.recovered.tail.is_none();
+        if let Some(tail) = self.recovered.tail.take() {
+            let kept_as = self.keep_tail(&tail)?;
+            self.findings.push(finding_of(&tail, Some(kept_as)));
+            self.recovered.log.cut_tail(&tail).map_err(StoreError::write("cut secrets.log"))?;
+        }
+        // A compaction that was cut short. If it can't be removed now, the next one finds it in its way and says so.
+        _ = self.disk.etc.remove(LOG_NEW);
+        for place in std::mem::take(&mut self.recovered.unwiped) {
+            self.recovered.log.wipe(place).map_err(StoreError::write("write secrets.log"))?;
+        }
+        if !in_order {
+            // From here on the last batch has a commit behind it: damage to it is told apart from a torn write.
+            let sealed = self.recovered.log.append(&[], self.keyring.current(), self.keyring.serial());
+            if let Err(super::log::AppendError::Failed(error)) = sealed {
+                return Err(StoreError::Write("write secrets.log".into(), error));
+            }
+        }
+        if self.keyring.copies() { self.mend_copies(!in_order) } else { Ok(HashSet::new()) }
+    }
+
+    /// Writes the copies that are missing or, if contents are compared, wrong; removes those of deleted secrets.
+    fn mend_copies(&mut self, contents: bool) -> Result<HashSet<::uuid::Uuid>, StoreError> {
+        let etc = &*self.disk.etc;
+        let index = &self.recovered.index;
+        let difference =
+            copies::difference(etc, index, contents).map_err(StoreError::io("read the .xml copies"))?;
+        let mut touched = HashSet::new();
+        for uuid in difference.missing.into_iter().chain(difference.wrong) {
+            let Some(definition) = index.entry(uuid).and_then(|entry| entry.definition.as_ref()) else {
+                continue;
+            };
+            let rebuilt = copies::write(etc, definition).is_ok();
+            touched.insert(uuid);
+            self.findings.push(Finding::CopyDiffers { uuid, rebuilt });
+        }
+        for uuid in difference.orphans {
+            if self.recovered.deleted.contains(&uuid) {
+                _ = copies::remove(etc, uuid);
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Keeps a torn tail's bytes in a file of their own: they may be all that is left of something.
+    fn keep_tail(&self, tail: &Tail) -> Result<String, StoreError> {
+        let doing = "set aside the unfinished end of secrets.log";
+        let len = usize::try_from((tail.bytes.end - tail.bytes.start).min(MAX_TAIL)).unwrap_or(0);
+        let mut bytes = vec![0; len];
+        let file = self.recovered.log.file();
+        file.read_at(&mut bytes, tail.bytes.start).map_err(StoreError::io(doing))?;
+        bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
+        let generation = self.recovered.log.last_commit().0;
+        let name = format!("{LOG}.torn-{generation}");
+        replaced(doing, replace(&*self.disk.etc, &name, &bytes))?;
+        Ok(name)
+    }
+
+    fn finish(self, unsynced_copies: HashSet<::uuid::Uuid>) -> Store {
+        let Self { disk, keyring, recovered, findings, trouble } = self;
+        let contents = Contents { index: recovered.index, file: recovered.log.file() };
+        let read_only = trouble.is_some();
+        let in_step = recovered.anchor == AnchorSeen::Same;
+        let stale = !recovered.log.is_closed();
+        let store = Store {
+            disk,
+            keyring: RwLock::new(Arc::new(keyring)),
+            contents: RwLock::new(contents),
+            writer: Mutex::new(Writer::new(recovered.log, trouble, unsynced_copies)),
+            turn: Condvar::new(),
+            anchor: Mutex::new(None),
+            findings,
+        };
+        if !read_only && (stale || !in_step) {
+            _ = store.exclusively(|store, log| {
+                store.write_anchor(log, &store.keyring());
+                Ok(())
+            });
+        }
+        store
+    }
+}
+
+/// An older keyring than one that was in force has slots that were removed since.
+fn check_serial(keyring: &Keyring, recovered: &Recovered, anchor: Option<&Anchor>) -> Result<(), StoreError> {
+    let seen = recovered.keyring_seen.max(anchor.map_or(0, |anchor| anchor.keyring));
+    if keyring.serial() < seen {
+        return Err(StoreError::KeyringRolledBack { found: keyring.serial(), seen });
+    }
+    Ok(())
+}
+
+/// Holds the log against the anchor. Gives why the store takes no changes, if that is what comes of it.
+fn check_anchor(
+    anchor: &Anchor,
+    recovered: &mut Recovered,
+    keyring: &Keyring,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<String>, StoreError> {
+    let (generation, seen) = (recovered.log.last_commit().0, anchor.generation);
+    let damaged = !recovered.damage.is_empty();
+    match recovered.anchor {
+        AnchorSeen::None | AnchorSeen::Same | AnchorSeen::Compacted => return Ok(None),
+        // The anchor's commit may lie in the damaged part; what is there was named already.
+        AnchorSeen::Other if damaged => return Ok(None),
+        AnchorSeen::Other => {
+            return Err(StoreError::RolledBack(format!(
+                "its history differs from the one seen at generation {seen}"
+            )));
+        }
+        AnchorSeen::Beyond => {}
+    }
+    let Some(tail) = recovered.tail.take() else {
+        return Err(StoreError::RolledBack(format!(
+            "its log ends at generation {generation}, and {seen} was seen"
+        )));
+    };
+    // What is behind the last good commit was acknowledged, so it is damaged and not torn. Frames in it that prove
+    // themselves hold: they are newer than anything before.
+    for &(uuid, kind, place) in &tail.frames {
+        if place.generation >= seen {
+            continue;
+        }
+        match kind {
+            Kind::Delete => _ = recovered.index.remove(uuid),
+            _ => {
+                let definition = open_definition(&recovered.log, keyring, place)?.map(Arc::new);
+                recovered.index.put(uuid, Entry { definition, place });
+            }
+        }
+    }
+    findings.push(finding_of(&tail, None));
+    findings.push(Finding::RolledBack { generation, seen });
+    Ok(Some("the end of secrets.log is damaged".to_owned()))
+}
+
+fn open_definition(
+    log: &Log,
+    keyring: &Keyring,
+    place: super::index::Place,
+) -> Result<Option<crate::secret::Definition>, StoreError> {
+    let mut frame = vec![0; place.frame_len as usize];
+    log.file().read_at(&mut frame, place.at).map_err(StoreError::io("read secrets.log"))?;
+    let head = frame.first_chunk::<HEAD_LEN>().and_then(|head| Head::decode(head).ok());
+    Ok(head.and_then(|head| {
+        let sealed = frame.get_mut(head.definition())?;
+        keyring.cipher(head.epoch)?.open_definition(&head, sealed).ok()
+    }))
+}
+
+fn finding_of(tail: &Tail, kept_as: Option<String>) -> Finding {
+    let (from, len) = (tail.bytes.start, tail.bytes.end - tail.bytes.start);
+    Finding::TornTail { from, len, secrets: tail.frames.iter().map(|(uuid, ..)| *uuid).collect(), kept_as }
+}
+
+/// Whether there is a log with more in it than its first commit.
+fn has_records(disk: &Disk) -> Result<bool, StoreError> {
+    let reading = || StoreError::io("read secrets.log");
+    match disk.etc.open(LOG) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(reading()(error)),
+        Ok(file) => Ok(file.len().map_err(reading())? > HEAD_LEN as u64),
+    }
+}
