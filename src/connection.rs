@@ -14,8 +14,8 @@ use crate::client::{BadUri, Uri};
 use crate::driver::{Caller, Driver, Keys, NewStore, Root, Status};
 use crate::memory::SecretBytes;
 use crate::secret::{
-    Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription, Usage, UsageType,
-    parse_uuid,
+    Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription,
+    Usage, UsageType, parse_uuid,
 };
 use crate::store::Verified;
 

@@ -66,10 +66,11 @@ impl Uri {
         };
         let (user, host, port) = read_authority(authority)?;
         let decode = |part: &str| decode(part, offset_in(text, part));
-        let params = query.unwrap_or_default().split(['&', ';']).filter(|param| !param.is_empty()).map(|param| {
-            let (name, value) = param.split_once('=').unwrap_or((param, ""));
-            Ok((decode(name)?, decode(value)?))
-        });
+        let params =
+            query.unwrap_or_default().split(['&', ';']).filter(|param| !param.is_empty()).map(|param| {
+                let (name, value) = param.split_once('=').unwrap_or((param, ""));
+                Ok((decode(name)?, decode(value)?))
+            });
         Ok(Self {
             scheme: scheme.to_owned(),
             transport,
@@ -119,7 +120,8 @@ fn decode(part: &str, offset: usize) -> Result<String, BadUri> {
         let bad = BadUri::Character(offset.saturating_add(at));
         bytes.push(match byte {
             b'%' => {
-                let mut digit = || rest.next().and_then(|(_, digit)| char::from(digit).to_digit(16)).ok_or(bad);
+                let mut digit =
+                    || rest.next().and_then(|(_, digit)| char::from(digit).to_digit(16)).ok_or(bad);
                 let (high, low) = (digit()?, digit()?);
                 // A NUL would end a path early in whatever opens it.
                 u8::try_from(high << 4 | low).ok().filter(|&byte| byte != 0).ok_or(bad)?
@@ -156,7 +158,10 @@ mod tests {
     fn a_remote_keystores_uri() {
         let uri = Uri::parse("secret+ssh://root@[fe80::1]:22/system").unwrap();
         assert_eq!(uri.transport.as_deref(), Some("ssh"));
-        assert_eq!((uri.user.as_deref(), uri.host.as_deref(), uri.port), (Some("root"), Some("fe80::1"), Some(22)));
+        assert_eq!(
+            (uri.user.as_deref(), uri.host.as_deref(), uri.port),
+            (Some("root"), Some("fe80::1"), Some(22))
+        );
         assert_eq!(uri.path, "/system");
     }
 
