@@ -10,9 +10,11 @@ pub mod client;
 mod connection;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 
 pub use connection::{Connection, Embedded, Events, OpenOptions, Secret};
 pub use secret::{
-    DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags, Usage,
-    UsageType,
+    DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags,
+    Usage, UsageType,
 };

@@ -92,7 +92,7 @@ mod tests {
         for path in [&root.etc, &root.run] {
             assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o700);
         }
-        let error = root.acquire().unwrap_err();
+        let error = root.acquire().err().unwrap();
         assert!(error.to_string().contains("in use"), "{error}");
     }
 

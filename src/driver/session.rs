@@ -3,6 +3,7 @@
 //! Leans on `rules` for defining and on the store for what is durable. Refuses a change on a read-only session, unknown
 //! flag bits, and a private value to a caller who isn't elevated.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use ::uuid::Uuid;
@@ -344,8 +345,12 @@ impl Session {
 
     /// Every secret once. `None`: its definition doesn't open.
     fn for_each(&self, mut each: impl FnMut(Uuid, Option<&Arc<Definition>>)) {
-        let ephemeral = self.driver.ephemeral();
-        ephemeral.iter().for_each(|(uuid, held)| each(*uuid, Some(&held.definition)));
+        // Not held while the store is read: a change holds the store, and then looks here.
+        let ephemeral: HashMap<Uuid, Arc<Definition>> = {
+            let held = self.driver.ephemeral();
+            held.iter().map(|(uuid, held)| (*uuid, Arc::clone(&held.definition))).collect()
+        };
+        ephemeral.iter().for_each(|(uuid, definition)| each(*uuid, Some(definition)));
         match &self.driver.state {
             State::Open(store) => store.for_each(|uuid, definition| {
                 if !ephemeral.contains_key(&uuid) {

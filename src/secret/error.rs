@@ -8,6 +8,7 @@ use std::io;
 
 use ::uuid::Uuid;
 
+use super::UsageType;
 use crate::memory::Exhausted;
 
 /// An error as libvirt reports it, with our advice where there is a next step.
@@ -248,6 +249,62 @@ impl Error {
         Self::new(ErrorCode::NoConnect, ErrorDomain::None, uri)
     }
 
+    /// A document of another kind.
+    pub fn wrong_root(name: &str) -> Self {
+        let detail = format!("expecting root element of 'secret', not '{name}'");
+        Self::new(ErrorCode::XmlError, ErrorDomain::Xml, detail)
+    }
+
+    /// A document's `ephemeral` or `private` that is neither yes nor no.
+    pub fn bad_flag(name: &str) -> Self {
+        Self::secret(ErrorCode::XmlError, format!("invalid value of '{name}'"))
+    }
+
+    /// A document's `<uuid>` that is none.
+    pub fn malformed_uuid() -> Self {
+        Self::secret(ErrorCode::InternalError, "malformed uuid element")
+    }
+
+    /// A document without `<uuid>`, and no way to make one up.
+    pub fn no_randomness() -> Self {
+        Self::secret(ErrorCode::InternalError, "Failed to generate UUID")
+    }
+
+    /// A document's `<usage>` without a type.
+    pub fn no_usage_type() -> Self {
+        let detail = "Missing required attribute 'type' in element 'usage'";
+        Self::new(ErrorCode::XmlError, ErrorDomain::Xml, detail)
+    }
+
+    /// A document's `<usage>` of a type that doesn't exist.
+    pub fn unknown_usage_type(name: &str) -> Self {
+        let detail = format!("Invalid value for attribute 'type' in element 'usage': '{name}'.");
+        Self::new(ErrorCode::XmlError, ErrorDomain::Xml, detail)
+    }
+
+    /// A document's `<usage>` that doesn't say which one.
+    pub fn no_usage_id(kind: UsageType) -> Self {
+        let detail = match kind {
+            UsageType::None => "usage specified, but name is missing",
+            UsageType::Volume => "volume usage specified, but volume path is missing",
+            UsageType::Ceph => "Ceph usage specified, but name is missing",
+            UsageType::Iscsi => "iSCSI usage specified, but target is missing",
+            UsageType::Tls => "TLS usage specified, but name is missing",
+            UsageType::Vtpm => "vTPM usage specified, but name is missing",
+        };
+        Self::secret(ErrorCode::InternalError, detail)
+    }
+
+    /// A document that doesn't follow the schema. `details`: libxml2's lines.
+    pub fn against_schema(details: &[&str]) -> Self {
+        let mut detail = format!("Unable to validate doc against {SCHEMA}\n");
+        for line in details {
+            detail.push_str(line);
+            detail.push('\n');
+        }
+        Self::new(ErrorCode::XmlInvalidSchema, ErrorDomain::Xml, detail)
+    }
+
     /// A system call failed: `doing` says what and to which file.
     pub fn system(doing: impl fmt::Display, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
@@ -343,6 +400,9 @@ impl From<Exhausted> for Error {
             .advise("wait for other calls to finish, undefine ephemeral secrets, or raise RLIMIT_MEMLOCK")
     }
 }
+
+/// Where libvirt keeps the schema. Scripts match on the line that names it.
+const SCHEMA: &str = "/usr/share/libvirt/schemas/secret.rng";
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,12 @@
 //! document. Refuses what libvirt refuses, in libvirt's words and codes ([`error`]).
 
 mod document;
+mod encoding;
 mod error;
+mod fault;
 mod keystore;
+mod markup;
+mod scan;
 mod schema;
 mod usage;
 mod uuid;

@@ -1,0 +1,62 @@
+//! What must hold for any input, as bodies for fuzzers: `fuzz/` feeds them noise, the tests here replay its corpus.
+//!
+//! Leans on the parsers. Refuses nothing: every body takes any bytes, and panics only if a promise is broken.
+
+use crate::secret::Definition;
+
+/// Reading a document never panics; what was read is written as a document that is read as the same.
+pub fn fuzz_xml(bytes: &[u8]) {
+    let lenient = Definition::from_xml(bytes, false);
+    let strict = Definition::from_xml(bytes, true);
+    let Ok(definition) = lenient else {
+        assert!(strict.is_err(), "validation let through what plain reading refuses");
+        return;
+    };
+    let xml = definition.to_xml();
+    // A raw carriage return is written as it is, and read as a line feed: all else survives.
+    let with_line_feeds = |text: &str| text.replace("\r\n", "\n").replace('\r', "\n");
+    let mut expected = definition;
+    expected.description = expected.description.map(|text| with_line_feeds(&text).into());
+    expected.usage.id = with_line_feeds(&expected.usage.id).into();
+    let again = Definition::from_xml(xml.as_bytes(), false);
+    assert_eq!(again.as_ref(), Ok(&expected), "from {xml}");
+    assert_eq!(expected.to_xml(), with_line_feeds(&xml));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn replay(folder: &str, body: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let mut count = 0;
+        for entry in folder.read_dir().unwrap() {
+            body(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "no corpus in {}", folder.display());
+    }
+
+    #[test]
+    fn the_xml_corpus_holds() {
+        replay("fuzz/corpus/xml", fuzz_xml);
+        replay("tests/data/xml", fuzz_xml);
+    }
+
+    /// Two mutations of every case, at every offset.
+    #[test]
+    fn documents_cut_and_spoilt_anywhere_do_not_panic() {
+        let whole =
+            "<?xml version='1.0'?><secret a=\"&#65;\"><!-- é --><b><![CDATA[x]]></b>&lt;<?pi x?></secret>\n";
+        for at in 0..whole.len() {
+            fuzz_xml(&whole.as_bytes()[..at]);
+            for spoiler in [b'<', b'>', b'&', b'\'', b'\r', 0, 1, 0xFF] {
+                let mut bytes = whole.as_bytes().to_vec();
+                bytes[at] = spoiler;
+                fuzz_xml(&bytes);
+            }
+        }
+    }
+}
