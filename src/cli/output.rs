@@ -1,0 +1,258 @@
+//! What a person sees: virsh's lines and tables on standard output, `error:` and `hint:` lines on standard error.
+//!
+//! Standard output is written unbuffered, straight to its descriptor, because std's own handle would keep a copy of
+//! a value in ordinary memory. Leans on anstream, which colours standard error on a terminal only. Refuses to panic
+//! when nobody reads: a closed pipe ends the command quietly, a full disk is an error like any other.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use clap::builder::styling::{AnsiColor, Style};
+use secrecy::ExposeSecret;
+
+use super::failure::Failure;
+use crate::memory::SecretBytes;
+
+/// Where a command's results go.
+pub(crate) struct Output {
+    quiet: bool,
+    out: Box<dyn Write>,
+}
+
+impl Output {
+    /// Standard output. `quiet` leaves out what virsh leaves out under `-q`.
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { quiet, out: Box::new(Stdout) }
+    }
+
+    /// Writes text: what was asked for.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Writes text that `-q` leaves out: what is said about it.
+    pub(crate) fn extra(&mut self, text: &str) -> Result<(), Failure> {
+        if self.quiet { Ok(()) } else { self.text(text) }
+    }
+
+    /// Writes a value, byte for byte, from secret memory to the descriptor.
+    pub(crate) fn value(&mut self, value: &SecretBytes) -> Result<(), Failure> {
+        self.bytes(value.expose_secret())
+    }
+
+    /// A table as virsh lays it out: columns as wide as their widest cell, a rule below the header. `-q` drops both.
+    pub(crate) fn table<const N: usize>(
+        &mut self,
+        header: [&str; N],
+        rows: &[[String; N]],
+    ) -> Result<(), Failure> {
+        let text = table_text(header, rows, self.quiet, locale_is_utf8());
+        self.text(&text)
+    }
+
+    /// Names and what belongs to them, one pair a line, in two columns.
+    #[allow(dead_code, reason = "for `status`, which comes with the driver")]
+    pub(crate) fn fields(&mut self, fields: &[(&str, String)]) -> Result<(), Failure> {
+        let text = fields_text(fields, locale_is_utf8());
+        self.text(&text)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Silent,
+            _ => Failure::system("failed to write output", &error),
+        })
+    }
+}
+
+/// Tells a failure on standard error.
+pub(crate) fn tell(failure: &Failure) {
+    if let Failure::Told { lines, hint } = failure {
+        for line in lines {
+            say(AnsiColor::Red.on_default().bold(), "error", line);
+        }
+        if let Some(hint) = hint {
+            say(AnsiColor::Cyan.on_default().bold(), "hint", hint);
+        }
+    }
+}
+
+/// Warns on standard error, and goes on.
+pub(crate) fn warn(text: &str) {
+    say(AnsiColor::Yellow.on_default().bold(), "warning", text);
+}
+
+/// One line on standard error. Nobody can be told when that fails.
+fn say(style: Style, kind: &str, text: &str) {
+    _ = writeln!(anstream::stderr().lock(), "{style}{kind}:{style:#} {text}");
+}
+
+/// Standard output without a buffer.
+struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stdout().as_fd(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn table_text<const N: usize>(header: [&str; N], rows: &[[String; N]], quiet: bool, utf8: bool) -> String {
+    let visible = |cell: &str| visible(cell, utf8);
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| visible(cell))).collect();
+    let header = header.map(visible);
+    let mut widths = header.each_ref().map(|cell| width(cell));
+    for row in &rows {
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(width(cell));
+        }
+    }
+    let mut text = String::new();
+    if !quiet {
+        push_row(&mut text, &header, &widths);
+        text.push_str(&"-".repeat(widths.iter().map(|width| width + GAP).sum()));
+        text.push('\n');
+    }
+    for row in &rows {
+        push_row(&mut text, row, &widths);
+    }
+    text
+}
+
+fn push_row(text: &mut String, row: &[String], widths: &[usize]) {
+    for (index, (cell, widest)) in row.iter().zip(widths).enumerate() {
+        text.push(' ');
+        text.push_str(cell);
+        if index + 1 < row.len() {
+            text.push_str(&" ".repeat(widest - width(cell) + GAP - 1));
+        }
+    }
+    text.push('\n');
+}
+
+/// A column takes its widest cell, a blank before it and two behind it.
+const GAP: usize = 3;
+
+fn fields_text(fields: &[(&str, String)], utf8: bool) -> String {
+    let widest = fields.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, content) in fields {
+        let pad = " ".repeat(widest - width(name) + 2);
+        _ = writeln!(text, "{name}:{pad}{}", visible(content, utf8));
+    }
+    text
+}
+
+/// The text as virsh shows it in a table: what can't be printed, in this locale, as `\x0a`, byte for byte.
+fn visible(cell: &str, utf8: bool) -> String {
+    let mut text = String::with_capacity(cell.len());
+    for character in cell.chars() {
+        if !character.is_control() && (utf8 || character.is_ascii()) {
+            text.push(character);
+        } else {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+    }
+    text
+}
+
+/// How many columns of a terminal the text takes.
+fn width(text: &str) -> usize {
+    text.chars().map(|character| character_width(u32::from(character))).sum()
+}
+
+/// The C library's wcwidth in broad strokes: combining marks take none, East Asian characters and pictures two.
+fn character_width(code: u32) -> usize {
+    match code {
+        0x300..=0x36F | 0x200B..=0x200F | 0xFE00..=0xFE0F => 0,
+        0x1100..=0x115F
+        | 0x2E80..=0x303E
+        | 0x3041..=0xA4CF
+        | 0xAC00..=0xD7A3
+        | 0xF900..=0xFAFF
+        | 0xFE30..=0xFE6F
+        | 0xFF00..=0xFF60
+        | 0xFFE0..=0xFFE6
+        | 0x1_F300..=0x1_F64F
+        | 0x1_F900..=0x1_F9FF
+        | 0x2_0000..=0x3_FFFD => 2,
+        _ => 1,
+    }
+}
+
+/// Whether the locale's characters are UTF-8, by the variables that name it.
+fn locale_is_utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|locale| !locale.is_empty())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+#[cfg(test)]
+impl Output {
+    /// Output into a buffer that the test keeps.
+    pub(crate) fn into(quiet: bool, buffer: &std::rc::Rc<std::cell::RefCell<Vec<u8>>>) -> Self {
+        struct Shared(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.borrow_mut().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        Self { quiet, out: Box::new(Shared(std::rc::Rc::clone(buffer))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(uuid: &str, usage: &str) -> [String; 2] {
+        [uuid.to_owned(), usage.to_owned()]
+    }
+
+    #[test]
+    fn an_empty_table_is_virshs() {
+        assert_eq!(table_text(["UUID", "Usage"], &[], false, true), " UUID   Usage\n---------------\n");
+        assert_eq!(table_text(["UUID", "Usage"], &[], true, true), "");
+    }
+
+    #[test]
+    fn a_table_is_virshs() {
+        let rows = [
+            row("3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234", "ceph a"),
+            row("4f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234", "Unused"),
+        ];
+        let expected = concat!(
+            " UUID                                   Usage\n",
+            "------------------------------------------------\n",
+            " 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234   ceph a\n",
+            " 4f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234   Unused\n",
+        );
+        assert_eq!(table_text(["UUID", "Usage"], &rows, false, true), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_printed_is_shown_in_hex_and_counts_so() {
+        let text = table_text(["A", "B"], &[row("hé中\n", "x")], false, true);
+        assert_eq!(text, " A          B\n---------------\n hé中\\x0a   x\n");
+        assert_eq!(visible("hé\t", false), "h\\xc3\\xa9\\x09");
+    }
+
+    #[test]
+    fn fields_stand_in_two_columns() {
+        let fields = [("Root", "/srv".to_owned()), ("Secrets", "2".to_owned())];
+        assert_eq!(fields_text(&fields, true), "Root:     /srv\nSecrets:  2\n");
+    }
+}

@@ -1,0 +1,8 @@
+# A definition in its forms.
+echo "<secret><uuid>3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234</uuid><usage type='ceph'><name>one</name></usage></secret>" > s.xml
+VIRSH secret-define s.xml
+VIRSH secret-define --file s.xml
+VIRSH secret-define --file=s.xml
+VIRSH secret-define --validate s.xml
+VIRSH -q secret-define s.xml
+VIRSH secret-dumpxml 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234

@@ -1,0 +1,7 @@
+# Without a terminal a line of standard input is taken.
+echo "<secret><uuid>3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234</uuid><usage type='ceph'><name>one</name></usage></secret>" > s.xml
+VIRSH secret-define s.xml
+printf 'hello\nrest' | VIRSH secret-set-value 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234 --interactive
+VIRSH secret-get-value 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234 --plain
+printf x | VIRSH -q secret-set-value 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234 --interactive
+VIRSH secret-get-value 3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234 --plain
