@@ -57,12 +57,18 @@ impl Block {
         // SAFETY: the books gave at least [offset, offset + len) to this block alone (blocks.rs, proved by its property
         // test) and it lies inside the pages, which live for ever and are zeroed when mapped. `&self` keeps
         // `bytes_mut` away.
-        unsafe { slice::from_raw_parts(self.arena.pages.start().add(self.offset), self.len) }
+        unsafe { slice::from_raw_parts(self.start(), self.len) }
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`; `&mut self` keeps every other reference into this block away.
-        unsafe { slice::from_raw_parts_mut(self.arena.pages.start().add(self.offset), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.start(), self.len) }
+    }
+}
+
+impl Block {
+    fn start(&self) -> *mut u8 {
+        self.arena.pages.start().wrapping_add(self.offset)
     }
 }
 

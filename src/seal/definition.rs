@@ -11,7 +11,7 @@
 //!
 //! The UUID is the frame's. Leans on `secret`. Refuses anything but exactly this: the bytes were authenticated, so
 //! anything else was written by a version that is not this one.
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::sync::Arc;
 

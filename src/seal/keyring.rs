@@ -21,7 +21,7 @@
 //! Leans on `slot`, `wrap` and `kdf`. Refuses bytes that are not exactly this; the seal is checked as soon as a slot
 //! has opened. A keyring whose seal doesn't hold but whose keys unwrap still opens, and says so: one rotten byte in one
 //! slot must not cost the store.
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use ring::hmac;
 use secrecy::ExposeSecretMut;

@@ -27,7 +27,7 @@ pub fn parse_uuid(text: &[u8]) -> Option<Uuid> {
         *byte = digit(*high)? << 4 | digit(*low)?;
         rest = tail;
     }
-    rest.iter().all(|byte| is_space(byte)).then_some(Uuid::from_bytes(bytes))
+    rest.iter().all(is_space).then_some(Uuid::from_bytes(bytes))
 }
 
 /// A new random UUID (version 4), or `None` if the system has no randomness to give.

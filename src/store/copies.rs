@@ -79,9 +79,9 @@ pub(super) struct Difference {
     pub(super) orphans: Vec<Uuid>,
 }
 
-/// Compares the names in `etc` with the index, and the contents too if asked.
-pub(super) fn difference(etc: &dyn Directory, index: &Index, contents: bool) -> io::Result<Difference> {
-    let there: HashSet<Uuid> = etc.list()?.iter().filter_map(|name| uuid_of(name)).collect();
+/// Compares the `names` in `etc` with the index, and the contents too if asked.
+pub(super) fn difference(etc: &dyn Directory, names: &[String], index: &Index, contents: bool) -> Difference {
+    let there: HashSet<Uuid> = names.iter().filter_map(|name| uuid_of(name)).collect();
     let mut difference = Difference::default();
     for (uuid, entry) in index.entries() {
         let Some(definition) = &entry.definition else { continue };
@@ -96,7 +96,7 @@ pub(super) fn difference(etc: &dyn Directory, index: &Index, contents: bool) -> 
         }
     }
     difference.orphans.extend(there.into_iter().filter(|uuid| index.entry(*uuid).is_none()));
-    Ok(difference)
+    difference
 }
 
 /// The definitions that the copies in `etc` state, for a store that is locked: nothing of them is proved.

@@ -45,7 +45,7 @@ pub trait Directory: Send + Sync {
 /// An open file.
 pub trait File: Send + Sync {
     /// Its length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
     /// Fills `bytes` from `at` on; an error if the file ends before.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
     /// Writes all of `bytes` at `at`.
@@ -122,7 +122,7 @@ impl Directory for RealDirectory {
 struct RealFile(std::fs::File);
 
 impl File for RealFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 
@@ -135,7 +135,7 @@ impl File for RealFile {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        let present = self.len()?;
+        let present = self.size()?;
         if len <= present {
             return Ok(());
         }
@@ -157,7 +157,7 @@ impl File for RealFile {
 
 /// The whole of a file, if it is no longer than `limit`.
 pub(super) fn read_whole(file: &dyn File, limit: usize) -> io::Result<Vec<u8>> {
-    let len = usize::try_from(file.len()?).ok().filter(|&len| len <= limit);
+    let len = usize::try_from(file.size()?).ok().filter(|&len| len <= limit);
     let len = len.ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"))?;
     let mut bytes = vec![0; len];
     file.read_at(&mut bytes, 0)?;

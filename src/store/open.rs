@@ -124,9 +124,8 @@ impl Opening {
             self.findings.push(finding_of(&tail, Some(kept_as)));
             self.recovered.log.cut_tail(&tail).map_err(StoreError::write("cut secrets.log"))?;
         }
-        if !in_order {
-            self.sweep().map_err(StoreError::io("list etc/secrets"))?;
-        }
+        let names = self.disk.etc.list().map_err(StoreError::io("list etc/secrets"))?;
+        self.sweep(&names);
         for place in std::mem::take(&mut self.recovered.unwiped) {
             self.recovered.log.wipe(place).map_err(StoreError::write("write secrets.log"))?;
         }
@@ -140,7 +139,7 @@ impl Opening {
         if !self.keyring.copies() {
             return Ok(HashSet::new());
         }
-        let touched = self.mend_copies(!in_order)?;
+        let touched = self.mend_copies(&names, !in_order);
         if in_order {
             return Ok(touched);
         }
@@ -150,22 +149,18 @@ impl Opening {
     }
 
     /// Removes files that were to take another's place when a crash came. What can't be removed now is in nobody's way.
-    fn sweep(&self) -> io::Result<()> {
-        for name in self.disk.etc.list()? {
-            let ours = |name: &str| name == KEYRING || name.starts_with(LOG) || copies::uuid_of(name).is_some();
-            if name.strip_suffix(".new").is_some_and(ours) {
-                _ = self.disk.etc.remove(&name);
-            }
+    fn sweep(&self, names: &[String]) {
+        let ours = |name: &str| name == KEYRING || name.starts_with(LOG) || copies::uuid_of(name).is_some();
+        for name in names.iter().filter(|name| name.strip_suffix(".new").is_some_and(ours)) {
+            _ = self.disk.etc.remove(name);
         }
-        Ok(())
     }
 
     /// Writes the copies that are missing or, if contents are compared, wrong; removes those of deleted secrets.
-    fn mend_copies(&mut self, contents: bool) -> Result<HashSet<::uuid::Uuid>, StoreError> {
+    fn mend_copies(&mut self, names: &[String], contents: bool) -> HashSet<::uuid::Uuid> {
         let etc = &*self.disk.etc;
         let index = &self.recovered.index;
-        let difference =
-            copies::difference(etc, index, contents).map_err(StoreError::io("read the .xml copies"))?;
+        let difference = copies::difference(etc, names, index, contents);
         let mut touched = HashSet::new();
         for uuid in difference.missing.into_iter().chain(difference.wrong) {
             let Some(definition) = index.entry(uuid).and_then(|entry| entry.definition.as_ref()) else {
@@ -180,7 +175,7 @@ impl Opening {
                 _ = copies::remove(etc, uuid);
             }
         }
-        Ok(touched)
+        touched
     }
 
     /// Keeps a torn tail's bytes in a file of their own: they may be all that is left of something.
@@ -300,6 +295,6 @@ fn has_records(disk: &Disk) -> Result<bool, StoreError> {
     match disk.etc.open(LOG) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(reading()(error)),
-        Ok(file) => Ok(file.len().map_err(reading())? > HEAD_LEN as u64),
+        Ok(file) => Ok(file.size().map_err(reading())? > HEAD_LEN as u64),
     }
 }

@@ -138,11 +138,10 @@ impl Contents {
             Left::Some(_) => {
                 let len = if chance.even() { self.live.len() } else { self.durable.len() };
                 let mut bytes = vec![0; len];
-                for start in (0..len).step_by(SECTOR) {
+                for (number, sector) in bytes.chunks_mut(SECTOR).enumerate() {
                     let from = if chance.even() { &self.live } else { &self.durable };
-                    for at in start..(start + SECTOR).min(len) {
-                        bytes[at] = from.get(at).copied().unwrap_or(0);
-                    }
+                    let from = from.get(number * SECTOR..).unwrap_or_default();
+                    sector.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
                 }
                 bytes
             }
@@ -263,7 +262,7 @@ struct SimulatedFile {
 }
 
 impl File for SimulatedFile {
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.platter().files[self.number].live.len() as u64)
     }
 

@@ -6,7 +6,6 @@
 use std::collections::HashSet;
 
 use super::copies;
-use super::disk::Directory;
 use super::log::{LOG, Log};
 use super::open::KEYRING;
 use super::{Finding, Store, StoreError, read_value};
@@ -50,28 +49,24 @@ impl Store {
                 }
                 sound += usize::from(findings.len() == before);
             }
+            let names = self.disk.etc.list().map_err(StoreError::io("list etc/secrets"))?;
             if keyring.copies() {
-                let difference = copies::difference(&*self.disk.etc, &contents.index, true)
-                    .map_err(StoreError::io("read the .xml copies"))?;
+                let difference = copies::difference(&*self.disk.etc, &names, &contents.index, true);
                 let differing = difference.missing.into_iter().chain(difference.wrong);
                 findings.extend(differing.map(|uuid| Finding::CopyDiffers { uuid, rebuilt: false }));
             }
-            findings.extend(orphans(&*self.disk.etc, |uuid| contents.index.entry(uuid).is_some())?);
+            findings.extend(orphans(names, |uuid| contents.index.entry(uuid).is_some()));
             Ok(Verified { sound, findings: without_repeats(findings) })
         })
     }
 }
 
 /// The files that are none of ours.
-fn orphans(
-    etc: &dyn Directory,
-    is_secret: impl Fn(::uuid::Uuid) -> bool,
-) -> Result<Vec<Finding>, StoreError> {
-    let names = etc.list().map_err(StoreError::io("list etc/secrets"))?;
+fn orphans(names: Vec<String>, is_secret: impl Fn(::uuid::Uuid) -> bool) -> Vec<Finding> {
     let ours = |name: &str| name == KEYRING || name == LOG || copies::uuid_of(name).is_some_and(&is_secret);
     let mut orphans: Vec<String> = names.into_iter().filter(|name| !ours(name)).collect();
     orphans.sort();
-    Ok(orphans.into_iter().map(|file| Finding::Orphan { file }).collect())
+    orphans.into_iter().map(|file| Finding::Orphan { file }).collect()
 }
 
 fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {

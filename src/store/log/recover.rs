@@ -149,6 +149,12 @@ struct Batch {
     end: u64,
 }
 
+/// What lies ahead of a bad place: frames that prove themselves, up to a commit that does (and where it ends), if any.
+struct Searched {
+    members: Vec<Member>,
+    commit: Option<(Head, u64)>,
+}
+
 impl<'a> Scan<'a> {
     fn new(file: &'a dyn File, keyring: &'a Keyring, anchor: Option<(u64, [u8; 32])>) -> io::Result<Self> {
         Ok(Self {
@@ -179,12 +185,12 @@ impl<'a> Scan<'a> {
                 self.accept(batch);
                 continue;
             }
-            let (members, commit) = self.search(self.at)?;
+            let Searched { members, commit } = self.search(self.at)?;
             match commit {
                 // A commit that proves itself over frames that don't may be a torn write too, if it is the very last one:
                 // a disk may write the end of a batch before its beginning. Every acknowledged batch has a commit behind it
                 // as soon as the log is closed or opened anew, and until then the anchor tells.
-                Some((commit, end)) if self.search(end)?.1.is_some() => {
+                Some((commit, end)) if self.search(end)?.commit.is_some() => {
                     let Kind::Commit { count, .. } = commit.kind else {
                         unreachable!("search gives commits")
                     };
@@ -222,7 +228,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Looks for the next commit that proves itself, anywhere from `at` on, and for frames before it that do.
-    fn search(&mut self, mut at: u64) -> io::Result<(Vec<Member>, Option<(Head, u64)>)> {
+    fn search(&mut self, mut at: u64) -> io::Result<Searched> {
         let mut members = Vec::new();
         while at + HEAD_LEN as u64 <= self.reader.len {
             let proved = match self.head_at(at)? {
@@ -235,13 +241,15 @@ impl<'a> Scan<'a> {
             };
             let end = at + head.frame_len() as u64;
             match head.kind {
-                Kind::Commit { .. } if self.is_next_commit(&head) => return Ok((members, Some((head, end)))),
+                Kind::Commit { .. } if self.is_next_commit(&head) => {
+                    return Ok(Searched { members, commit: Some((head, end)) });
+                }
                 Kind::Commit { .. } => {}
                 Kind::Put { .. } | Kind::Delete => members.push(self.member(&head, at)?),
             }
             at = end;
         }
-        Ok((members, None))
+        Ok(Searched { members, commit: None })
     }
 
     /// The head of a frame that could begin here: of this store, and within the file.
@@ -376,7 +384,7 @@ const WINDOW: usize = 1 << 20;
 
 impl<'a> Reader<'a> {
     fn new(file: &'a dyn File) -> io::Result<Self> {
-        Ok(Self { file, len: file.len()?, window: Vec::new(), start: 0 })
+        Ok(Self { file, len: file.size()?, window: Vec::new(), start: 0 })
     }
 
     /// The `len` bytes at `at`, or `None` if the file ends before.

@@ -162,11 +162,11 @@ fn the_power_may_go_at_any_point() {
 
 #[test]
 fn the_power_may_go_again_while_the_store_recovers() {
-    for cut in (0..=operations_of_a_life()).step_by(3) {
+    for cut in (0..=operations_of_a_life()).step_by(5) {
         let disk = SimulatedDisk::default();
         disk.cut_power_at(cut);
         let story = live(&disk);
-        for left in [Left::All, Left::Some(cut as u64)] {
+        for left in [Left::Some(cut as u64)] {
             let once = disk.after_power_cut(left);
             let whole = once.after_power_cut(Left::All);
             drop(boot(&whole));

@@ -33,10 +33,7 @@ fn nothing_wrong_is_served(disk: &SimulatedDisk, expected: &Secrets, case: &str)
         Ok(None) => panic!("{case}: there seems to be no store"),
         Err(_) => return true,
     };
-    let verified = match store.verify() {
-        Ok(verified) => verified,
-        Err(_) => return true,
-    };
+    let Ok(verified) = store.verify() else { return true };
     let damage = verified.findings.iter().any(Finding::is_damage);
     for (&secret, (description, value)) in expected {
         match store.definition(uuid(secret)) {
@@ -46,7 +43,7 @@ fn nothing_wrong_is_served(disk: &SimulatedDisk, expected: &Secrets, case: &str)
                 "{case}"
             ),
             Some(Some(definition)) => {
-                assert_eq!(definition.description.as_deref(), Some(&**description), "{case}")
+                assert_eq!(definition.description.as_deref(), Some(&**description), "{case}");
             }
         }
         match store.value(uuid(secret)) {
