@@ -26,6 +26,9 @@
 //! head as info: a head that was changed or moved derives another key. The key is used twice, for the definition with
 //! nonce 0 and for the value with nonce 1, and never again. No nonce repeats, whatever is restored or copied.
 //!
+//! A dead put is *wiped*: its salt ([`SALT`]) is overwritten with zeros. Without those 256 random bits not even the epoch
+//! key opens it.
+//!
 //! Leans on ring and `memory`. Refuses a head whose lengths are out of bounds before anything is read or allocated.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
@@ -60,6 +63,8 @@ const MAGIC: &[u8; 4] = b"SRf\n";
 const VERSION: u8 = 1;
 const SUITE: u8 = 1;
 const INFO: Range<usize> = 0..96;
+/// Where a put's salt stands in its head.
+pub const SALT: Range<usize> = 64..96;
 const COMMITMENT: Range<usize> = 96..128;
 const DEFINITION_TAG: Range<usize> = 128..144;
 const VALUE_TAG: Range<usize> = 144..160;
@@ -193,7 +198,12 @@ impl Head {
 
     /// The chain that a commit states.
     pub fn chain(&self) -> [u8; 32] {
-        part(&self.bytes, 64..96)
+        part(&self.bytes, SALT)
+    }
+
+    /// Whether the salt was overwritten, because the frame is dead.
+    pub fn is_wiped(&self) -> bool {
+        part(&self.bytes, SALT) == [0; 32]
     }
 }
 
@@ -396,9 +406,13 @@ impl Chain {
         Self(hash)
     }
 
-    /// Adds a head.
+    /// Adds a head. A put's salt is left out: it is overwritten when the frame is dead, and its commitment binds it.
     pub fn add(&mut self, head: &Head) {
-        self.0.update(&head.bytes);
+        let mut bytes = head.bytes;
+        if let Kind::Put { .. } = head.kind {
+            write(&mut bytes, SALT.start, &[0; 32]);
+        }
+        self.0.update(&bytes);
     }
 
     /// What a commit here states.

@@ -16,7 +16,7 @@ mod recovery;
 mod slot;
 mod wrap;
 
-pub use frame::{Chain, EpochCipher, Frame, GRAIN, HEAD_LEN, Head, HeadError, Kind};
+pub use frame::{Chain, EpochCipher, Frame, GRAIN, HEAD_LEN, Head, HeadError, Kind, SALT};
 pub use kdf::Argon2Cost;
 pub use key::{HostKey, StoreId};
 pub use keyring::{Keyring, KeyringError, LockedKeyring, MAX_KEYRING, Opened, Opener, Tried};

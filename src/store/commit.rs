@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 
 use ::uuid::Uuid;
 
@@ -90,6 +91,8 @@ pub(super) struct Writer {
     settled: u64,
     /// Of the settled, those that failed.
     failed: HashMap<u64, StoreError>,
+    /// How many wait for the log without a change of their own.
+    waiting: usize,
     /// Why nothing is written any more.
     stopped: Option<String>,
     /// The place and time of the last commit, while a leader has the log.
@@ -105,6 +108,8 @@ pub(super) struct Writer {
 struct Queued {
     ticket: u64,
     change: Change,
+    /// Who waits for it. Woken alone: when it is settled, or when it is its turn to lead.
+    caller: Thread,
 }
 
 /// A secret's state once its queued change is done.
@@ -123,6 +128,7 @@ impl Writer {
             next: 1,
             settled: 0,
             failed: HashMap::new(),
+            waiting: 0,
             stopped,
             standing,
             unsynced_copies,
@@ -139,18 +145,19 @@ impl Writer {
     }
 
     /// Settles everything up to `ticket`, and what waits behind a failure too: it was judged by a view that will never be.
-    fn settle(&mut self, batch: &[u64], outcome: Result<HashMap<u64, StoreError>, StoreError>) {
+    fn settle(
+        &mut self,
+        batch: &mut Vec<(u64, Thread)>,
+        outcome: Result<HashMap<u64, StoreError>, StoreError>,
+    ) {
         match outcome {
             Ok(failed) => self.failed.extend(failed),
             Err(error) => {
-                let queued = self.queue.drain(..).map(|queued| queued.ticket);
-                for ticket in batch.iter().copied().chain(queued) {
-                    self.failed.insert(ticket, error.again());
-                }
-                self.settled = self.next - 1;
+                batch.extend(self.queue.drain(..).map(|queued| (queued.ticket, queued.caller)));
+                self.failed.extend(batch.iter().map(|(ticket, _)| (*ticket, error.again())));
             }
         }
-        self.settled = self.settled.max(batch.last().copied().unwrap_or(0));
+        self.settled = self.settled.max(batch.last().map_or(0, |(ticket, _)| *ticket));
         self.pending.retain(|_, pending| pending.ticket > self.settled);
     }
 }
@@ -174,11 +181,15 @@ impl Store {
         writer.next += 1;
         let definition = change.definition().cloned();
         writer.pending.insert(change.uuid(), Pending { ticket, definition });
-        writer.queue.push(Queued { ticket, change });
+        writer.queue.push(Queued { ticket, change, caller: thread::current() });
         while writer.settled < ticket {
             writer = match writer.log.take() {
                 Some(log) => self.lead(writer, log),
-                None => self.wait(writer),
+                None => {
+                    drop(writer);
+                    thread::park();
+                    self.writer()
+                }
             };
         }
         match writer.failed.remove(&ticket) {
@@ -274,19 +285,24 @@ impl Store {
         loop {
             match writer.log.take() {
                 Some(log) => return (writer, log),
-                None => writer = self.wait(writer),
+                None => {
+                    writer.waiting += 1;
+                    writer = self.turn.wait(writer).unwrap_or_else(PoisonError::into_inner);
+                    writer.waiting -= 1;
+                }
             }
         }
-    }
-
-    fn wait<'a>(&self, writer: MutexGuard<'a, Writer>) -> MutexGuard<'a, Writer> {
-        self.turn.wait(writer).unwrap_or_else(PoisonError::into_inner)
     }
 
     fn give_back(&self, writer: &mut Writer, log: Log) {
         writer.standing = (log.end(), log.last_commit().0);
         writer.log = Some(log);
-        self.turn.notify_all();
+        if let Some(next) = writer.queue.first() {
+            next.caller.unpark();
+        }
+        if writer.waiting > 0 {
+            self.turn.notify_one();
+        }
     }
 
     /// Writes one batch of what is queued, and settles it.
@@ -294,7 +310,7 @@ impl Store {
         let batch = writer.take_batch();
         let stopped = writer.stopped.is_some();
         drop(writer);
-        let tickets: Vec<u64> = batch.iter().map(|queued| queued.ticket).collect();
+        let mut callers: Vec<_> = batch.iter().map(|queued| (queued.ticket, queued.caller.clone())).collect();
         let mut done = Done::default();
         let outcome = if stopped {
             Err(StoreError::ReadOnly("an earlier write failed".into()))
@@ -305,11 +321,11 @@ impl Store {
         if let Err(StoreError::Write(doing, error)) = &outcome {
             writer.stopped.get_or_insert_with(|| format!("cannot {doing}: {error}"));
         }
-        writer.settle(&tickets, outcome);
+        writer.settle(&mut callers, outcome);
         writer.unsynced_copies.extend(done.copies);
         writer.copies_failed |= done.copies_failed;
-        self.turn.notify_all();
         drop(writer);
+        callers.iter().for_each(|(_, caller)| caller.unpark());
         // What follows is for later; the callers of this batch are served already.
         let tidied = if done.dead.is_empty() { Ok(()) } else { self.tidy(&mut log, &done.dead) };
         let mut writer = self.writer();
@@ -330,7 +346,7 @@ impl Store {
     ) -> Result<HashMap<u64, StoreError>, StoreError> {
         let keyring = self.keyring();
         let (mut failed, mut frames, mut changes) = (HashMap::new(), Vec::new(), Vec::new());
-        for Queued { ticket, change } in batch {
+        for Queued { ticket, change, .. } in batch {
             match self.seal(log, &keyring, &change) {
                 Ok(frame) => {
                     frames.push(frame);
@@ -466,7 +482,7 @@ struct Done {
 }
 
 /// A smaller log isn't worth the trouble.
-const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 1 << 20 };
+const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 8 << 20 };
 
 fn append_failed(error: AppendError) -> StoreError {
     match error {

@@ -6,12 +6,11 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 
 /// The two directories of a root.
 #[derive(Clone)]
@@ -50,9 +49,6 @@ pub trait File: Send + Sync {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
     /// Writes all of `bytes` at `at`.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    /// Makes the file at least `len` bytes long, of zeros, with the space for them set aside, so that a full disk is
-    /// found out before anything is half written.
-    fn reserve(&self, len: u64) -> io::Result<()>;
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Returns when its contents and length are durable.
@@ -132,18 +128,6 @@ impl File for RealFile {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, at)
-    }
-
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        let present = self.size()?;
-        if len <= present {
-            return Ok(());
-        }
-        match fs::fallocate(self.0.as_fd(), FallocateFlags::empty(), present, len - present) {
-            // A file system that can't set space aside: a full disk will show itself when it is written to.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
-            done => Ok(done?),
-        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

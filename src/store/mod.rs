@@ -49,7 +49,7 @@ pub struct Store {
     keyring: RwLock<Arc<Keyring>>,
     contents: RwLock<Contents>,
     writer: Mutex<Writer>,
-    /// Signalled when a batch is done and when the log is free again.
+    /// Signalled when the log is free again.
     turn: Condvar,
     anchor: Mutex<Option<Arc<dyn File>>>,
     findings: Vec<Finding>,

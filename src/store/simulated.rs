@@ -76,7 +76,7 @@ impl SimulatedDisk {
         self.platter().fail_at = Some(n);
     }
 
-    /// Makes every reservation of space fail, or no longer.
+    /// Makes every write that lengthens a file stop half-way, or no longer.
     pub(crate) fn set_full(&self, full: bool) {
         self.platter().full = full;
     }
@@ -276,21 +276,15 @@ impl File for SimulatedFile {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let mut platter = self.disk.operate()?;
+        let full = platter.full;
         let live = &mut platter.files[self.number].live;
+        let end = at as usize + bytes.len();
+        let stopped = full && end > live.len();
+        let bytes = if stopped { &bytes[..bytes.len() / 2] } else { bytes };
         let end = at as usize + bytes.len();
         live.resize(live.len().max(end), 0);
         live[at as usize..end].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn reserve(&self, len: u64) -> io::Result<()> {
-        let mut platter = self.disk.operate()?;
-        if platter.full {
-            return Err(io::Error::from_raw_os_error(28));
-        }
-        let live = &mut platter.files[self.number].live;
-        live.resize(live.len().max(len as usize), 0);
-        Ok(())
+        if stopped { Err(io::Error::from_raw_os_error(28)) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

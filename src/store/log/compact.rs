@@ -11,7 +11,7 @@ use ::uuid::Uuid;
 
 use super::super::disk::Directory;
 use super::super::index::{Index, Place};
-use super::{AppendError, LOG, LOG_NEW, Log, STEP};
+use super::{AppendError, LOG, LOG_NEW, Log};
 use crate::seal::{Chain, EpochCipher, HEAD_LEN, Head};
 
 /// A commit stands behind so many bytes of frames: recovery holds one batch in memory.
@@ -55,7 +55,7 @@ impl Log {
         let mut living: Vec<(Place, Uuid)> =
             index.entries().map(|(uuid, entry)| (entry.place, uuid)).collect();
         living.sort_unstable_by_key(|(place, _)| place.at);
-        let mut new = self.successor(etc, cipher, index.live())?;
+        let mut new = self.successor(etc, cipher)?;
         let mut places = Vec::with_capacity(living.len());
         let (mut batch, mut count) = (Vec::with_capacity(BATCH + HEAD_LEN), 0_u32);
         let mut rest = living.into_iter().peekable();
@@ -82,15 +82,12 @@ impl Log {
         Ok((new, places))
     }
 
-    /// An empty log beside this one, with space for `live` bytes of frames.
-    fn successor(&self, etc: &dyn Directory, cipher: &EpochCipher, live: u64) -> Result<Self, AppendError> {
+    /// An empty log beside this one.
+    fn successor(&self, etc: &dyn Directory, cipher: &EpochCipher) -> Result<Self, AppendError> {
         let file = etc.create(LOG_NEW).map_err(AppendError::NoSpace)?;
-        let reserved = (live + live / 64 + HEAD_LEN as u64).next_multiple_of(STEP);
-        file.reserve(reserved).map_err(AppendError::NoSpace)?;
         Ok(Self {
             file,
             end: 0,
-            reserved,
             chain: Chain::begin(cipher.store()),
             last_chain: [0; 32],
             generation: self.generation,
@@ -110,7 +107,6 @@ impl Log {
         batch.extend(&commit.bytes);
         self.file.write_at(batch, self.end).map_err(AppendError::Failed)?;
         self.end += batch.len() as u64;
-        self.reserved = self.reserved.max(self.end);
         self.advance(&commit.head, false);
         batch.clear();
         Ok(())

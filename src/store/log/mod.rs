@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::disk::File;
 use super::index::Place;
-use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, SealError};
+use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, SALT, SealError};
 
 pub(super) use compact::CompactError;
 pub(super) use recover::{AnchorSeen, Recovered, Tail};
@@ -22,14 +22,10 @@ pub(super) const LOG: &str = "secrets.log";
 /// A log that is being written, to take its place.
 pub(super) const LOG_NEW: &str = "secrets.log.new";
 
-/// The log grows by this many bytes at a time, so that few commits change its length.
-const STEP: u64 = 256 << 10;
-
 /// An open log, at its end.
 pub(super) struct Log {
     file: Arc<dyn File>,
     end: u64,
-    reserved: u64,
     chain: Chain,
     last_chain: [u8; 32],
     generation: u64,
@@ -104,21 +100,23 @@ impl Log {
         let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
         let commit = cipher.commit(self.next_generation(), count, keyring, chain, closed)?;
         bytes.extend(&commit.bytes);
-        self.reserve(bytes.len() as u64)?;
-        self.file.write_at(&bytes, self.end).map_err(AppendError::Failed)?;
+        self.file.write_at(&bytes, self.end).map_err(|error| self.take_back(error))?;
         self.end += bytes.len() as u64;
         self.advance(&commit.head, closed);
         Ok(places)
     }
 
-    fn reserve(&mut self, more: u64) -> Result<(), AppendError> {
-        let needed = self.end + more;
-        if needed > self.reserved {
-            let reserved = needed.next_multiple_of(STEP);
-            self.file.reserve(reserved).map_err(AppendError::NoSpace)?;
-            self.reserved = reserved;
+    /// Takes back a write that the disk had no room for: nothing of it was synced, so the end is where it was.
+    fn take_back(&self, error: io::Error) -> AppendError {
+        let no_room = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        );
+        if no_room && self.file.set_len(self.end).is_ok() {
+            AppendError::NoSpace(error)
+        } else {
+            AppendError::Failed(error)
         }
-        Ok(())
     }
 
     fn advance(&mut self, commit: &Head, closed: bool) {
@@ -134,14 +132,12 @@ impl Log {
         // The commit that the torn batch may have had took the number behind its frames.
         self.generation = self.generation.max(last.map_or(0, |last| last + 1));
         self.file.set_len(self.end)?;
-        self.reserved = self.end;
         self.file.sync()
     }
 
-    /// Overwrites the sealed bytes of a dead frame with zeros. Its head stays: the chain covers it.
+    /// Overwrites the salt of a dead frame: nothing opens it any more. The rest stays, because the chain covers it.
     pub(super) fn wipe(&self, dead: Place) -> io::Result<()> {
-        let sealed = dead.frame_len as usize - HEAD_LEN;
-        self.file.write_at(&vec![0; sealed], dead.at + HEAD_LEN as u64)
+        self.file.write_at(&[0; SALT.end - SALT.start], dead.at + SALT.start as u64)
     }
 
     /// Makes what was wiped durable.

@@ -25,7 +25,7 @@ use crate::seal::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Keyring, Kind, StoreI
 pub(in crate::store) struct Recovered {
     pub(in crate::store) log: Log,
     pub(in crate::store) index: Index,
-    /// Dead frames whose sealed bytes are still there.
+    /// Dead frames that can still be opened.
     pub(in crate::store) unwiped: Vec<Place>,
     pub(in crate::store) damage: Vec<Damage>,
     pub(in crate::store) tail: Option<Tail>,
@@ -95,7 +95,6 @@ impl Log {
         let log = Self {
             file: Arc::clone(&file),
             end: scan.at,
-            reserved: scan.reader.len,
             chain: Chain::after(&last),
             last_chain: last.chain(),
             generation: scan.generation,
@@ -215,7 +214,7 @@ impl<'a> Scan<'a> {
             let end = at + head.frame_len() as u64;
             let Kind::Commit { count, .. } = head.kind else {
                 chain.add(&head);
-                members.push(self.member(&head, at)?);
+                members.push(Self::member(&head, at));
                 at = end;
                 continue;
             };
@@ -245,7 +244,7 @@ impl<'a> Scan<'a> {
                     return Ok(Searched { members, commit: Some((head, end)) });
                 }
                 Kind::Commit { .. } => {}
-                Kind::Put { .. } | Kind::Delete => members.push(self.member(&head, at)?),
+                Kind::Put { .. } | Kind::Delete => members.push(Self::member(&head, at)),
             }
             at = end;
         }
@@ -271,10 +270,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn member(&mut self, head: &Head, at: u64) -> io::Result<Member> {
-        let sealed = self.reader.bytes(at + HEAD_LEN as u64, head.frame_len() - HEAD_LEN)?;
-        let wiped = sealed.is_none_or(|sealed| sealed.iter().all(|&byte| byte == 0));
-        Ok(Member { uuid: head.uuid, kind: head.kind, place: Place::of(head, at), wiped })
+    fn member(head: &Head, at: u64) -> Member {
+        Member { uuid: head.uuid, kind: head.kind, place: Place::of(head, at), wiped: head.is_wiped() }
     }
 
     /// Whether a commit proves itself and is later than the one before: an old one, copied here, is not.
@@ -403,7 +400,7 @@ impl<'a> Reader<'a> {
         Ok(self.window.get(from..from + len))
     }
 
-    /// Whether there is nothing but reserved space behind `at`.
+    /// Whether there is nothing behind `at`, or zeros: a crash may leave a file longer than what was written.
     fn only_zeros_from(&mut self, mut at: u64) -> io::Result<bool> {
         while at < self.len {
             let len = usize::try_from(self.len - at).unwrap_or(WINDOW).min(HEAD_LEN * 64);
