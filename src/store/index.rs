@@ -95,9 +95,14 @@ impl Index {
         }
     }
 
-    pub(super) fn reserve(&mut self, secrets: usize) {
-        self.by_uuid.reserve(secrets);
-        self.by_usage.reserve(secrets);
+    /// Gives a secret that is in the index already its definition.
+    pub(super) fn define(&mut self, uuid: Uuid, definition: Arc<Definition>) {
+        if let Some(entry) = self.by_uuid.get_mut(&uuid) {
+            if definition.usage.kind != UsageType::None {
+                self.by_usage.entry(definition.usage.clone()).or_insert(uuid);
+            }
+            entry.definition = Some(definition);
+        }
     }
 
     fn release_usage(&mut self, uuid: Uuid, entry: &Entry) {

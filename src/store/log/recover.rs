@@ -327,8 +327,6 @@ impl<'a> Scan<'a> {
     fn open_definitions(&mut self) -> io::Result<()> {
         let mut places: Vec<_> = self.index.entries().map(|(uuid, entry)| (entry.place, uuid)).collect();
         places.sort_unstable_by_key(|(place, _)| place.at);
-        let mut opened = Index::default();
-        opened.reserve(places.len());
         let mut sealed = Vec::new();
         for (place, uuid) in places {
             let frame = self.reader.bytes(place.at, place.frame_len as usize)?;
@@ -339,9 +337,10 @@ impl<'a> Scan<'a> {
                 let cipher = self.keyring.cipher(head.epoch)?;
                 cipher.open_definition_unscrubbed(&head, &mut sealed).ok()
             });
-            opened.put(uuid, Entry { definition: definition.map(Arc::new), place });
+            if let Some(definition) = definition {
+                self.index.define(uuid, Arc::new(definition));
+            }
         }
-        self.index = opened;
         Ok(())
     }
 
