@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::secret::{Error, ErrorCode};
-use crate::store::{Disk, LockError, RootLock, open_directory};
+use crate::store::{Disk, KEYRING, LOG, LockError, RootLock, open_directory};
 
 /// Where a keystore lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,25 @@ impl Root {
     /// `$XDG_RUNTIME_DIR` or `~/.cache`.
     pub fn session(config: &Path, runtime: &Path) -> Self {
         Self { etc: config.join("libvirt/secrets"), run: runtime.join("libvirt/secrets/run") }
+    }
+
+    /// Whether there is a keystore, or what is left of one. Makes nothing.
+    pub fn has_keystore(&self) -> Result<bool, Error> {
+        for file in [KEYRING, LOG] {
+            let path = self.etc.join(file);
+            if path.try_exists().map_err(|error| cannot("look for", &path, &error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether this file lies in it, so that a copy of the root has the file too.
+    pub(super) fn holds(&self, file: &Path) -> bool {
+        // `DIR/etc/secrets` is copied as DIR; the system's and the users' directories stand for themselves.
+        let whole = self.etc.ends_with("etc/secrets").then(|| self.etc.ancestors().nth(2)).flatten();
+        let whole = whole.unwrap_or(&self.etc).canonicalize();
+        file.canonicalize().is_ok_and(|file| whole.is_ok_and(|whole| file.starts_with(whole)))
     }
 
     /// Makes the directories if they are missing, locks them for this process, and opens them.
