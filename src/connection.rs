@@ -66,7 +66,8 @@ impl Embedded {
 /// The root that a URI names, and the keys to open it with.
 fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
     let uri = Uri::parse(text).map_err(|why| match why {
-        BadUri::NoScheme => Error::no_driver_for(&format!("URI '{text}' does not include a driver name")),
+        BadUri::NoScheme => Error::no_driver_for(&format!("URI '{text}' does not include a driver name"))
+            .advise("a keystore in a directory is named so: secret:///embed?root=/some/directory"),
         _ => Error::new(ErrorCode::InternalError, ErrorDomain::None, format!("Unable to parse URI {text}"))
             .advise(format!("{why}; encode blanks and special characters as %XX")),
     })?;

@@ -56,6 +56,10 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
             "put the newest copy back; or, if you restored an older one on purpose, accept it with: rm '{}'",
             root.run.join("anchor").display()
         )),
+        StoreError::OtherStore => failed(what).advise(format!(
+            "put the right 'keyring' back; or, if you put another keystore here on purpose, accept it with: rm '{}'",
+            root.run.join("anchor").display()
+        )),
         StoreError::ReadOnly(_) => Error::not_now(what).advise(SEE_VERIFY),
         StoreError::Seal(SealError::Exhausted(exhausted)) => exhausted.into(),
         _ => failed(what),

@@ -98,7 +98,7 @@ pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
     if about.len() != 32 {
         let detail = format!("the key file '{shown}' holds {} bytes; a host key is exactly 32", about.len());
         return Err(Error::failed(detail)
-            .advise("put the right file back, and mind that a newline at its end counts; for a new keystore, leave it out and it is made"));
+            .advise("put back the key as it was made: 32 raw bytes, no newline behind them"));
     }
     let mut bytes = SecretBytes::zeroed(32)?;
     file.read_exact_at(bytes.expose_secret_mut(), 0).map_err(|error| reading(&error))?;

@@ -81,7 +81,9 @@ impl Root {
 fn cannot(doing: &str, path: &Path, error: &io::Error) -> Error {
     let plain = Error::system(format!("cannot {doing} '{}'", path.display()), error);
     match error.kind() {
-        io::ErrorKind::PermissionDenied => plain.advise("run as the user who owns the keystore"),
+        io::ErrorKind::PermissionDenied => {
+            plain.advise("run as the user who owns the keystore, or name a directory that you may write to")
+        }
         io::ErrorKind::StorageFull => plain.advise("make room on this file system"),
         io::ErrorKind::ReadOnlyFilesystem => plain.advise("the keystore needs a writable file system"),
         _ => plain,

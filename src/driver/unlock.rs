@@ -83,7 +83,9 @@ fn ways_in(slots: &[&SlotInfo]) -> String {
     let mut ways: Vec<String> = Vec::new();
     for slot in slots {
         let way = match slot.kind {
-            SlotKind::HostKey => format!("the host key that was in '{}' (--key-file FILE)", slot.label),
+            SlotKind::HostKey => {
+                format!("the host key (it was in '{}'; --key-file FILE names another place)", slot.label)
+            }
             SlotKind::Credential => {
                 "the systemd credential, or its key in a file (--key-file FILE)".to_owned()
             }
@@ -96,8 +98,8 @@ fn ways_in(slots: &[&SlotInfo]) -> String {
     }
     match &ways[..] {
         [] => "none of its slots is of a kind that this version knows".to_owned(),
-        [only] => format!("what opens it is {only}"),
-        [others @ .., last] => format!("any of these opens it: {}, or {last}", others.join(", ")),
+        [only] => format!("open it with {only}"),
+        [others @ .., last] => format!("open it with any of these: {}, or {last}", others.join(", ")),
     }
 }
 

@@ -96,8 +96,11 @@ pub enum StoreError {
     #[error("secrets.log was written by a newer version of Strongroom (frame format {0})")]
     LogNewer(u8),
     /// The log is older than what this host has seen of it.
-    #[error("it is older than it was when this host last used it: {0}")]
+    #[error("it was rolled back: {0}")]
     RolledBack(String),
+    /// Another store than the one that this host has seen here.
+    #[error("it is not the keystore that this host last used here: its keyring is another one's")]
+    OtherStore,
     /// The store takes no changes until it is opened anew or repaired.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),

@@ -84,7 +84,7 @@ impl Store {
                     None
                 }
                 Found::OtherStore => {
-                    return Err(StoreError::RolledBack("another store was in its place".into()));
+                    return Err(StoreError::OtherStore);
                 }
             };
         let file = disk.etc.open(LOG).map_err(|error| match error.kind() {
@@ -257,7 +257,7 @@ fn check_anchor(
     }
     let Some(tail) = recovered.tail.take() else {
         return Err(StoreError::RolledBack(format!(
-            "its log ends at generation {generation}, and {seen} was seen"
+            "its log ends at generation {generation}, but {seen} was acknowledged on this host"
         )));
     };
     // What is behind the last good commit was acknowledged, so it is damaged and not torn. Frames in it that prove

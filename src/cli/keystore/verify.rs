@@ -33,7 +33,24 @@ pub(super) fn run(
     } else {
         output.lines(&report.text(arguments.verbose))?;
     }
-    if report.problems == 0 { Ok(()) } else { Err(Failure::Silent) }
+    match advice(&verified.findings) {
+        Some(advice) => Err(Failure::Told { lines: Vec::new(), hint: Some(advice.to_owned()) }),
+        None => Ok(()),
+    }
+}
+
+/// What to do about the worst problem, if there is one.
+fn advice(findings: &[Finding]) -> Option<&'static str> {
+    let worst = findings.iter().filter(|finding| finding.is_damage()).map(|finding| match finding {
+        Finding::TornTail { .. } => 0,
+        Finding::DefinitionDamaged { .. } | Finding::ValueDamaged { .. } => 1,
+        _ => 2,
+    });
+    worst.max().map(|worst| match worst {
+        0 => "make the last change again if it is missing: it was never confirmed",
+        1 => "undefine the damaged secrets and define them again, or put a backup of the keystore back",
+        _ => "what is ok can still be read; put a backup of the keystore back, 'keyring' and 'secrets.log' together",
+    })
 }
 
 /// What a program reads.
