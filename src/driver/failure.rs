@@ -23,7 +23,7 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
             let plain = Error::system(format!("cannot {doing} in '{etc}'"), &cause);
             match cause.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    plain.advise("make room on this file system and try again; what was stored before is safe")
+                    plain.advise("make room on this file system and try again; nothing that was stored is lost")
                 }
                 io::ErrorKind::PermissionDenied => plain.advise("run as the user who owns the keystore"),
                 io::ErrorKind::ReadOnlyFilesystem => plain.advise("mount this file system writable"),
@@ -79,7 +79,7 @@ pub(super) fn explain_of(error: StoreError, uuid: Uuid, root: &Root) -> Error {
 /// `init` where there is a keystore.
 pub(super) fn already_there(root: &Root) -> Error {
     Error::failed(format!("there is a keystore in '{}' already", root.etc.display()))
-        .advise("nothing was changed; see what it is with: strongroom status")
+        .advise("nothing was changed; see how it stands with: strongroom status")
 }
 
 /// A new keystore that nothing would open.

@@ -45,7 +45,8 @@ const LABEL: usize = 64;
 /// The places to look at: the one that was named, or the usual ones.
 pub(super) fn places(named: Option<&Path>) -> Vec<Place> {
     if let Some(path) = named {
-        return vec![Place { path: path.into(), credential: false }];
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.into()); // its label is read elsewhere, later
+        return vec![Place { path, credential: false }];
     }
     let credential =
         env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));

@@ -138,6 +138,7 @@ impl Driver {
 
     /// Makes a store in a root that has none. Durable when this returns; opens nothing.
     pub fn init(root: &Root, keys: &Keys, new: &NewStore) -> Result<Made, Error> {
+        check(new)?; // first: a refusal leaves no directories behind
         let (disk, _lock) = root.acquire()?;
         if read_keyring(&disk).map_err(|error| failure::explain(error, root))?.is_some() {
             return Err(failure::already_there(root));
@@ -179,9 +180,6 @@ impl std::fmt::Debug for Driver {
 /// Makes a keyring and a log where there are none.
 fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<Made, Error> {
     let failed = |error| failure::explain(error, root);
-    if let Some(passphrase) = &new.passphrase {
-        check_passphrase(passphrase)?;
-    }
     // Before a host key is made: where there was a keystore, its own key may yet be put back.
     if has_records(disk).map_err(failed)? {
         return Err(failed(StoreError::KeyringMissing));
@@ -217,6 +215,14 @@ fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<M
         keys: keyring.slots().map(|slot| KeyStatus::of(slot, inside)).collect(),
         copies: keyring.copies(),
     })
+}
+
+/// Refuses what can't be opened or can be guessed.
+fn check(new: &NewStore) -> Result<(), Error> {
+    if new.without_host_key && new.passphrase.is_none() && new.recovery_key.is_none() {
+        return Err(failure::no_slot());
+    }
+    new.passphrase.as_ref().map_or(Ok(()), check_passphrase)
 }
 
 /// Refuses a passphrase that is hardly one.

@@ -27,9 +27,9 @@ pub(super) fn run(
     let uri = named(connect)?;
     let options = OpenOptions { key_file: connect.key_file.clone(), ..OpenOptions::default() };
     if Embedded::exists(&uri)? {
-        // Nobody shall think of a passphrase for nothing: the driver refuses at once, in its words.
-        let nothing = NewStore { without_host_key: true, ..NewStore::default() };
-        return Ok(Embedded::init(&uri, options, &nothing).map(|_| ())?);
+        // Nobody shall think of a passphrase for nothing. The driver looks again, under its lock.
+        return Err(Failure::told(format!("there is a keystore already, or what is left of one, at {uri}"))
+            .advise("nothing was changed; see how it stands with: strongroom status"));
     }
     let passphrase = passphrase(arguments)?;
     let recovery_key = match wants_recovery_key(arguments)? {
