@@ -11,7 +11,7 @@ use std::time::Duration;
 use ::uuid::Uuid;
 
 use crate::client::{BadUri, Uri};
-use crate::driver::{Caller, Driver, Keys, NewStore, Root, Status};
+use crate::driver::{Caller, Driver, Keys, Made, NewStore, Root, Status};
 use crate::memory::SecretBytes;
 use crate::secret::{
     Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription,
@@ -37,9 +37,14 @@ impl Embedded {
     }
 
     /// Makes the keystore that `uri` names, and refuses where there is one.
-    pub fn init(uri: &str, options: OpenOptions, new: &NewStore) -> Result<(), Error> {
+    pub fn init(uri: &str, options: OpenOptions, new: &NewStore) -> Result<Made, Error> {
         let (root, keys) = locate(uri, options)?;
         Driver::init(&root, &keys, new)
+    }
+
+    /// Whether there is a keystore where `uri` says, or what is left of one. Makes nothing.
+    pub fn exists(uri: &str) -> Result<bool, Error> {
+        locate(uri, OpenOptions::default())?.0.has_keystore()
     }
 
     /// The owner's view of it.
@@ -61,7 +66,8 @@ impl Embedded {
 /// The root that a URI names, and the keys to open it with.
 fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
     let uri = Uri::parse(text).map_err(|why| match why {
-        BadUri::NoScheme => Error::no_driver_for(&format!("URI '{text}' does not include a driver name")),
+        BadUri::NoScheme => Error::no_driver_for(&format!("URI '{text}' does not include a driver name"))
+            .advise("a keystore in a directory is named so: secret:///embed?root=/some/directory"),
         _ => Error::new(ErrorCode::InternalError, ErrorDomain::None, format!("Unable to parse URI {text}"))
             .advise(format!("{why}; encode blanks and special characters as %XX")),
     })?;

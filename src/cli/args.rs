@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::failure::Failure;
+use super::keystore::KeystoreCommand;
 
 /// Keep the secrets of virtualization hosts encrypted at rest, with virsh's own commands
 #[derive(Debug, Parser)]
@@ -39,11 +40,15 @@ Environment:
 Examples:
   Make a secret in a keystore of your own, set its value without a trace, and read it back:
     export VIRSH_DEFAULT_CONNECT_URI='secret:///embed?root=/srv/keystore'
+    strongroom init
     strongroom secret-define cinder.xml
     strongroom secret-set-value UUID --interactive
     strongroom -q secret-get-value UUID --plain
   Let a program make the value, which then passes through a pipe only:
     openssl rand 32 | strongroom secret-set-value UUID
+  See how the keystore stands, and check all of it:
+    strongroom status
+    strongroom verify
   Watch what happens:
     strongroom secret-event --event lifecycle --loop --timestamp";
 
@@ -77,11 +82,14 @@ pub(crate) struct ConnectArguments {
 
 const UNLOCKING: &str = "Unlocking";
 
-/// The commands. Those on the keystore itself will stand here beside virsh's.
+/// The commands: virsh's on secrets, ours on the keystore.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
     Secret(SecretCommand),
+
+    #[command(flatten)]
+    Keystore(KeystoreCommand),
 
     /// Write what packages install: completions and manual pages
     #[command(subcommand, hide = true)]

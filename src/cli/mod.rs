@@ -1,16 +1,18 @@
-//! What a person types: virsh's secret commands, on our keystores.
+//! What a person types: virsh's secret commands on our keystores, and our own on the keystore itself.
 //!
-//! The top floor. It parses ([`args`]), connects, runs the command ([`secret`]), tells what went wrong ([`failure`],
+//! The top floor. It parses ([`args`]), connects, runs the command ([`secret`], [`keystore`]), tells what went wrong ([`failure`],
 //! [`output`]) and answers with virsh's exit status. Leans on the library's face and on nothing behind it. Refuses
 //! to let a value or a passphrase live outside secret memory: they come in through [`input`] and [`prompt`], and go
 //! out unbuffered.
 
 mod args;
+mod clock;
 mod failure;
 #[cfg(test)]
 mod fake;
 mod generate;
 mod input;
+mod keystore;
 mod output;
 mod prompt;
 mod secret;
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 
 use crate::memory::{SecretBytes, harden_process};
 use crate::{Connection, OpenOptions};
-use args::{Command, ConnectArguments};
+use args::{Arguments, Command, ConnectArguments};
 use failure::Failure;
 use output::Output;
 
@@ -36,10 +38,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: args::Arguments) -> Result<(), Failure> {
+fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut output = Output::new(arguments.quiet);
     match arguments.command {
         Command::Generate(command) => generate::run(&command, &mut output),
+        Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
         Command::Secret(command) => {
             let connection = connect(&arguments.connect)?;
             finish(secret::run(command, &connection, &mut output), &mut output)
@@ -59,19 +62,29 @@ fn finish(result: Result<(), Failure>, output: &mut Output) -> Result<(), Failur
     }
 }
 
+/// Connects as virsh does, with its line on top when that fails.
 fn connect(arguments: &ConnectArguments) -> Result<Connection, Failure> {
     let failed = || Failure::told("failed to connect to the hypervisor");
-    let Some(uri) = uri(arguments) else {
-        return Err(failed().because(Failure::told("no keystore was named")).advise(
+    let uri = named(arguments).map_err(|failure| failed().because(failure))?;
+    Connection::open_with(&uri, options(arguments)?).map_err(|error| failed().because(error))
+}
+
+/// The keystore that was named.
+fn named(arguments: &ConnectArguments) -> Result<String, Failure> {
+    uri(arguments).ok_or_else(|| {
+        Failure::told("no keystore was named").advise(
             "give one, for example --connect 'secret:///embed?root=/srv/keystore', or set VIRSH_DEFAULT_CONNECT_URI",
-        ));
-    };
-    let options = OpenOptions {
+        )
+    })
+}
+
+/// How to open it. Asks for what there is to ask for.
+fn options(arguments: &ConnectArguments) -> Result<OpenOptions, Failure> {
+    Ok(OpenOptions {
         key_file: arguments.key_file.clone(),
         passphrase: told("passphrase", arguments.passphrase, arguments.passphrase_fd)?,
         recovery_key: told("recovery key", arguments.recovery_key, arguments.recovery_key_fd)?,
-    };
-    Connection::open_with(&uri, options).map_err(|error| failed().because(error))
+    })
 }
 
 /// The URI, from where virsh takes it. An empty one is none.

@@ -17,13 +17,15 @@ use crate::memory::SecretBytes;
 /// Where a command's results go.
 pub(crate) struct Output {
     quiet: bool,
+    coloured: bool,
     out: Box<dyn Write>,
 }
 
 impl Output {
     /// Standard output. `quiet` leaves out what virsh leaves out under `-q`.
     pub(crate) fn new(quiet: bool) -> Self {
-        Self { quiet, out: Box::new(Stdout) }
+        let coloured = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+        Self { quiet, coloured, out: Box::new(Stdout) }
     }
 
     /// Writes text: what was asked for.
@@ -52,10 +54,20 @@ impl Output {
     }
 
     /// Names and what belongs to them, one pair a line, in two columns.
-    #[allow(dead_code, reason = "for `status`, which comes with the driver")]
-    pub(crate) fn fields(&mut self, fields: &[(&str, String)]) -> Result<(), Failure> {
-        let text = fields_text(fields, locale_is_utf8());
+    pub(crate) fn fields(&mut self, fields: &[Field]) -> Result<(), Failure> {
+        let text = fields_text(fields, locale_is_utf8(), self.coloured);
         self.text(&text)
+    }
+
+    /// The same, left out by `-q`.
+    pub(crate) fn extra_fields(&mut self, fields: &[Field]) -> Result<(), Failure> {
+        if self.quiet { Ok(()) } else { self.fields(fields) }
+    }
+
+    /// Lines that may hold what others have named; what can't be printed is shown as in tables.
+    pub(crate) fn lines(&mut self, lines: &[String]) -> Result<(), Failure> {
+        let utf8 = locale_is_utf8();
+        lines.iter().try_for_each(|line| self.text(&format!("{}\n", visible(line, utf8))))
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -63,6 +75,40 @@ impl Output {
             io::ErrorKind::BrokenPipe => Failure::Silent,
             _ => Failure::system("failed to write output", &error),
         })
+    }
+}
+
+/// A name, and what belongs to it. A nameless one goes on where the one before ended.
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) content: String,
+    pub(crate) tone: Tone,
+}
+
+/// How a field reads at a glance.
+#[derive(Clone, Copy)]
+pub(crate) enum Tone {
+    Plain,
+    Good,
+    Doubtful,
+    Bad,
+}
+
+impl Field {
+    /// A plain one.
+    pub(crate) fn of(name: &'static str, content: impl ToString) -> Self {
+        Self { name, content: content.to_string(), tone: Tone::Plain }
+    }
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Doubtful => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default().bold(),
+        }
     }
 }
 
@@ -137,12 +183,14 @@ fn push_row(text: &mut String, row: &[String], widths: &[usize]) {
 /// A column takes its widest cell, a blank before it and two behind it.
 const GAP: usize = 3;
 
-fn fields_text(fields: &[(&str, String)], utf8: bool) -> String {
-    let widest = fields.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+fn fields_text(fields: &[Field], utf8: bool, coloured: bool) -> String {
+    let widest = fields.iter().map(|field| width(field.name)).max().unwrap_or(0);
     let mut text = String::new();
-    for (name, content) in fields {
+    for Field { name, content, tone } in fields {
+        let colon = if name.is_empty() { ' ' } else { ':' };
         let pad = " ".repeat(widest - width(name) + 2);
-        _ = writeln!(text, "{name}:{pad}{}", visible(content, utf8));
+        let style = if coloured { tone.style() } else { Style::new() };
+        _ = writeln!(text, "{name}{colon}{pad}{style}{}{style:#}", visible(content, utf8));
     }
     text
 }
@@ -210,7 +258,7 @@ impl Output {
                 Ok(())
             }
         }
-        Self { quiet, out: Box::new(Shared(std::rc::Rc::clone(buffer))) }
+        Self { quiet, coloured: false, out: Box::new(Shared(std::rc::Rc::clone(buffer))) }
     }
 }
 
@@ -252,7 +300,9 @@ mod tests {
 
     #[test]
     fn fields_stand_in_two_columns() {
-        let fields = [("Root", "/srv".to_owned()), ("Secrets", "2".to_owned())];
-        assert_eq!(fields_text(&fields, true), "Root:     /srv\nSecrets:  2\n");
+        let fields = [Field::of("Root", "/srv"), Field::of("Secrets", 2), Field::of("", "x")];
+        assert_eq!(fields_text(&fields, true, true), "Root:     /srv\nSecrets:  2\n          x\n");
+        let good = Field { tone: Tone::Good, ..Field::of("A", "b") };
+        assert_eq!(fields_text(&[good], true, true), "A:  \x1b[32mb\x1b[0m\n");
     }
 }

@@ -24,7 +24,6 @@ pub(super) fn prompt(question: &str) -> Result<Option<SecretBytes>, Failure> {
 }
 
 /// Asks for something new, twice, until both answers agree. `Ok(None)`: there is no terminal to ask on.
-#[allow(dead_code, reason = "for `init`, which comes with the driver")]
 pub(super) fn prompt_twice(question: &str, again: &str) -> Result<Option<SecretBytes>, Failure> {
     let Ok(mut terminal) = Terminal::open() else { return Ok(None) };
     loop {
@@ -34,6 +33,24 @@ pub(super) fn prompt_twice(question: &str, again: &str) -> Result<Option<SecretB
             return Ok(Some(first));
         }
         terminal.write("They differ. Once more.\n")?;
+    }
+}
+
+/// Asks a question that is no secret, until it is answered. Without a terminal the answer is no.
+pub(super) fn yes_or_no(question: &str) -> Result<bool, Failure> {
+    let failed = |error: io::Error| Failure::system("/dev/tty", &error);
+    let Ok(mut device) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(false) };
+    loop {
+        device.write_all(question.as_bytes()).map_err(failed)?;
+        // In the terminal's own line mode: a read gives a line.
+        let mut line = [0; 64];
+        let len = device.read(&mut line).map_err(failed)?;
+        match line[..len].trim_ascii().to_ascii_lowercase().as_slice() {
+            b"y" | b"yes" => return Ok(true),
+            b"n" | b"no" => return Ok(false),
+            _ if len == 0 => return Err(Failure::Interrupted),
+            _ => {}
+        }
     }
 }
 

@@ -3,10 +3,13 @@
 //! The one place that turns engine errors into what callers and operators see. Leans on `secret::Error`. Refuses to
 //! leave anybody without a next step.
 
+use std::io;
+
 use ::uuid::Uuid;
 
+use super::MIN_PASSPHRASE;
 use super::root::Root;
-use crate::seal::{KeyringError, SealError, SlotInfo, Tried};
+use crate::seal::{KeyringError, SealError};
 use crate::secret::Error;
 use crate::store::StoreError;
 
@@ -17,26 +20,47 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
     let what = error.to_string();
     match error {
         StoreError::Io(doing, cause) | StoreError::Write(doing, cause) => {
-            Error::system(format!("cannot {doing} in '{etc}'"), &cause)
+            let plain = Error::system(format!("cannot {doing} in '{etc}'"), &cause);
+            match cause.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    plain.advise("make room on this file system and try again; nothing that was stored is lost")
+                }
+                io::ErrorKind::PermissionDenied => plain.advise("run as the user who owns the keystore"),
+                io::ErrorKind::ReadOnlyFilesystem => plain.advise("mount this file system writable"),
+                _ => plain.advise("look into the system's log for the disk; then try again"),
+            }
         }
         StoreError::NoSpace(cause) => Error::system(format!("cannot write secrets.log in '{etc}'"), &cause)
             .advise("nothing was changed; make room on this file system and try again"),
-        StoreError::KeyringMissing | StoreError::Keyring(KeyringError::Malformed(_)) => {
-            failed(what).advise("put the keyring back from a copy; without it nothing can be opened, and nothing was changed")
+        StoreError::KeyringMissing => failed(what).advise(
+            "put the file 'keyring' back from a backup of this keystore; without it nothing can be opened; nothing was changed",
+        ),
+        StoreError::Keyring(KeyringError::Malformed(_) | KeyringError::Epoch(_)) => {
+            failed(what).advise("put the file 'keyring' back from a backup of this keystore; nothing was changed")
         }
-        StoreError::Keyring(KeyringError::Newer(_)) => failed(what).advise("use that version, or a later one"),
-        StoreError::KeyringRolledBack { .. } => {
-            failed(what).advise("put the newest copy of the keyring back: slots removed since would open this one")
+        StoreError::Keyring(KeyringError::Newer(_)) => {
+            failed(what).advise("open it with that version or a later one; nothing was changed")
         }
-        StoreError::LogMissing => failed(what).advise("put secrets.log back from a backup"),
-        StoreError::LogUnreadable(_) => {
-            failed(what).advise("keyring and secrets.log must be of one store and one version; put the right one back")
+        StoreError::KeyringRolledBack { .. } => failed(what)
+            .advise("put the newest copy of 'keyring' back: slots that were removed since would open this one"),
+        StoreError::LogMissing => {
+            failed(what).advise("put secrets.log back from a backup; the values are in it and nowhere else")
         }
+        StoreError::LogNewer(_) => {
+            failed(what).advise("open it with that version or a later one; nothing was changed")
+        }
+        StoreError::LogUnreadable(_) => failed(what).advise(
+            "'keyring' and 'secrets.log' must be of the same keystore: put back the one that isn't; nothing was changed",
+        ),
         StoreError::RolledBack(_) => failed(what).advise(format!(
-            "if you put an older copy back on purpose, accept it by removing '{}'; if not, somebody or something did",
+            "put the newest copy back; or, if you restored an older one on purpose, accept it with: rm '{}'",
             root.run.join("anchor").display()
         )),
-        StoreError::ReadOnly(_) => Error::not_now(what).advise("see what is wrong with: strongroom verify"),
+        StoreError::OtherStore => failed(what).advise(format!(
+            "put the right 'keyring' back; or, if you put another keystore here on purpose, accept it with: rm '{}'",
+            root.run.join("anchor").display()
+        )),
+        StoreError::ReadOnly(_) => Error::not_now(what).advise(SEE_VERIFY),
         StoreError::Seal(SealError::Exhausted(exhausted)) => exhausted.into(),
         _ => failed(what),
     }
@@ -52,23 +76,23 @@ pub(super) fn explain_of(error: StoreError, uuid: Uuid, root: &Root) -> Error {
     }
 }
 
-/// The state of being locked: what was tried, what wasn't there, what slots there are.
-pub(super) fn locked<'a>(
-    tried: &[Tried],
-    absent: &[String],
-    slots: impl Iterator<Item = &'a SlotInfo>,
-) -> Error {
-    let mut reasons: Vec<String> = absent.to_vec();
-    reasons.extend(tried.iter().map(|tried| match tried.slot.kind.name() {
-        name if tried.slot.label.is_empty() => format!("wrong {name}"),
-        name => format!("wrong {name} for the slot '{}'", tried.slot.label),
-    }));
-    let reasons = if reasons.is_empty() { "nothing to open it with".to_owned() } else { reasons.join("; ") };
-    let mut slots: Vec<&str> = slots.map(|slot| slot.kind.name()).collect();
-    slots.dedup();
-    let advice = format!(
-        "any one of its slots opens it: {} (--key-file FILE, --passphrase, --recovery-key)",
-        slots.join(", ")
-    );
-    Error::not_now(format!("the keystore is locked: {reasons}")).advise(advice)
+/// `init` where there is a keystore.
+pub(super) fn already_there(root: &Root) -> Error {
+    Error::failed(format!("there is a keystore in '{}' already", root.etc.display()))
+        .advise("nothing was changed; see how it stands with: strongroom status")
 }
+
+/// A new keystore that nothing would open.
+pub(super) fn no_slot() -> Error {
+    Error::failed("a keystore that nothing opens can't be made: it needs a host key, a passphrase or a recovery key")
+        .advise("leave the host key in, or add --with-passphrase or --with-recovery-key; --key-file FILE names the host key's place")
+}
+
+/// A passphrase that is hardly one.
+pub(super) fn short_passphrase(len: usize) -> Error {
+    Error::failed(format!("the passphrase has {len} bytes; at least {MIN_PASSPHRASE} are needed"))
+        .advise("take four or more words at random")
+}
+
+/// What to do about a keystore that takes no changes.
+pub(super) const SEE_VERIFY: &str = "see what is wrong with: strongroom verify";

@@ -27,10 +27,26 @@ pub(super) struct Place {
     pub(super) credential: bool,
 }
 
+impl Place {
+    /// Its slot's label: the path, or the end of a long one.
+    pub(super) fn label(&self) -> String {
+        let path = self.path.display().to_string();
+        if path.len() <= LABEL {
+            return path;
+        }
+        let end = (path.len() + 3 - LABEL..path.len()).find_map(|from| path.get(from..));
+        format!("...{}", end.unwrap_or_default())
+    }
+}
+
+/// What a label holds, in bytes.
+const LABEL: usize = 64;
+
 /// The places to look at: the one that was named, or the usual ones.
 pub(super) fn places(named: Option<&Path>) -> Vec<Place> {
     if let Some(path) = named {
-        return vec![Place { path: path.into(), credential: false }];
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.into()); // its label is read elsewhere, later
+        return vec![Place { path, credential: false }];
     }
     let credential =
         env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
@@ -57,12 +73,20 @@ pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
     let file = match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&place.path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::system(format!("cannot open the key file '{shown}'"), &error)),
+        Err(error) => {
+            let plain = Error::system(format!("cannot open the key file '{shown}'"), &error);
+            return Err(match error.kind() {
+                io::ErrorKind::PermissionDenied => plain
+                    .advise("run as the user who owns the key file, or name one of your own with --key-file"),
+                _ => plain,
+            });
+        }
     };
     let reading = |error: &io::Error| Error::system(format!("cannot read the key file '{shown}'"), error);
     let about = file.metadata().map_err(|error| reading(&error))?;
     if !about.is_file() {
-        return Err(Error::failed(format!("the key file '{shown}' is not a regular file")));
+        return Err(Error::failed(format!("the key file '{shown}' is not a regular file"))
+            .advise("name the file that holds the 32 bytes of the host key"));
     }
     let others = about.mode() & if place.credential { 0o007 } else { 0o077 };
     if others != 0 {
@@ -70,12 +94,12 @@ pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
         return Err(Error::failed(format!(
             "the key file '{shown}' can be read or changed by others (mode {mode:04o})"
         ))
-        .advise(format!("if nobody has read it, run: chmod 600 '{shown}'; otherwise replace the key")));
+        .advise(format!("if nobody else has had it, run: chmod 600 '{shown}'; otherwise replace the key")));
     }
     if about.len() != 32 {
         let detail = format!("the key file '{shown}' holds {} bytes; a host key is exactly 32", about.len());
         return Err(Error::failed(detail)
-            .advise("a newline at the end of the file counts; make it with: head -c 32 /dev/urandom"));
+            .advise("put back the key as it was made: 32 raw bytes, no newline behind them"));
     }
     let mut bytes = SecretBytes::zeroed(32)?;
     file.read_exact_at(bytes.expose_secret_mut(), 0).map_err(|error| reading(&error))?;
@@ -89,7 +113,8 @@ pub(super) fn read_or_make(place: &Place) -> Result<HostKey, Error> {
     }
     let key = HostKey::random().map_err(|error| Error::failed(error.to_string()))?;
     make(place, &key).map_err(|error| {
-        Error::system(format!("cannot make the key file '{}'", place.path.display()), &error)
+        let plain = Error::system(format!("cannot make the key file '{}'", place.path.display()), &error);
+        plain.advise("name a place that you may write to with --key-file FILE")
     })?;
     Ok(key)
 }

@@ -17,6 +17,7 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod unlock;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,14 +28,14 @@ use std::time::SystemTime;
 use ::uuid::Uuid;
 
 use crate::memory::SecretBytes;
-use crate::seal::{Argon2Cost, Keyring, KeyringError, NewSlot, Opener, RecoveryKey, SlotInfo};
+use crate::seal::{Argon2Cost, Keyring, KeyringError, NewSlot, RecoveryKey, SlotInfo, StoreId};
 use crate::secret::{Definition, Error};
-use crate::store::{Disk, RootLock, Store, StoreError, Verified, read_copies, read_keyring};
+use crate::store::{Disk, RootLock, Store, StoreError, Verified, has_records, read_copies, read_keyring};
 
 use events::Events;
 pub use root::Root;
 pub use session::{Caller, Session};
-pub use status::{KeyStatus, SlotStatus, Status};
+pub use status::{Argon2Status, KeyStatus, LogStatus, Made, MemoryStatus, SlotStatus, Status};
 
 /// What to open a root with, and what to make it with.
 #[derive(Debug, Default)]
@@ -71,8 +72,9 @@ pub struct Driver {
     events: Arc<Events>,
     sessions: AtomicU64,
     opened_by: Option<SlotInfo>,
-    /// The slots that a locked keyring says it has.
+    /// The slots that the keyring says it has, and whose it says it is, even while it is locked.
     locked_slots: Vec<SlotInfo>,
+    locked_store: StoreId,
     host_keys: Vec<hostkey::Place>,
     root: Root,
     _lock: RootLock,
@@ -97,19 +99,19 @@ impl Driver {
         let (disk, lock) = root.acquire()?;
         let failed = |error| failure::explain(error, &root);
         if read_keyring(&disk).map_err(failed)?.is_none() {
-            make_store(&disk, &root, keys, &NewStore::default())?;
+            _ = make_store(&disk, &root, keys, &NewStore::default())?;
         }
         let locked =
             read_keyring(&disk).map_err(failed)?.ok_or(StoreError::KeyringMissing).map_err(failed)?;
         let host_keys = hostkey::places(keys.host_key.as_deref());
-        let (openers, absent) = openers(&host_keys, keys)?;
-        let (state, opened_by) = match locked.unlock(&openers) {
+        let at_hand = unlock::at_hand(&host_keys, keys)?;
+        let (state, opened_by) = match locked.unlock(&at_hand.openers) {
             Ok(opened) => {
                 let slot = opened.slot.clone();
                 (State::Open(Box::new(Store::open(disk, opened).map_err(failed)?)), Some(slot))
             }
             Err(KeyringError::Locked(tried)) => {
-                let why = failure::locked(&tried, &absent, locked.slots());
+                let why = at_hand.locked(&tried, locked.slots());
                 let copies = read_copies(&*disk.etc).map_err(|error| {
                     Error::system(format!("cannot read '{}'", root.etc.display()), &error)
                 })?;
@@ -127,6 +129,7 @@ impl Driver {
             sessions: AtomicU64::new(0),
             opened_by,
             locked_slots: locked.slots().cloned().collect(),
+            locked_store: locked.store(),
             host_keys,
             root,
             _lock: lock,
@@ -134,11 +137,11 @@ impl Driver {
     }
 
     /// Makes a store in a root that has none. Durable when this returns; opens nothing.
-    pub fn init(root: &Root, keys: &Keys, new: &NewStore) -> Result<(), Error> {
+    pub fn init(root: &Root, keys: &Keys, new: &NewStore) -> Result<Made, Error> {
+        check(new)?; // first: a refusal leaves no directories behind
         let (disk, _lock) = root.acquire()?;
         if read_keyring(&disk).map_err(|error| failure::explain(error, root))?.is_some() {
-            let detail = format!("there is a keystore in '{}' already", root.etc.display());
-            return Err(Error::failed(detail).advise("see what it is with: strongroom status"));
+            return Err(failure::already_there(root));
         }
         make_store(&disk, root, keys, new)
     }
@@ -174,32 +177,13 @@ impl std::fmt::Debug for Driver {
     }
 }
 
-/// What there is to open slots with, and in words what there isn't.
-fn openers(host_keys: &[hostkey::Place], keys: &Keys) -> Result<(Vec<Opener>, Vec<String>), Error> {
-    let (mut openers, mut absent) = (Vec::new(), Vec::new());
-    for place in host_keys {
-        match hostkey::read(place) {
-            Ok(Some(key)) => openers.push(Opener::HostKey(key)),
-            Ok(None) => absent.push(format!("no key file '{}'", place.path.display())),
-            Err(error) => absent.push(error.detail().to_owned()),
-        }
-    }
-    // What costs time to try comes last.
-    if let Some(text) = &keys.recovery_key {
-        let key = RecoveryKey::parse(text).map_err(|error| {
-            Error::failed(error.to_string())
-                .advise("compare it with what was written down; blanks and dashes don't matter")
-        })?;
-        openers.push(Opener::Recovery(key));
-    }
-    if let Some(passphrase) = &keys.passphrase {
-        openers.push(Opener::Passphrase(passphrase.try_clone()?));
-    }
-    Ok((openers, absent))
-}
-
 /// Makes a keyring and a log where there are none.
-fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<(), Error> {
+fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<Made, Error> {
+    let failed = |error| failure::explain(error, root);
+    // Before a host key is made: where there was a keystore, its own key may yet be put back.
+    if has_records(disk).map_err(failed)? {
+        return Err(failed(StoreError::KeyringMissing));
+    }
     let place = match new.without_host_key {
         true => None,
         false => hostkey::places(keys.host_key.as_deref()).into_iter().next(),
@@ -207,7 +191,7 @@ fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<(
     let host_key = place.as_ref().map(hostkey::read_or_make).transpose()?;
     let mut slots = Vec::new();
     if let (Some(key), Some(place)) = (&host_key, &place) {
-        let label = place.path.display().to_string();
+        let label = place.label();
         slots.push((if place.credential { NewSlot::Credential(key) } else { NewSlot::HostKey(key) }, label));
     }
     if let Some(passphrase) = &new.passphrase {
@@ -217,16 +201,40 @@ fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<(
         slots.push((NewSlot::Recovery(key), String::new()));
     }
     if slots.is_empty() {
-        let detail = "a keystore needs at least one slot, and there is no place for a host key";
-        return Err(Error::failed(detail).advise("name a key file (--key-file), or give a passphrase"));
+        return Err(failure::no_slot());
     }
     let slots: Vec<_> = slots.iter().map(|(slot, label)| (slot, label.as_str())).collect();
-    let keyring = Keyring::create(&slots, !new.without_copies, now());
-    keyring
+    let keyring = Keyring::create(&slots, !new.without_copies, now())
         .map_err(StoreError::from)
-        .and_then(|keyring| Store::create(disk, &keyring))
-        .map_err(|error| failure::explain(error, root))
+        .and_then(|keyring| Store::create(disk, &keyring).map(|()| keyring))
+        .map_err(failed)?;
+    let inside = place.as_ref().is_some_and(|place| root.holds(&place.path));
+    Ok(Made {
+        directory: root.etc.clone(),
+        host_key: place.map(|place| place.path),
+        keys: keyring.slots().map(|slot| KeyStatus::of(slot, inside)).collect(),
+        copies: keyring.copies(),
+    })
 }
+
+/// Refuses what can't be opened or can be guessed.
+fn check(new: &NewStore) -> Result<(), Error> {
+    if new.without_host_key && new.passphrase.is_none() && new.recovery_key.is_none() {
+        return Err(failure::no_slot());
+    }
+    new.passphrase.as_ref().map_or(Ok(()), check_passphrase)
+}
+
+/// Refuses a passphrase that is hardly one.
+pub(crate) fn check_passphrase(passphrase: &SecretBytes) -> Result<(), Error> {
+    match passphrase.len() {
+        ..MIN_PASSPHRASE => Err(failure::short_passphrase(passphrase.len())),
+        _ => Ok(()),
+    }
+}
+
+/// The shortest passphrase, in bytes.
+pub(crate) const MIN_PASSPHRASE: usize = 8;
 
 /// Unix seconds.
 fn now() -> u64 {

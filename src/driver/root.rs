@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::secret::{Error, ErrorCode};
-use crate::store::{Disk, LockError, RootLock, open_directory};
+use crate::store::{Disk, KEYRING, LOG, LockError, RootLock, open_directory};
 
 /// Where a keystore lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,25 @@ impl Root {
         Self { etc: config.join("libvirt/secrets"), run: runtime.join("libvirt/secrets/run") }
     }
 
+    /// Whether there is a keystore, or what is left of one. Makes nothing.
+    pub fn has_keystore(&self) -> Result<bool, Error> {
+        for file in [KEYRING, LOG] {
+            let path = self.etc.join(file);
+            if path.try_exists().map_err(|error| cannot("look for", &path, &error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether this file lies in it, so that a copy of the root has the file too.
+    pub(super) fn holds(&self, file: &Path) -> bool {
+        // `DIR/etc/secrets` is copied as DIR; the system's and the users' directories stand for themselves.
+        let whole = self.etc.ends_with("etc/secrets").then(|| self.etc.ancestors().nth(2)).flatten();
+        let whole = whole.unwrap_or(&self.etc).canonicalize();
+        file.canonicalize().is_ok_and(|file| whole.is_ok_and(|whole| file.starts_with(whole)))
+    }
+
     /// Makes the directories if they are missing, locks them for this process, and opens them.
     pub(super) fn acquire(&self) -> Result<(Disk, RootLock), Error> {
         for directory in [&self.etc, &self.run] {
@@ -62,7 +81,9 @@ impl Root {
 fn cannot(doing: &str, path: &Path, error: &io::Error) -> Error {
     let plain = Error::system(format!("cannot {doing} '{}'", path.display()), error);
     match error.kind() {
-        io::ErrorKind::PermissionDenied => plain.advise("run as the user who owns the keystore"),
+        io::ErrorKind::PermissionDenied => {
+            plain.advise("run as the user who owns the keystore, or name a directory that you may write to")
+        }
         io::ErrorKind::StorageFull => plain.advise("make room on this file system"),
         io::ErrorKind::ReadOnlyFilesystem => plain.advise("the keystore needs a writable file system"),
         _ => plain,

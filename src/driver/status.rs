@@ -2,8 +2,11 @@
 //!
 //! Leans on serde for `--json`. Refuses to sound safer than it is: it says what the host key does not protect against.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
+use super::failure::SEE_VERIFY;
 use super::{Driver, State};
 use crate::memory;
 use crate::seal::{SlotInfo, SlotKind};
@@ -21,6 +24,8 @@ pub struct Status {
     pub locked: Option<String>,
     /// Why it takes no changes, if it doesn't.
     pub read_only: Option<String>,
+    /// What to do about either.
+    pub advice: Option<String>,
     /// The store's id.
     pub store: Option<String>,
     /// Persistent secrets, or while locked those with a copy.
@@ -33,16 +38,14 @@ pub struct Status {
     pub slots: Vec<SlotStatus>,
     /// What opened it, and what that is worth.
     pub key: Option<KeyStatus>,
-    /// Bytes of the log, and how many of them are records in use.
-    pub log: Option<(u64, u64)>,
+    /// The size of the log.
+    pub log: Option<LogStatus>,
     /// The last commit.
     pub generation: Option<u64>,
     /// Whether `.xml` copies are kept.
     pub copies: Option<bool>,
     /// How secret memory is protected.
-    pub memory: String,
-    /// Bytes of secret memory in use, and in all.
-    pub memory_used: (usize, usize),
+    pub memory: MemoryStatus,
     /// How far rollback is noticed.
     pub rollback: &'static str,
     /// What was found when it was opened.
@@ -61,24 +64,74 @@ pub struct SlotStatus {
     pub label: String,
     /// When it was made, in Unix seconds.
     pub made_at: u64,
-    /// For a passphrase: KiB of memory, passes, lanes.
-    pub argon2id: Option<(u32, u32, u32)>,
+    /// For a passphrase: what each guess costs.
+    pub argon2id: Option<Argon2Status>,
 }
 
-/// What opened a keystore.
+/// The parameters of Argon2id.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Argon2Status {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes of it.
+    pub lanes: u32,
+}
+
+/// The size of the log.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LogStatus {
+    /// How long it is.
+    pub bytes: u64,
+    /// How many of them are records in use.
+    pub in_use: u64,
+}
+
+/// The standing of this process's secret memory.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MemoryStatus {
+    /// What protects it.
+    pub protection: String,
+    /// Bytes in use.
+    pub in_use: usize,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+/// A key, and what it is worth.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct KeyStatus {
     /// The slot.
     pub slot: SlotStatus,
-    /// What it protects against.
+    /// Whom or what it protects against.
     pub protects: &'static str,
     /// What it doesn't.
     pub does_not: &'static str,
+    /// How it could be made to protect against more.
+    pub advice: Option<&'static str>,
 }
 
-const ROLLBACK: &str = "noticed while run/secrets lasts (for system and session keystores: until the host is restarted); \
-                        an older copy of the whole root put back together with its run/secrets is not";
+/// A keystore that was just made.
+#[derive(Debug)]
+pub struct Made {
+    /// Where the keyring, the log and the `.xml` copies lie.
+    pub directory: PathBuf,
+    /// The host key's file, if it has a slot.
+    pub host_key: Option<PathBuf>,
+    /// What opens it.
+    pub keys: Vec<KeyStatus>,
+    /// Whether `.xml` copies are kept.
+    pub copies: bool,
+}
+
+const ROLLBACK: &str = "an older copy that is put back is noticed while run/secrets lasts; \
+                        system and session keystores: until the host is restarted; \
+                        not noticed: an older copy of the whole root, run/secrets included";
 
 impl Driver {
     /// How it stands.
@@ -89,6 +142,7 @@ impl Driver {
             directory: self.root.etc.display().to_string(),
             locked: None,
             read_only: None,
+            advice: None,
             store: None,
             secrets: 0,
             ephemeral,
@@ -98,26 +152,28 @@ impl Driver {
             log: None,
             generation: None,
             copies: None,
-            memory: memory::protection().to_string(),
-            memory_used: memory::usage(),
+            memory: MemoryStatus::now(),
             rollback: ROLLBACK,
             findings: Vec::new(),
         };
         match &self.state {
             State::Locked(why, listed) => {
                 status.locked = Some(why.detail().to_owned());
+                status.advice = why.advice().map(str::to_owned);
+                status.store = Some(self.locked_store.to_string());
                 status.secrets = listed.len();
                 status.slots = self.locked_slots.iter().map(SlotStatus::of).collect();
             }
             State::Open(store) => {
                 let (condition, keyring) = (store.condition(), store.keyring());
+                status.advice = condition.read_only.is_some().then(|| SEE_VERIFY.to_owned());
                 status.read_only = condition.read_only;
                 status.store = Some(condition.store.to_string());
                 status.secrets = condition.secrets;
                 status.epochs = keyring.epochs().collect();
                 status.slots = keyring.slots().map(SlotStatus::of).collect();
                 status.key = self.opened_by.as_ref().map(|slot| self.key_status(slot));
-                status.log = Some(condition.log);
+                status.log = Some(LogStatus { bytes: condition.log.0, in_use: condition.log.1 });
                 status.generation = Some(condition.generation);
                 status.copies = Some(keyring.copies());
                 status.findings = condition.findings;
@@ -127,40 +183,56 @@ impl Driver {
     }
 
     fn key_status(&self, slot: &SlotInfo) -> KeyStatus {
-        let inside = self.host_keys.iter().any(|place| {
-            let key = place.path.canonicalize();
-            key.is_ok_and(|key| self.root.etc.ancestors().nth(2).is_some_and(|root| key.starts_with(root)))
-        });
+        KeyStatus::of(slot, self.host_keys.iter().any(|place| self.root.holds(&place.path)))
+    }
+}
+
+impl KeyStatus {
+    /// `inside`: the host key's file lies in the root that it opens.
+    pub(super) fn of(slot: &SlotInfo, inside: bool) -> Self {
         let (protects, does_not) = match slot.kind {
             SlotKind::HostKey if inside => (
-                "against nobody who can copy the keystore: the key file lies inside its root",
-                "move the key file elsewhere and name it with --key-file",
+                "nothing: the key file lies in the keystore's own root",
+                "whoever gets a copy of the root, key file included: backups, moved disks, other users",
             ),
             SlotKind::HostKey => (
-                "against whoever gets a copy of the keystore without the key file: backups, moved disks, other users",
-                "against root on this host, nor against whoever copies the whole disk, key file included",
+                "whoever gets a copy of the keystore without the key file: backups, moved disks, other users",
+                "root on this host, nor whoever copies the whole disk, key file included",
             ),
             SlotKind::Credential => (
-                "against whoever copies the disk, if the credential is sealed to the TPM",
-                "against root on this host while the service runs",
+                "whoever copies the disk, if the credential is sealed to the TPM",
+                "root on this host while the service runs",
             ),
             SlotKind::Passphrase(_) => (
-                "against everyone who doesn't know the passphrase",
-                "against guessing, if it is a weak one, nor against root while the keystore is open",
+                "everyone who doesn't know the passphrase",
+                "guessing, if it is a weak one, nor root while the keystore is open",
             ),
             SlotKind::Recovery => (
-                "against everyone who doesn't have the recovery key",
-                "against whoever finds it written down, nor against root while the keystore is open",
+                "everyone who doesn't have the recovery key",
+                "whoever finds it written down, nor root while the keystore is open",
             ),
         };
-        KeyStatus { slot: SlotStatus::of(slot), protects, does_not }
+        let advice = (slot.kind == SlotKind::HostKey && inside)
+            .then_some("move the key file out of the root, and name its new place with --key-file");
+        Self { slot: SlotStatus::of(slot), protects, does_not, advice }
+    }
+}
+
+impl MemoryStatus {
+    fn now() -> Self {
+        let protection = memory::protection().to_string(); // first: it makes the arena that usage() measures
+        let (in_use, bytes) = memory::usage();
+        Self { protection, in_use, bytes }
     }
 }
 
 impl SlotStatus {
     fn of(slot: &SlotInfo) -> Self {
         let argon2id = match slot.kind {
-            SlotKind::Passphrase(cost) => Some(cost.parts()),
+            SlotKind::Passphrase(cost) => {
+                let (memory_kib, passes, lanes) = cost.parts();
+                Some(Argon2Status { memory_kib, passes, lanes })
+            }
             _ => None,
         };
         let (id, label) = (slot.id.to_string(), slot.label.clone());

@@ -89,13 +89,14 @@ impl std::fmt::Display for Finding {
                 "secrets.log: damaged between bytes {from} and {to}: {found} of {expected} records there prove themselves"
             ),
             Self::TornTail { from, len, secrets, kept_as } => {
-                write!(
-                    f,
-                    "secrets.log: {len} bytes behind the last commit, at byte {from}: an unfinished write"
-                )?;
+                let what = match kept_as {
+                    Some(_) => "an unfinished write",
+                    None => "a damaged write",
+                };
+                write!(f, "secrets.log: {len} bytes behind the last good commit, at byte {from}: {what}")?;
                 if !secrets.is_empty() {
                     let secrets: Vec<String> = secrets.iter().map(Uuid::to_string).collect();
-                    write!(f, " to {}", secrets.join(", "))?;
+                    write!(f, " of {}", secrets.join(", "))?;
                 }
                 match kept_as {
                     Some(file) => write!(f, " (kept as {file})"),

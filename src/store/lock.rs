@@ -85,9 +85,11 @@ fn lock_pid_file(path: &Path) -> Result<File, LockError> {
             file.metadata().is_ok_and(|ours| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
         });
         if is_there {
-            file.set_len(0).map_err(failed)?;
-            write!(file, "{}", std::process::id()).map_err(failed)?;
-            return Ok(file);
+            // Whose lock it is can't be told while the disk is full. It holds all the same, and secrets can be read.
+            return match file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())) {
+                Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(failed(error)),
+                _ => Ok(file),
+            };
         }
     }
 }

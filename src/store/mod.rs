@@ -40,8 +40,9 @@ pub use disk::{Directory, Disk, File, open_directory};
 pub use finding::Finding;
 use index::{Index, Place};
 pub use lock::{LockError, RootLock};
-pub use open::read_keyring;
-pub use verify::Verified;
+pub use log::LOG;
+pub use open::{KEYRING, has_records, read_keyring};
+pub use verify::{Checked, RecordState, Verified};
 
 /// An open store.
 pub struct Store {
@@ -91,9 +92,15 @@ pub enum StoreError {
     /// The file is no log of this store.
     #[error("secrets.log can't be read: {0}")]
     LogUnreadable(String),
+    /// The file was written by a later version.
+    #[error("secrets.log was written by a newer version of Strongroom (frame format {0})")]
+    LogNewer(u8),
     /// The log is older than what this host has seen of it.
-    #[error("the store is older than it was when this host last used it: {0}")]
+    #[error("it was rolled back: {0}")]
     RolledBack(String),
+    /// Another store than the one that this host has seen here.
+    #[error("it is not the keystore that this host last used here: its keyring is another one's")]
+    OtherStore,
     /// The store takes no changes until it is opened anew or repaired.
     #[error("the store is read-only: {0}")]
     ReadOnly(String),

@@ -15,12 +15,12 @@ use super::anchor::{Anchor, Found};
 use super::commit::Writer;
 use super::disk::{ReplaceError, read_whole, replace};
 use super::index::Entry;
-use super::log::{AnchorSeen, LOG, Log, Recovered, Tail};
+use super::log::{AnchorSeen, LOG, Log, Recovered, Tail, Unreadable};
 use super::{Contents, Disk, Finding, Store, StoreError, copies};
 use crate::seal::{HEAD_LEN, Head, Keyring, Kind, LockedKeyring, MAX_KEYRING, Opened};
 
 /// The keyring's name in `etc/secrets`.
-pub(super) const KEYRING: &str = "keyring";
+pub const KEYRING: &str = "keyring";
 
 /// A tail longer than this is not kept aside whole: no batch is.
 const MAX_TAIL: u64 = 64 << 20;
@@ -43,6 +43,16 @@ fn replaced(doing: &str, outcome: Result<(), ReplaceError>) -> Result<(), StoreE
         ReplaceError::Unchanged(error) => StoreError::Io(doing.into(), error),
         ReplaceError::Unknown(error) => StoreError::Write(doing.into(), error),
     })
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Io(error) => Self::Io("read secrets.log".into(), error),
+            Unreadable::Newer(format) => Self::LogNewer(format),
+            other => Self::LogUnreadable(other.to_string()),
+        }
+    }
 }
 
 impl Store {
@@ -74,7 +84,7 @@ impl Store {
                     None
                 }
                 Found::OtherStore => {
-                    return Err(StoreError::RolledBack("another store was in its place".into()));
+                    return Err(StoreError::OtherStore);
                 }
             };
         let file = disk.etc.open(LOG).map_err(|error| match error.kind() {
@@ -82,8 +92,7 @@ impl Store {
             _ => StoreError::Io("open secrets.log".into(), error),
         })?;
         let point = anchor.as_ref().map(|anchor| (anchor.generation, anchor.chain));
-        let mut recovered = Log::recover(file, &keyring, point)
-            .map_err(|error| StoreError::LogUnreadable(error.to_string()))?;
+        let mut recovered = Log::recover(file, &keyring, point)?;
         check_serial(&keyring, &recovered, anchor.as_ref())?;
         for damage in &recovered.damage {
             let (expected, found) = damage.frames;
@@ -248,7 +257,7 @@ fn check_anchor(
     }
     let Some(tail) = recovered.tail.take() else {
         return Err(StoreError::RolledBack(format!(
-            "its log ends at generation {generation}, and {seen} was seen"
+            "its log ends at generation {generation}, but {seen} was acknowledged on this host"
         )));
     };
     // What is behind the last good commit was acknowledged, so it is damaged and not torn. Frames in it that prove
@@ -290,7 +299,7 @@ fn finding_of(tail: &Tail, kept_as: Option<String>) -> Finding {
 }
 
 /// Whether there is a log with more in it than its first commit.
-fn has_records(disk: &Disk) -> Result<bool, StoreError> {
+pub fn has_records(disk: &Disk) -> Result<bool, StoreError> {
     let reading = || StoreError::io("read secrets.log");
     match disk.etc.open(LOG) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -5,18 +5,65 @@
 
 use std::collections::HashSet;
 
+use ::uuid::Uuid;
+use serde::Serialize;
+
 use super::copies;
 use super::log::{LOG, Log};
 use super::open::KEYRING;
 use super::{Finding, Store, StoreError, read_value};
+use crate::secret::Usage;
 
 /// What a check found.
 #[derive(Debug, Clone)]
 pub struct Verified {
-    /// Secrets whose definition and value open.
-    pub sound: usize,
+    /// Every secret, by UUID.
+    pub secrets: Vec<Checked>,
     /// All that is wrong, what opening found included.
     pub findings: Vec<Finding>,
+}
+
+/// One secret, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Checked {
+    /// Which secret.
+    #[serde(serialize_with = "as_string")]
+    pub uuid: Uuid,
+    /// What it is for, where the definition opens.
+    #[serde(serialize_with = "as_words")]
+    pub usage: Option<Usage>,
+    /// What its record is like.
+    pub state: RecordState,
+}
+
+/// What a secret's record is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RecordState {
+    /// Definition and value open.
+    Ok,
+    /// The definition opens, and there is no value.
+    NoValue,
+    /// The definition doesn't open.
+    DefinitionDamaged,
+    /// The definition opens, the value doesn't.
+    ValueDamaged,
+}
+
+impl RecordState {
+    /// Whether nothing is wrong with it.
+    pub fn is_sound(self) -> bool {
+        matches!(self, Self::Ok | Self::NoValue)
+    }
+}
+
+impl Verified {
+    /// How many secrets nothing is wrong with.
+    pub fn sound(&self) -> usize {
+        self.secrets.iter().filter(|secret| secret.state.is_sound()).count()
+    }
 }
 
 impl Store {
@@ -25,30 +72,35 @@ impl Store {
         let mut findings = self.findings.clone();
         self.while_quiet(|| {
             let keyring = self.keyring();
-            let recovered = Log::recover(std::sync::Arc::clone(&self.contents().file), &keyring, None)
-                .map_err(|error| StoreError::LogUnreadable(error.to_string()))?;
+            let recovered = Log::recover(std::sync::Arc::clone(&self.contents().file), &keyring, None)?;
             for damage in &recovered.damage {
                 let (expected, found) = damage.frames;
                 let (from, to) = (damage.bytes.start, damage.bytes.end);
                 findings.push(Finding::LogDamaged { from, to, expected, found });
             }
-            let mut sound = 0;
+            let mut secrets = Vec::new();
             let contents = self.contents();
             for (uuid, entry) in contents.index.entries() {
-                let before = findings.len();
-                let again = recovered.index.entry(uuid);
-                if entry.definition.is_none() || again.is_none_or(|again| again.definition.is_none()) {
+                let again = recovered.index.entry(uuid).and_then(|again| again.definition.as_ref());
+                let definition = entry.definition.as_ref().filter(|_| again.is_some());
+                let value = match entry.place.has_value {
+                    true => match read_value(&*contents.file, entry.place, &keyring) {
+                        Ok(_) => RecordState::Ok,
+                        Err(StoreError::Damaged(_)) => RecordState::ValueDamaged,
+                        Err(error) => return Err(error),
+                    },
+                    false => RecordState::NoValue,
+                };
+                if definition.is_none() {
                     findings.push(Finding::DefinitionDamaged { uuid });
                 }
-                if entry.place.has_value {
-                    match read_value(&*contents.file, entry.place, &keyring) {
-                        Ok(_) => {}
-                        Err(StoreError::Damaged(_)) => findings.push(Finding::ValueDamaged { uuid }),
-                        Err(error) => return Err(error),
-                    }
+                if value == RecordState::ValueDamaged {
+                    findings.push(Finding::ValueDamaged { uuid });
                 }
-                sound += usize::from(findings.len() == before);
+                let state = if definition.is_none() { RecordState::DefinitionDamaged } else { value };
+                secrets.push(Checked { uuid, usage: definition.map(|it| it.usage.clone()), state });
             }
+            secrets.sort_by_key(|secret| secret.uuid);
             let names = self.disk.etc.list().map_err(StoreError::io("list etc/secrets"))?;
             if keyring.copies() {
                 let difference = copies::difference(&*self.disk.etc, &names, &contents.index, true);
@@ -56,13 +108,13 @@ impl Store {
                 findings.extend(differing.map(|uuid| Finding::CopyDiffers { uuid, rebuilt: false }));
             }
             findings.extend(orphans(names, |uuid| contents.index.entry(uuid).is_some()));
-            Ok(Verified { sound, findings: without_repeats(findings) })
+            Ok(Verified { secrets, findings: without_repeats(findings) })
         })
     }
 }
 
 /// The files that are none of ours.
-fn orphans(names: Vec<String>, is_secret: impl Fn(::uuid::Uuid) -> bool) -> Vec<Finding> {
+fn orphans(names: Vec<String>, is_secret: impl Fn(Uuid) -> bool) -> Vec<Finding> {
     let ours = |name: &str| name == KEYRING || name == LOG || copies::uuid_of(name).is_some_and(&is_secret);
     let mut orphans: Vec<String> = names.into_iter().filter(|name| !ours(name)).collect();
     orphans.sort();
@@ -72,4 +124,17 @@ fn orphans(names: Vec<String>, is_secret: impl Fn(::uuid::Uuid) -> bool) -> Vec<
 fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {
     let mut seen = HashSet::new();
     findings.into_iter().filter(|finding| seen.insert(finding.to_string())).collect()
+}
+
+fn as_string<S: serde::Serializer>(uuid: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(uuid)
+}
+
+/// As `secret-list` shows a usage: its type, then its id.
+fn as_words<S: serde::Serializer>(usage: &Option<Usage>, serializer: S) -> Result<S::Ok, S::Error> {
+    match usage {
+        Some(usage) if usage.id.is_empty() => serializer.serialize_some(usage.kind.name()),
+        Some(usage) => serializer.serialize_some(&format!("{} {}", usage.kind.name(), usage.id)),
+        None => serializer.serialize_none(),
+    }
 }

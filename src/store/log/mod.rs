@@ -15,10 +15,10 @@ use super::index::Place;
 use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, SALT, SealError};
 
 pub(super) use compact::CompactError;
-pub(super) use recover::{AnchorSeen, Recovered, Tail};
+pub(super) use recover::{AnchorSeen, Recovered, Tail, Unreadable};
 
 /// The log's name in `etc/secrets`.
-pub(super) const LOG: &str = "secrets.log";
+pub const LOG: &str = "secrets.log";
 /// A log that is being written, to take its place.
 pub(super) const LOG_NEW: &str = "secrets.log.new";
 

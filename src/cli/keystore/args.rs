@@ -1,0 +1,100 @@
+//! What may be typed behind `init`, `status` and `verify`.
+//!
+//! Leans on clap. What opens an existing keystore (`--passphrase`, `--recovery-key`) and what a new one shall have
+//! (`--with-passphrase`, `--with-recovery-key`) have names of their own, so that nobody mistakes one for the other.
+
+use std::os::fd::RawFd;
+
+use clap::{Args, Subcommand};
+
+/// Our commands on the keystore itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeystoreCommand {
+    /// Make a new keystore: choose what opens it
+    #[command(after_help = INIT_HELP)]
+    Init(InitArguments),
+
+    /// Show how the keystore stands: open or locked, its keys, its size, what was found
+    #[command(after_help = STATUS_HELP)]
+    Status(ShowArguments),
+
+    /// Check every record and every file of the keystore
+    #[command(after_help = VERIFY_HELP)]
+    Verify(VerifyArguments),
+}
+
+const INIT_HELP: &str = "\
+Any one of its slots opens a keystore:
+  host key      A file of 32 bytes, made if it isn't there: --key-file FILE, or
+                $STRONGROOM_KEY_FILE, or /etc/strongroom/host.key for root and
+                ~/.config/strongroom/host.key for others. It opens the keystore
+                without asking anybody, and protects copies that lack this file.
+  passphrase    Nothing on the disk opens the keystore. At least 8 bytes.
+  recovery key  36 letters and digits, shown once, to be kept on paper: the way
+                in when all else is lost.
+
+Examples:
+  A host that starts unattended, with a way back in:
+    strongroom init --with-recovery-key
+  One person's keystore; later commands take --passphrase:
+    strongroom init --with-passphrase --without-host-key
+  In a script: -q leaves nothing but the recovery key on standard output:
+    strongroom -q init --with-recovery-key | gpg -er admins > recovery.gpg";
+
+const STATUS_HELP: &str = "\
+A locked keystore is shown too, with the reason and what opens it; that is no
+failure. Fails if there is no keystore, or if it can't be opened at all.";
+
+const VERIFY_HELP: &str = "\
+One line for each finding, 'problem:' or 'note:'; the last line always is
+  secrets ok: N, problems: N, notes: N
+Problems mean that something is lost or in doubt. Notes lose nothing: a file
+that belongs to no secret, an .xml copy that differs.
+
+Exit status: 0 if there is no problem, 1 if there is one or the keystore can't
+be opened.";
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// Let a passphrase open it; asks for it twice
+    #[arg(long, conflicts_with = "with_passphrase_fd")]
+    pub(super) with_passphrase: bool,
+
+    /// Let a passphrase open it: one line from this open file descriptor
+    #[arg(long, value_name = "N")]
+    pub(super) with_passphrase_fd: Option<RawFd>,
+
+    /// Let a recovery key open it, and show it once; else a terminal is asked
+    #[arg(long, conflicts_with = "without_recovery_key")]
+    pub(super) with_recovery_key: bool,
+
+    /// Make no recovery key, and don't ask
+    #[arg(long)]
+    pub(super) without_recovery_key: bool,
+
+    /// Don't let the host key open it: each time somebody has to be asked
+    #[arg(long)]
+    pub(super) without_host_key: bool,
+
+    /// Keep definitions in the encrypted log only, without the .xml copies libvirt would have
+    #[arg(long)]
+    pub(super) without_xml_copies: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArguments {
+    /// Write JSON, for programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Write JSON, for programs
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// List the secrets that are in order too
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}

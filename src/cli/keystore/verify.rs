@@ -1,0 +1,122 @@
+//! `strongroom verify`: the keystore's fsck.
+//!
+//! Leans on the store's own check, and only words it. Refuses to call a keystore sound that it could not open: every
+//! way of not having checked ends in status 1.
+
+use serde::Serialize;
+
+use super::{VerifyArguments, json};
+use crate::Embedded;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::store::{Checked, Finding, RecordState, Verified};
+
+/// Opens, checks, and tells.
+pub(super) fn run(
+    arguments: &VerifyArguments,
+    open: impl FnOnce() -> Result<Embedded, Failure>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let checked = open().and_then(|keystore| keystore.verify().map_err(Failure::from));
+    let verified = match checked {
+        Ok(verified) => verified,
+        Err(failure) => {
+            if arguments.json {
+                json(&Unchecked::of(&failure), output)?;
+            }
+            return Err(failure);
+        }
+    };
+    let report = Report::of(&verified);
+    if arguments.json {
+        json(&report, output)?;
+    } else {
+        output.lines(&report.text(arguments.verbose))?;
+    }
+    match advice(&verified.findings) {
+        Some(advice) => Err(Failure::Told { lines: Vec::new(), hint: Some(advice.to_owned()) }),
+        None => Ok(()),
+    }
+}
+
+/// What to do about the worst problem, if there is one.
+fn advice(findings: &[Finding]) -> Option<&'static str> {
+    let worst = findings.iter().filter(|finding| finding.is_damage()).map(|finding| match finding {
+        Finding::TornTail { .. } => 0,
+        Finding::DefinitionDamaged { .. } | Finding::ValueDamaged { .. } => 1,
+        _ => 2,
+    });
+    worst.max().map(|worst| match worst {
+        0 => "make the last change again if it is missing: it was never confirmed",
+        1 => "undefine the damaged secrets and define them again, or put a backup of the keystore back",
+        _ => "what is ok can still be read; put a backup of the keystore back, 'keyring' and 'secrets.log' together",
+    })
+}
+
+/// What a program reads.
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: usize,
+    problems: usize,
+    notes: usize,
+    secrets: &'a [Checked],
+    findings: Vec<Told<'a>>,
+}
+
+/// A finding, with its weight and its words.
+#[derive(Serialize)]
+struct Told<'a> {
+    problem: bool,
+    text: String,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+/// What a program reads when there was nothing to check.
+#[derive(Serialize)]
+struct Unchecked<'a> {
+    error: String,
+    hint: Option<&'a str>,
+}
+
+impl<'a> Report<'a> {
+    fn of(verified: &'a Verified) -> Self {
+        let told =
+            |finding| Told { problem: Finding::is_damage(finding), text: finding.to_string(), finding };
+        let findings: Vec<Told<'_>> = verified.findings.iter().map(told).collect();
+        let problems = findings.iter().filter(|told| told.problem).count();
+        let notes = findings.len() - problems;
+        Self { ok: verified.sound(), problems, notes, secrets: &verified.secrets, findings }
+    }
+
+    fn text(&self, verbose: bool) -> Vec<String> {
+        let mut lines = Vec::new();
+        if verbose {
+            let sound = self.secrets.iter().filter(|secret| secret.state.is_sound());
+            lines.extend(sound.map(|secret| {
+                let value = if secret.state == RecordState::NoValue { " (no value)" } else { "" };
+                format!("ok: secret {}{}{value}", secret.uuid, used_for(secret))
+            }));
+        }
+        let weight = |told: &Told<'_>| if told.problem { "problem" } else { "note" };
+        lines.extend(self.findings.iter().map(|told| format!("{}: {}", weight(told), told.text)));
+        lines.push(format!("secrets ok: {}, problems: {}, notes: {}", self.ok, self.problems, self.notes));
+        lines
+    }
+}
+
+fn used_for(secret: &Checked) -> String {
+    match &secret.usage {
+        Some(usage) if !usage.id.is_empty() => format!(" {} {}", usage.kind.name(), usage.id),
+        _ => String::new(),
+    }
+}
+
+impl<'a> Unchecked<'a> {
+    fn of(failure: &'a Failure) -> Self {
+        match failure {
+            Failure::Told { lines, hint } => Self { error: lines.join(": "), hint: hint.as_deref() },
+            Failure::Interrupted | Failure::Silent => Self { error: "interrupted".to_owned(), hint: None },
+        }
+    }
+}

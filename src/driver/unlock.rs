@@ -1,0 +1,112 @@
+//! Unlocking: what there is to open a keyring's slots with, and what to say when none of it does.
+//!
+//! Leans on `hostkey` and `seal`. Refuses to go on after a typing error in a recovery key, though another key might
+//! open the keystore: who typed it wants to know.
+
+use super::{Keys, hostkey};
+use crate::seal::{Opener, RecoveryKey, RecoveryKeyError, SlotInfo, SlotKind, Tried};
+use crate::secret::Error;
+
+/// What there is to open slots with, and what isn't there.
+pub(super) struct AtHand {
+    pub(super) openers: Vec<Opener>,
+    /// Why host keys could not be had.
+    missing: Vec<Error>,
+    /// The files of those that could.
+    key_files: Vec<String>,
+}
+
+/// Gathers host keys from their places, then what was given.
+pub(super) fn at_hand(host_keys: &[hostkey::Place], keys: &Keys) -> Result<AtHand, Error> {
+    let mut found = AtHand { openers: Vec::new(), missing: Vec::new(), key_files: Vec::new() };
+    for place in host_keys {
+        match hostkey::read(place) {
+            Ok(Some(key)) => {
+                found.openers.push(Opener::HostKey(key));
+                found.key_files.push(format!("'{}'", place.path.display()));
+            }
+            Ok(None) => found.missing.push(Error::failed(format!("no key file '{}'", place.path.display()))),
+            Err(error) => found.missing.push(error),
+        }
+    }
+    // What costs time to try comes last.
+    if let Some(text) = &keys.recovery_key {
+        found.openers.push(Opener::Recovery(RecoveryKey::parse(text).map_err(mistyped)?));
+    }
+    if let Some(passphrase) = &keys.passphrase {
+        found.openers.push(Opener::Passphrase(passphrase.try_clone()?));
+    }
+    Ok(found)
+}
+
+impl AtHand {
+    /// The state of being locked: what was tried, what wasn't there, and what would open it.
+    pub(super) fn locked<'a>(&self, tried: &[Tried], slots: impl Iterator<Item = &'a SlotInfo>) -> Error {
+        let slots: Vec<&SlotInfo> = slots.collect();
+        let mut reasons = Vec::new();
+        if slots.iter().any(|slot| takes_host_key(slot.kind)) {
+            reasons.extend(self.missing.iter().map(|error| error.detail().to_owned()));
+        }
+        if tried.iter().any(|tried| takes_host_key(tried.slot.kind)) {
+            reasons.push(format!("the key in {} is not this keystore's", self.key_files.join(" or ")));
+        }
+        for opener in &self.openers {
+            let (given, is_for): (_, fn(SlotKind) -> bool) = match opener {
+                Opener::HostKey(_) => continue,
+                Opener::Passphrase(_) => ("passphrase", |kind| matches!(kind, SlotKind::Passphrase(_))),
+                Opener::Recovery(_) => ("recovery key", |kind| kind == SlotKind::Recovery),
+            };
+            let was_tried = tried.iter().any(|tried| is_for(tried.slot.kind));
+            reasons.push(match (was_tried, given) {
+                (true, "passphrase") => "wrong passphrase".to_owned(),
+                (true, _) => "wrong recovery key: rightly typed, but not this keystore's".to_owned(),
+                (false, given) => format!("none of its slots takes a {given}"),
+            });
+        }
+        let why = if reasons.is_empty() { "nothing to open it with".to_owned() } else { reasons.join("; ") };
+        // A key file that is there but can't be used is the nearest way in.
+        let nearest = match (&self.missing[..], reasons.len()) {
+            ([only], 1) => only.advice().map(str::to_owned),
+            _ => None,
+        };
+        Error::not_now(format!("the keystore is locked: {why}"))
+            .advise(nearest.unwrap_or_else(|| ways_in(&slots)))
+    }
+}
+
+fn takes_host_key(kind: SlotKind) -> bool {
+    matches!(kind, SlotKind::HostKey | SlotKind::Credential)
+}
+
+/// What opens these slots, and how to say so.
+fn ways_in(slots: &[&SlotInfo]) -> String {
+    let mut ways: Vec<String> = Vec::new();
+    for slot in slots {
+        let way = match slot.kind {
+            SlotKind::HostKey => {
+                format!("the host key (it was in '{}'; --key-file FILE names another place)", slot.label)
+            }
+            SlotKind::Credential => {
+                "the systemd credential, or its key in a file (--key-file FILE)".to_owned()
+            }
+            SlotKind::Passphrase(_) => "the passphrase (--passphrase)".to_owned(),
+            SlotKind::Recovery => "the recovery key (--recovery-key)".to_owned(),
+        };
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    match &ways[..] {
+        [] => "none of its slots is of a kind that this version knows".to_owned(),
+        [only] => format!("open it with {only}"),
+        [others @ .., last] => format!("open it with any of these: {}, or {last}", others.join(", ")),
+    }
+}
+
+fn mistyped(error: RecoveryKeyError) -> Error {
+    let plain = Error::failed(error.to_string());
+    match error {
+        RecoveryKeyError::Exhausted => plain.advise("raise RLIMIT_MEMLOCK"),
+        _ => plain.advise("compare it with what was written down; blanks, dashes and case don't matter"),
+    }
+}
