@@ -21,7 +21,7 @@ const PID_FILE: &str = "driver.pid";
 pub struct RootLock {
     pid_path: PathBuf,
     _pid_file: File,
-    _etc: File,
+    etc: File,
 }
 
 /// Why the root is not ours.
@@ -52,7 +52,7 @@ impl RootLock {
         }
         let pid_path = run.join(PID_FILE);
         let pid_file = lock_pid_file(&pid_path)?;
-        Ok(Self { pid_path, _pid_file: pid_file, _etc: directory })
+        Ok(Self { pid_path, _pid_file: pid_file, etc: directory })
     }
 }
 
@@ -60,6 +60,9 @@ impl Drop for RootLock {
     fn drop(&mut self) {
         // As libvirt does. Whoever opened the file before it went finds out by comparing inodes, below.
         _ = std::fs::remove_file(&self.pid_path);
+        // Closing is not enough: while another thread starts a program, its fork holds a copy of every descriptor until it
+        // gets to exec, and an flock lasts as long as the last copy. Unlocking ends it for all of them.
+        _ = rustix::fs::flock(&self.etc, FlockOperation::Unlock);
     }
 }
 
@@ -137,5 +140,15 @@ mod tests {
         drop(first);
         assert!(!pid_path.exists());
         RootLock::acquire(root.path(), root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_fork_keeps_nobody_out() {
+        let root = tempfile::tempdir().unwrap();
+        let lock = RootLock::acquire(root.path(), root.path()).unwrap();
+        let in_a_fork = lock.etc.try_clone().unwrap();
+        drop(lock);
+        RootLock::acquire(root.path(), root.path()).unwrap();
+        drop(in_a_fork);
     }
 }
