@@ -101,6 +101,32 @@ pub struct OpenOptions {
 
 impl Connection {
     /// Opens the keystore that `uri` names; makes it if it doesn't exist yet.
+    ///
+    /// `secret:///embed?root=DIR` is a keystore in the directory `DIR` (an absolute path), which this process has to
+    /// itself while it is open. `key=FILE` names the host key's file; [`OpenOptions::key_file`] says where it is looked
+    /// for otherwise. Blanks and special characters are written as `%XX`.
+    ///
+    /// A keystore whose key isn't there opens all the same, *locked*: secrets are listed, and each call that needs the
+    /// key says what was tried.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let (root, keys) = (directory.path().join("root"), directory.path().join("keys"));
+    /// # let (root, keys) = (root.display(), keys.display());
+    /// use strongroom::Connection;
+    ///
+    /// let uri = format!("secret:///embed?root={root}&key={keys}/host.key");
+    /// let uuid = Connection::open(&uri)?.define_xml("<secret/>", 0)?.uuid();
+    ///
+    /// std::fs::remove_file(format!("{keys}/host.key"))?;
+    /// let locked = Connection::open(&uri)?;
+    /// let secret = locked.lookup_by_uuid(uuid)?;
+    /// let error = secret.set_value(b"new").unwrap_err();
+    /// assert!(error.to_string().contains("the keystore is locked: no key file"), "{error}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(uri: &str) -> Result<Self, Error> {
         Self::open_with(uri, OpenOptions::default())
     }
@@ -184,6 +210,26 @@ impl std::fmt::Debug for Connection {
 }
 
 /// One secret of a keystore. Clones are cheap. It stays usable, and its calls fail, after the secret is undefined.
+///
+/// A *private* secret's value isn't given to an ordinary caller, not even to the one who set it:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let root = directory.path().display();
+/// # let connection = strongroom::Connection::open(&format!("secret:///embed?root={root}&key={root}/host.key"))?;
+/// use secrecy::ExposeSecret;
+/// use strongroom::ErrorCode;
+///
+/// let secret = connection.define_xml("<secret private='yes'/>", 0)?;
+/// secret.set_value(b"for the hypervisor only")?;
+/// assert_eq!(secret.value().unwrap_err().code(), ErrorCode::InvalidSecret);
+///
+/// let elevated = connection.elevated()?.lookup_by_uuid(secret.uuid())?;
+/// assert_eq!(elevated.value()?.expose_secret(), b"for the hypervisor only");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Secret {
     keystore: Arc<dyn Keystore>,

@@ -1,4 +1,65 @@
-//! Strongroom keeps the secrets of virtualization hosts encrypted at rest, and speaks libvirt.
+//! Strongroom keeps the secrets of virtualization hosts (LUKS and qcow2 passphrases, Ceph, iSCSI, TLS and vTPM secrets)
+//! encrypted at rest, and speaks libvirt: its definitions, its rules, its error codes, its words.
+//!
+//! Start from [`Connection`]. It opens a keystore by URI and gives [`Secret`]s, as libvirt's own API does:
+//!
+//! ```
+//! use secrecy::ExposeSecret;
+//! use strongroom::{Connection, EventKind, ListFlags, UsageType};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! let root = directory.path().display();
+//! // A keystore is made on first use, and so is its key. Keep the two apart: this key lies inside for the example's sake.
+//! let connection = Connection::open(&format!("secret:///embed?root={root}&key={root}/host.key"))?;
+//! let mut events = connection.events(EventKind::ValueChanged, None)?;
+//!
+//! let secret = connection.define_xml(
+//!     "<secret ephemeral='no' private='no'>
+//!        <description>passphrase of the database's disk</description>
+//!        <usage type='volume'><volume>/srv/images/db.qcow2</volume></usage>
+//!      </secret>",
+//!     0,
+//! )?;
+//! secret.set_value(b"correct horse battery staple")?; // durable when this returns
+//!
+//! let found = connection.lookup_by_usage(UsageType::Volume, "/srv/images/db.qcow2")?;
+//! assert_eq!(found.value()?.expose_secret(), b"correct horse battery staple"); // in secret memory, wiped on drop
+//!
+//! assert_eq!(connection.list_all(ListFlags::NO_EPHEMERAL)?.len(), 1);
+//! assert_eq!(events.next().map(|event| event.secret().uuid), Some(secret.uuid()));
+//!
+//! secret.undefine()?;
+//! assert_eq!(found.value().unwrap_err().to_string(), format!("Secret not found: no secret with matching uuid '{}'", secret.uuid()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is here, and what is not
+//!
+//! Here: keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
+//! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
+//! passphrases and recovery keys; secret memory; and the command line `strongroom`, which offers virsh's secret commands.
+//!
+//! Not here yet: the daemon that answers libvirt's RPC protocol, so `virtqemud` and stock `virsh` can't use this
+//! version; connections to other hosts; import of libvirt's own directories. URIs that ask for those are refused.
+//!
+//! # The map
+//!
+//! The modules below stand in the order of the floors; each uses only those above it in this list.
+//!
+//! | floor | module | what for |
+//! |---|---|---|
+//! | 0 | [`memory`] | pages for values and keys: never swapped, never dumped, wiped; the one home of `unsafe` |
+//! | 1 | [`secret`] | what a secret is: definition, usage, UUID, XML, errors, and the trait [`Keystore`] |
+//! | 2 | [`seal`] | a value becomes a sealed record and back; the keyring that holds the keys for it |
+//! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
+//! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
+//! | 4 | [`client`] | how keystores are named: URIs |
+//! | 5 | [`Connection`] | the face for programs |
+//! | 6 | `cli` | the command line (feature `cli`, on by default; the library builds without it) |
+//!
+//! docs/architecture.md tells the way of a value through them, docs/threat-model.md what is promised and what is not.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod memory;
@@ -18,3 +79,8 @@ pub use secret::{
     DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags,
     Usage, UsageType,
 };
+
+/// The README's example, so that it is tested too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -108,6 +108,9 @@ fn read_authority(authority: &str) -> Result<(Option<&str>, &str, Option<u16>), 
         }
         None => rest.split_once(':').unwrap_or((rest, "")),
     };
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadUri::Authority); // `parse` would let a sign pass
+    }
     let port = if port.is_empty() { None } else { Some(port.parse().map_err(|_| BadUri::Authority)?) };
     Ok((user, host, port))
 }
@@ -173,6 +176,7 @@ mod tests {
         assert_eq!(Uri::parse("secret:///embed?root=%2"), Err(BadUri::Character(21)));
         assert_eq!(Uri::parse("secret:///embed?root=%00"), Err(BadUri::Character(21)));
         assert_eq!(Uri::parse("secret://h:port/system"), Err(BadUri::Authority));
+        assert_eq!(Uri::parse("secret://h:+80/system"), Err(BadUri::Authority));
         assert_eq!(Uri::parse("secret://[::1/system"), Err(BadUri::Authority));
     }
 }

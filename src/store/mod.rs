@@ -18,6 +18,7 @@ mod lock;
 mod log;
 mod open;
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "power cuts are for tests; the fuzzer wants the disk alone"))]
 pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;

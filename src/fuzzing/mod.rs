@@ -1,6 +1,14 @@
 //! What must hold for any input, as bodies for fuzzers: `fuzz/` feeds them noise, the tests here replay its corpus.
 //!
-//! Leans on the parsers. Refuses nothing: every body takes any bytes, and panics only if a promise is broken.
+//! Leans on every room that reads bytes from outside. Refuses nothing: every body takes any bytes, and panics only if
+//! a promise is broken.
+
+mod edit;
+mod store;
+mod uri;
+
+pub use store::{fuzz_frames, fuzz_keyring};
+pub use uri::fuzz_uri;
 
 use crate::secret::Definition;
 
@@ -36,13 +44,28 @@ mod tests {
             body(&std::fs::read(entry.unwrap().path()).unwrap());
             count += 1;
         }
-        assert!(count > 0, "no corpus in {}", folder.display());
+        assert!(count >= 20, "{count} inputs in {}", folder.display());
     }
 
     #[test]
     fn the_xml_corpus_holds() {
         replay("fuzz/corpus/xml", fuzz_xml);
         replay("tests/data/xml", fuzz_xml);
+    }
+
+    #[test]
+    fn the_frames_corpus_holds() {
+        replay("fuzz/corpus/frames", fuzz_frames);
+    }
+
+    #[test]
+    fn the_keyring_corpus_holds() {
+        replay("fuzz/corpus/keyring", fuzz_keyring);
+    }
+
+    #[test]
+    fn the_uri_corpus_holds() {
+        replay("fuzz/corpus/uri", fuzz_uri);
     }
 
     /// One document, cut at every offset, and spoilt there in eight ways.
