@@ -110,6 +110,18 @@ pub(crate) fn read_keyring_with(kinds: &[u8], slot_key: &[u8], keyring: &[u8]) -
     Ok(store)
 }
 
+/// The bytes of a log that mean nothing any more: what is sealed in wiped frames.
+pub(crate) fn dead_bytes(log: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let (mut at, mut dead) = (0, Vec::new());
+    while let Ok(frame) = Frame::at(log, at) {
+        if frame.is_wiped() {
+            dead.push(at + 160..at + frame.len());
+        }
+        at += frame.len();
+    }
+    dead
+}
+
 impl Store {
     fn mac(&self, purpose: &[u8], bytes: &[u8]) -> [u8; 32] {
         hmac_sha256(&hkdf(b"strongroom root v1", &self.root_key, &[purpose]), &[bytes])
@@ -124,7 +136,7 @@ impl Store {
             frame.check_head(self)?;
             at += frame.len();
             if frame.kind() != 3 {
-                heads.extend(frame.head);
+                heads.extend(frame.chained_head());
                 batch.push(frame);
                 continue;
             }
@@ -190,8 +202,25 @@ impl<'a> Frame<'a> {
         check((number(&head[8..12]) > 0) == (head[6] == 1), "definition's length")?;
         check((number(&head[12..16]) > 0) == ((head[6], head[7]) == (1, 1)), "value's length")?;
         check(head[6] == 1 || zero(&head[128..160]), "tags of nothing")?;
+        if self.is_wiped() {
+            return Ok(());
+        }
         let commitment = store.derive(b"strongroom frame commitment v1", head);
         check(commitment.as_ref().is_some_and(|right| right == &head[96..128]), "frame commitment")
+    }
+
+    /// A dead put's salt is overwritten with zeros. It can prove nothing any more; the chain has the rest of its head.
+    fn is_wiped(&self) -> bool {
+        self.kind() == 1 && zero(&self.head[64..96])
+    }
+
+    /// The head as the chain has it: a put's without its salt.
+    fn chained_head(&self) -> Vec<u8> {
+        let mut head = self.head.to_vec();
+        if self.kind() == 1 {
+            head[64..96].fill(0);
+        }
+        head
     }
 
     fn kind(&self) -> u8 {
