@@ -41,8 +41,11 @@ pub(super) fn write(etc: &dyn Directory, definition: &Definition) -> io::Result<
         }
         created => created?,
     };
-    file.write_at(definition.to_xml().as_bytes(), 0)?;
-    etc.rename(&beside, &name)
+    let written = file.write_at(definition.to_xml().as_bytes(), 0).and_then(|()| etc.rename(&beside, &name));
+    if written.is_err() {
+        _ = etc.remove(&beside); // what is left of it would only be in the way
+    }
+    written
 }
 
 /// Removes a copy, if there is one.

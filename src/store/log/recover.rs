@@ -8,7 +8,7 @@
 //! Leans on `seal`. Refuses to believe a length, a number or a name that is not proved, and to read a secret's older
 //! frame where a newer one is proved.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,6 +89,9 @@ impl Log {
     ) -> Result<Recovered, Unreadable> {
         let mut scan = Scan::new(&*file, keyring, anchor)?;
         scrubbed(|| scan.run())?;
+        if let Some(version) = scan.newer_tail() {
+            return Err(Unreadable::Newer(version));
+        }
         let Some(last) = scan.last.take() else { return Err(scan.unreadable()) };
         let anchor = scan.anchor_seen(&last);
         scrubbed(|| scan.open_definitions())?;
@@ -130,6 +133,8 @@ struct Scan<'a> {
     first_commit: Option<u64>,
     /// What the first bytes say, should nothing prove itself.
     newer: Option<u8>,
+    /// Where frames of a later version begin.
+    newer_at: BTreeSet<u64>,
     other_store: Option<StoreId>,
 }
 
@@ -174,6 +179,7 @@ impl<'a> Scan<'a> {
             anchor_met: None,
             first_commit: None,
             newer: None,
+            newer_at: BTreeSet::new(),
             other_store: None,
         })
     }
@@ -264,6 +270,7 @@ impl<'a> Scan<'a> {
             Ok(head) => Ok(Some(head).filter(|head| at + head.frame_len() as u64 <= self.reader.len)),
             Err(HeadError::Newer(version)) => {
                 self.newer.get_or_insert(version);
+                self.newer_at.insert(at);
                 Ok(None)
             }
             Err(HeadError::NoFrame) => Ok(None),
@@ -353,6 +360,14 @@ impl<'a> Scan<'a> {
             None if self.first_commit.is_some_and(|first| generation < first) => AnchorSeen::Compacted,
             None => AnchorSeen::Other,
         }
+    }
+
+    /// Whether a later version went on where we see a tail: it must not be cut off as a torn write. A single such frame
+    /// is more likely a damaged byte; what that version writes ends in a commit, and so has two at least.
+    fn newer_tail(&self) -> Option<u8> {
+        let tail = self.tail.as_ref().filter(|tail| tail.frames.is_empty())?;
+        let begins_so = self.newer_at.contains(&tail.bytes.start);
+        self.newer.filter(|_| begins_so && self.newer_at.range(tail.bytes.clone()).count() >= 2)
     }
 
     fn unreadable(&self) -> Unreadable {
