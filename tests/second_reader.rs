@@ -49,12 +49,12 @@ fn a_second_reader_reads_a_compacted_log() {
     fill(&embedded);
     let connection = Connection::over(embedded.keystore());
     let secret = connection.lookup_by_usage(UsageType::Ceph, "client.overwritten").unwrap();
-    for round in 0..40_u8 {
+    for round in 0..80_u8 {
         secret.set_value(&[round; 65_536]).unwrap();
     }
     assert!(
-        embedded.status().log.unwrap().bytes < 16 << 20,
-        "forty values of 64 KiB lie in a log that was compacted"
+        embedded.status().log.unwrap().bytes < 5 << 20,
+        "eighty values of 64 KiB lie in a log that was compacted"
     );
     assert_eq!(listing_of_the_second_reader(&place), listing_of_the_library(&connection));
 }

@@ -482,7 +482,7 @@ struct Done {
 }
 
 /// A smaller log isn't worth the trouble.
-const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 8 << 20 };
+const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 4 << 20 };
 
 fn append_failed(error: AppendError) -> StoreError {
     match error {
