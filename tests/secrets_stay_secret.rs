@@ -10,7 +10,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{Pid, Signal, kill_process};
@@ -138,6 +138,8 @@ fn the_binary_keeps_its_keys_in_secret_memory() {
     let directory = tempfile::tempdir().unwrap();
     let (place, marker) = (Place(directory.path().into()), marker());
     drop(place.open());
+    let anchor = place.root().join("run/secrets/anchor");
+    std::fs::remove_file(&anchor).unwrap();
     let process = Command::new(env!("CARGO_BIN_EXE_strongroom"))
         .args(["-c", &place.uri(), "secret-event", "--event", "lifecycle", "--loop"])
         .env("STRONGROOM_KEY_FILE", place.key_file())
@@ -146,10 +148,16 @@ fn the_binary_keeps_its_keys_in_secret_memory() {
         .spawn()
         .unwrap();
     let mut process = Killed(process);
-    // Where it waits, the store is long open. It holds the lock before it has read a key.
-    std::thread::sleep(Duration::from_millis(500));
-    let pid = std::fs::read_to_string(place.root().join("run/secrets/driver.pid")).unwrap();
-    assert_eq!(pid, process.0.id().to_string(), "it has the store open");
+    // The last thing that opening does is to write the anchor that isn't there.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !anchor.exists() {
+        assert!(
+            Instant::now() < deadline && process.0.try_wait().unwrap().is_none(),
+            "it doesn't open the store"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(200));
     let memory = needles(&place, &marker).in_process(process.0.id());
     assert_eq!(memory.found, [""; 0]);
     assert_eq!(memory.secret, 1);
