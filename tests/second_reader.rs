@@ -94,6 +94,20 @@ fn no_byte_of_the_files_is_free() {
 }
 
 #[test]
+fn the_documents_example_is_a_log() {
+    let document =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md")).unwrap();
+    let blocks = document.split("```hex ").skip(1).flat_map(|block| block.split("```").next());
+    let bytes =
+        blocks.flat_map(|block| block.lines().skip(1)).flat_map(|line| line.split_whitespace().skip(1));
+    let log: Vec<u8> = bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let mut store = second_reader::Store { id: [0x11; 16], serial: 9, ..second_reader::Store::default() };
+    store.epoch_keys.insert(1, [0x22; 32]);
+    store.read_log(&log).unwrap();
+    assert_eq!((log.len(), store.last_commit.0, store.last_commit.2), (320, 8, true));
+}
+
+#[test]
 fn a_later_version_reads_what_version_1_wrote() {
     let frozen = fixture("secrets.txt");
     let frozen = String::from_utf8(std::fs::read(frozen).unwrap()).unwrap();
@@ -184,7 +198,7 @@ fn fill(embedded: &Embedded) {
         .unwrap();
     define(5, "no", &usage("tls", "name", "Ünïcødé &amp; &lt;more&gt;")).set_value(&[0x80; 61]).unwrap();
     define(6, "yes", &usage("vtpm", "name", "vtpm.6"));
-    let largest: Vec<u8> = (0..65_536_u32).map(|at| (at * at >> 3) as u8).collect();
+    let largest: Vec<u8> = (0..65_536_u32).map(|at| ((at * at) >> 3) as u8).collect();
     define(7, "no", "<description>the largest value</description>").set_value(&largest).unwrap();
     let overwritten = define(8, "no", &usage("ceph", "name", "client.overwritten"));
     for round in 0..5_u8 {

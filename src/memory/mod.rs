@@ -2,8 +2,8 @@
 //!
 //! [`SecretBytes`] is a byte string and [`SecretCell`] a fixed object (a ring key) that live in one bounded
 //! arena of pages the rest of the system can't reach: `memfd_secret(2)` pages where the kernel has them, locked
-//! and undumpable pages elsewhere. [`protection`] says which. [`scrubbed`] runs a function and wipes the stack
-//! behind it, because ring keeps copies of a key there and wipes nothing itself.
+//! and undumpable pages elsewhere. [`protection`] says which. [`scrubbed`] runs a function and wipes the stack and
+//! the vector registers behind it, because ring keeps copies of a key there and wipes nothing itself.
 //!
 //! Leans on memmap2 and rustix for the pages, zeroize for the wiping, secrecy for the traits through which bytes
 //! are seen. Refuses to grow: when the arena is full, allocation is an honest [`Exhausted`], never ordinary memory.
@@ -15,6 +15,7 @@ mod arena;
 mod blocks;
 mod harden;
 mod pages;
+mod registers;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -75,6 +76,8 @@ impl SecretBytes {
     pub fn copy_of(bytes: &[u8]) -> Result<Self, Exhausted> {
         let mut copy = Self::zeroed(bytes.len())?;
         copy.expose_secret_mut().copy_from_slice(bytes);
+        // The bytes went through them, and the last of them are still there.
+        registers::clear();
         Ok(copy)
     }
 
@@ -166,7 +169,8 @@ impl<T> fmt::Debug for SecretCell<T> {
     }
 }
 
-/// Runs `work`, then wipes the stack below this call: what it left there of keys is gone when this returns.
+/// Runs `work`, then wipes the stack below this call and the vector registers: what it left there of keys is gone when this
+/// returns.
 pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
     #[inline(never)]
     fn run<R>(work: impl FnOnce() -> R) -> R {
@@ -177,6 +181,7 @@ pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
         let mut stack = [0_u64; SCRUBBED_STACK / 8];
         stack.zeroize();
         std::hint::black_box(&stack);
+        registers::clear();
     }
     let result = run(work);
     scrub();

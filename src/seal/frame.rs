@@ -582,4 +582,22 @@ mod tests {
         assert_eq!(commit.head.chain(), chain.finish());
         assert!(cipher().proves(&commit.head));
     }
+
+    /// The bytes of an example in docs/format.md.
+    fn documented(example: &str) -> Vec<u8> {
+        let document = include_str!("../../docs/format.md");
+        let (_, block) = document.split_once(&format!("```hex {example}\n")).unwrap();
+        let (block, _) = block.split_once("```").unwrap();
+        let bytes = block.lines().flat_map(|line| line.split_whitespace().skip(1));
+        bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_documents_example_is_what_is_written() {
+        let delete = cipher().seal([2, 0], 7, 0, [0x33; 16], [0x44; 32], None, None).unwrap();
+        assert_eq!(delete.bytes, documented("delete"));
+        let mut chain = Chain::begin(StoreId([0x11; 16]));
+        chain.add(&delete.head);
+        assert_eq!(cipher().commit(8, 1, 9, chain, true).unwrap().bytes, documented("commit"));
+    }
 }

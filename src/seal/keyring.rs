@@ -23,6 +23,8 @@
 //! slot must not cost the store.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+use std::sync::Arc;
+
 use ring::hmac;
 use secrecy::ExposeSecretMut;
 
@@ -41,6 +43,9 @@ pub const MAX_KEYRING: usize = FIXED_LEN + MAX_SLOTS * SLOT_LEN + MAX_EPOCHS * E
 const MAGIC: &[u8; 8] = b"SRKEYRNG";
 const VERSION: u16 = 1;
 const SUITE: u8 = 1;
+/// What the root key's HMAC keys are for.
+const SEAL: &[u8] = b"strongroom keyring seal v1";
+const ANCHOR: &[u8] = b"strongroom anchor v1";
 const FIXED_LEN: usize = 64;
 const EPOCH_LEN: usize = 16 + WRAPPED_LEN;
 const SEAL_LEN: usize = 32;
@@ -127,6 +132,8 @@ pub struct Keyring {
     fields: Fields,
     root: RootKey,
     ciphers: Vec<EpochCipher>,
+    /// Derived once: each derivation leaves the root key on ring's stack until it is scrubbed, and every commit is sealed.
+    anchor: Arc<SecretCell<hmac::Key>>,
 }
 
 /// What unlocking gave.
@@ -182,7 +189,7 @@ impl LockedKeyring {
         let fields = self.fields.clone();
         let (sealed, seal) = self.bytes.split_last_chunk::<SEAL_LEN>().unwrap_or((&[], &[0; SEAL_LEN]));
         let sound = {
-            let key = mac_key(&root, b"strongroom keyring seal v1")?;
+            let key = mac_key(&root, SEAL)?;
             scrubbed(|| hmac::verify(key.expose(), sealed, seal)).is_ok()
         };
         let mut ciphers = Vec::new();
@@ -190,7 +197,8 @@ impl LockedKeyring {
             let key = epoch.open(fields.store, &root).map_err(|_| KeyringError::Epoch(epoch.number))?;
             ciphers.push(EpochCipher::new(epoch.number, fields.store, &key)?);
         }
-        Ok(Opened { keyring: Keyring { fields, root, ciphers }, sound, slot })
+        let anchor = Arc::new(mac_key(&root, ANCHOR)?);
+        Ok(Opened { keyring: Keyring { fields, root, ciphers, anchor }, sound, slot })
     }
 }
 
@@ -203,7 +211,8 @@ impl Keyring {
         let cipher = EpochCipher::new(1, store, &key)?;
         let (epochs, ciphers) = (vec![epoch], vec![cipher]);
         let fields = Fields { store, copies, serial: 0, made_at: now, slots: Vec::new(), epochs, current: 1 };
-        let mut keyring = Self { fields, root, ciphers };
+        let anchor = Arc::new(mac_key(&root, ANCHOR)?);
+        let mut keyring = Self { fields, root, ciphers, anchor };
         for (new, label) in slots {
             keyring.add_slot(new, label, now)?;
         }
@@ -243,13 +252,13 @@ impl Keyring {
             let key = epoch.open(self.fields.store, &root).map_err(|_| KeyringError::Epoch(epoch.number))?;
             ciphers.push(EpochCipher::new(epoch.number, self.fields.store, &key)?);
         }
-        Ok(Self { fields: self.fields.clone(), root, ciphers })
+        Ok(Self { fields: self.fields.clone(), root, ciphers, anchor: Arc::clone(&self.anchor) })
     }
 
     /// The file's bytes, sealed.
     pub fn encode(&self) -> Result<Vec<u8>, KeyringError> {
         let mut bytes = self.fields.encode();
-        let key = mac_key(&self.root, b"strongroom keyring seal v1")?;
+        let key = mac_key(&self.root, SEAL)?;
         let seal = scrubbed(|| hmac::sign(key.expose(), &bytes));
         bytes.extend(seal.as_ref());
         Ok(bytes)
@@ -257,9 +266,8 @@ impl Keyring {
 
     /// A seal of this store over `bytes`: for the rollback anchor.
     pub fn anchor_seal(&self, bytes: &[u8]) -> Result<[u8; 32], SealError> {
-        let key = mac_key(&self.root, b"strongroom anchor v1")?;
         let mut seal = [0; 32];
-        seal.copy_from_slice(scrubbed(|| hmac::sign(key.expose(), bytes)).as_ref());
+        seal.copy_from_slice(scrubbed(|| hmac::sign(self.anchor.expose(), bytes)).as_ref());
         Ok(seal)
     }
 

@@ -46,12 +46,17 @@ impl Place {
         Embedded::open(&self.uri(), options).unwrap()
     }
 
-    /// All that the second reader makes of its files.
-    pub(crate) fn read(&self) -> second_reader::Store {
-        let file = |name: &str| std::fs::read(self.etc().join(name)).unwrap();
+    /// The keys, as the second reader reads them.
+    pub(crate) fn read_keyring(&self) -> second_reader::Store {
         let host_key = std::fs::read(self.key_file()).unwrap();
-        let mut store = second_reader::read_keyring(&host_key, &file("keyring")).unwrap();
-        store.read_log(&file("secrets.log")).unwrap();
+        let keyring = std::fs::read(self.etc().join("keyring")).unwrap();
+        second_reader::read_keyring(&host_key, &keyring).unwrap()
+    }
+
+    /// All that the second reader makes of the files. Nobody may write them meanwhile.
+    pub(crate) fn read(&self) -> second_reader::Store {
+        let mut store = self.read_keyring();
+        store.read_log(&std::fs::read(self.etc().join("secrets.log")).unwrap()).unwrap();
         store
     }
 }
