@@ -35,6 +35,10 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
         StoreError::KeyringMissing => failed(what).advise(
             "put the file 'keyring' back from a backup of this keystore; without it nothing can be opened; nothing was changed",
         ),
+        StoreError::Gone => failed(what).advise(format!(
+            "put both back from a backup; to begin anew on purpose, run: rm '{}'",
+            root.run.join("anchor").display()
+        )),
         StoreError::Keyring(KeyringError::Malformed(_) | KeyringError::Epoch(_)) => {
             failed(what).advise("put the file 'keyring' back from a backup of this keystore; nothing was changed")
         }

@@ -30,7 +30,7 @@ use ::uuid::Uuid;
 use crate::memory::SecretBytes;
 use crate::seal::{Argon2Cost, Keyring, KeyringError, NewSlot, RecoveryKey, SlotInfo, StoreId};
 use crate::secret::{Definition, Error};
-use crate::store::{Disk, RootLock, Store, StoreError, Verified, has_records, read_copies, read_keyring};
+use crate::store::{Disk, RootLock, Store, StoreError, Verified, may_create, read_copies, read_keyring};
 
 use events::Events;
 pub use root::Root;
@@ -181,9 +181,7 @@ impl std::fmt::Debug for Driver {
 fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<Made, Error> {
     let failed = |error| failure::explain(error, root);
     // Before a host key is made: where there was a keystore, its own key may yet be put back.
-    if has_records(disk).map_err(failed)? {
-        return Err(failed(StoreError::KeyringMissing));
-    }
+    may_create(disk).map_err(failed)?;
     let place = match new.without_host_key {
         true => None,
         false => hostkey::places(keys.host_key.as_deref()).into_iter().next(),

@@ -3,7 +3,6 @@
 //! Derived from the log and never trusted while it is open: a missing or wrong copy is written anew. Leans on `disk`
 //! and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store.
 
-use std::collections::HashSet;
 use std::io;
 
 use ::uuid::Uuid;
@@ -82,13 +81,24 @@ pub(super) struct Difference {
     pub(super) orphans: Vec<Uuid>,
 }
 
-/// Compares the `names` in `etc` with the index, and the contents too if asked.
-pub(super) fn difference(etc: &dyn Directory, names: &[String], index: &Index, contents: bool) -> Difference {
-    let there: HashSet<Uuid> = names.iter().filter_map(|name| uuid_of(name)).collect();
+/// The names in `etc`: the secrets that have a copy, in order, and all else.
+pub(super) fn names(etc: &dyn Directory) -> io::Result<(Vec<Uuid>, Vec<String>)> {
+    let (mut copies, mut others) = (Vec::new(), Vec::new());
+    etc.names(&mut |name| match uuid_of(name) {
+        Some(uuid) => copies.push(uuid),
+        None => others.push(name.to_owned()),
+    })?;
+    copies.sort_unstable();
+    others.sort_unstable();
+    Ok((copies, others))
+}
+
+/// Compares the copies that are there (in order) with the index, and their contents too if asked.
+pub(super) fn difference(etc: &dyn Directory, there: Vec<Uuid>, index: &Index, contents: bool) -> Difference {
     let mut difference = Difference::default();
     for (uuid, entry) in index.entries() {
         let Some(definition) = &entry.definition else { continue };
-        if !there.contains(&uuid) {
+        if there.binary_search(&uuid).is_err() {
             difference.missing.push(uuid);
         } else if contents {
             let found = etc.open(&name(uuid)).and_then(|file| read_whole(&*file, MAX_COPY));
@@ -105,9 +115,8 @@ pub(super) fn difference(etc: &dyn Directory, names: &[String], index: &Index, c
 /// The definitions that the copies in `etc` state, for a store that is locked: nothing of them is proved.
 pub fn read_all(etc: &dyn Directory) -> io::Result<Vec<Definition>> {
     let mut definitions = Vec::new();
-    for name in etc.list()? {
-        let Some(uuid) = uuid_of(&name) else { continue };
-        let bytes = etc.open(&name).and_then(|file| read_whole(&*file, MAX_COPY));
+    for uuid in names(etc)?.0 {
+        let bytes = etc.open(&name(uuid)).and_then(|file| read_whole(&*file, MAX_COPY));
         let definition = bytes.ok().and_then(|bytes| Definition::from_xml(&bytes, false).ok());
         definitions.extend(definition.filter(|definition| definition.uuid == uuid));
     }

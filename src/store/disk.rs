@@ -4,7 +4,6 @@
 //! the real thing. Leans on rustix: every name is opened relative to a directory that is held open, symbolic links are
 //! not followed, and a new file has mode 0600 from its first byte. Refuses to retry: an error is the caller's to judge.
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -31,8 +30,8 @@ pub trait Directory: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// The names in it.
-    fn list(&self) -> io::Result<Vec<String>>;
+    /// Calls `each` with every name in it that is UTF-8; ours all are.
+    fn names(&self, each: &mut dyn FnMut(&str)) -> io::Result<()>;
     /// Returns when its entries are durable.
     fn sync(&self) -> io::Result<()>;
     /// Returns when every file of its file system is durable, contents and entries.
@@ -92,14 +91,15 @@ impl Directory for RealDirectory {
         Ok(fs::unlinkat(&self.descriptor, name, AtFlags::empty())?)
     }
 
-    fn list(&self) -> io::Result<Vec<String>> {
-        let name =
-            |entry: &CStr| entry.to_str().ok().filter(|name| !matches!(*name, "." | "..")).map(str::to_owned);
-        let mut names = Vec::new();
+    fn names(&self, each: &mut dyn FnMut(&str)) -> io::Result<()> {
         for entry in fs::Dir::read_from(&self.descriptor)? {
-            names.extend(name(entry?.file_name()));
+            let entry = entry?;
+            match entry.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => each(name),
+            }
         }
-        Ok(names)
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

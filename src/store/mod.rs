@@ -42,7 +42,7 @@ pub use finding::Finding;
 use index::{Index, Place};
 pub use lock::{LockError, RootLock};
 pub use log::LOG;
-pub use open::{KEYRING, has_records, read_keyring};
+pub use open::{KEYRING, may_create, read_keyring};
 pub use verify::{Checked, RecordState, Verified};
 
 /// An open store.
@@ -79,6 +79,9 @@ pub enum StoreError {
     /// A log with records, but no keyring beside it.
     #[error("there is a log of sealed secrets, but no keyring")]
     KeyringMissing,
+    /// Neither keyring nor log, though this host has used a store here.
+    #[error("its keyring and secrets.log are gone, though this host has used it")]
+    Gone,
     /// The keyring is older than what the log or the anchor has seen.
     #[error("the keyring is an old copy: its serial is {found}, but {seen} was in use")]
     KeyringRolledBack {

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 
-use super::anchor::{Anchor, Found};
+use super::anchor::{ANCHOR, Anchor, Found};
 use super::commit::Writer;
 use super::disk::{ReplaceError, read_whole, replace};
 use super::index::Entry;
@@ -56,11 +56,9 @@ impl From<Unreadable> for StoreError {
 }
 
 impl Store {
-    /// Makes a new store under this keyring: durable when this returns. Refuses where a log with records lies.
+    /// Makes a new store under this keyring: durable when this returns. Refuses where a store was, or is in part.
     pub fn create(disk: &Disk, keyring: &Keyring) -> Result<(), StoreError> {
-        if has_records(disk)? {
-            return Err(StoreError::KeyringMissing);
-        }
+        may_create(disk)?;
         let log = Log::first_bytes(keyring.current(), keyring.serial())?;
         replaced("write secrets.log", replace(&*disk.etc, LOG, &log))?;
         write_keyring(disk, &keyring.encode()?)
@@ -133,8 +131,8 @@ impl Opening {
             self.findings.push(finding_of(&tail, Some(kept_as)));
             self.recovered.log.cut_tail(&tail).map_err(StoreError::write("cut secrets.log"))?;
         }
-        let names = self.disk.etc.list().map_err(StoreError::io("list etc/secrets"))?;
-        self.sweep(&names);
+        let (copies, others) = copies::names(&*self.disk.etc).map_err(StoreError::io("list etc/secrets"))?;
+        self.sweep(&others);
         for place in std::mem::take(&mut self.recovered.unwiped) {
             self.recovered.log.wipe(place).map_err(StoreError::write("write secrets.log"))?;
         }
@@ -148,7 +146,7 @@ impl Opening {
         if !self.keyring.copies() {
             return Ok(HashSet::new());
         }
-        let touched = self.mend_copies(&names, !in_order);
+        let touched = self.mend_copies(copies, !in_order);
         if in_order {
             return Ok(touched);
         }
@@ -166,10 +164,10 @@ impl Opening {
     }
 
     /// Writes the copies that are missing or, if contents are compared, wrong; removes those of deleted secrets.
-    fn mend_copies(&mut self, names: &[String], contents: bool) -> HashSet<::uuid::Uuid> {
+    fn mend_copies(&mut self, there: Vec<::uuid::Uuid>, contents: bool) -> HashSet<::uuid::Uuid> {
         let etc = &*self.disk.etc;
         let index = &self.recovered.index;
-        let difference = copies::difference(etc, names, index, contents);
+        let difference = copies::difference(etc, there, index, contents);
         let mut touched = HashSet::new();
         for uuid in difference.missing.into_iter().chain(difference.wrong) {
             let Some(definition) = index.entry(uuid).and_then(|entry| entry.definition.as_ref()) else {
@@ -298,12 +296,19 @@ fn finding_of(tail: &Tail, kept_as: Option<String>) -> Finding {
     Finding::TornTail { from, len, secrets: tail.frames.iter().map(|(uuid, ..)| *uuid).collect(), kept_as }
 }
 
-/// Whether there is a log with more in it than its first commit.
-pub fn has_records(disk: &Disk) -> Result<bool, StoreError> {
-    let reading = || StoreError::io("read secrets.log");
-    match disk.etc.open(LOG) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(reading()(error)),
-        Ok(file) => Ok(file.size().map_err(reading())? > HEAD_LEN as u64),
+/// Whether a new store may be made: not where one was, or is in part. Its keys may yet be put back.
+pub fn may_create(disk: &Disk) -> Result<(), StoreError> {
+    let size_of = |file: Arc<dyn super::File>| file.size();
+    let found = |directory: &dyn super::Directory, name: &str| match directory.open(name).and_then(size_of) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        found => found.map_err(StoreError::io(format!("read {name}"))),
+    };
+    // A log with one commit and nothing else is what an unfinished beginning leaves.
+    if found(&*disk.etc, LOG)? > HEAD_LEN as u64 {
+        return Err(StoreError::KeyringMissing);
     }
+    if found(&*disk.run, ANCHOR)? > 0 {
+        return Err(StoreError::Gone);
+    }
+    Ok(())
 }

@@ -235,8 +235,10 @@ impl Directory for SimulatedDirectory {
         Ok(())
     }
 
-    fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.disk.platter().entries[self.which].live.keys().cloned().collect())
+    fn names(&self, each: &mut dyn FnMut(&str)) -> io::Result<()> {
+        let names: Vec<String> = self.disk.platter().entries[self.which].live.keys().cloned().collect();
+        names.iter().for_each(|name| each(name));
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -101,24 +101,19 @@ impl Store {
                 secrets.push(Checked { uuid, usage: definition.map(|it| it.usage.clone()), state });
             }
             secrets.sort_by_key(|secret| secret.uuid);
-            let names = self.disk.etc.list().map_err(StoreError::io("list etc/secrets"))?;
+            let (copies, others) =
+                copies::names(&*self.disk.etc).map_err(StoreError::io("list etc/secrets"))?;
+            let difference = copies::difference(&*self.disk.etc, copies, &contents.index, keyring.copies());
             if keyring.copies() {
-                let difference = copies::difference(&*self.disk.etc, &names, &contents.index, true);
                 let differing = difference.missing.into_iter().chain(difference.wrong);
                 findings.extend(differing.map(|uuid| Finding::CopyDiffers { uuid, rebuilt: false }));
             }
-            findings.extend(orphans(names, |uuid| contents.index.entry(uuid).is_some()));
+            let others = others.into_iter().filter(|name| name != KEYRING && name != LOG);
+            let orphans = difference.orphans.into_iter().map(copies::name).chain(others);
+            findings.extend(orphans.map(|file| Finding::Orphan { file }));
             Ok(Verified { secrets, findings: without_repeats(findings) })
         })
     }
-}
-
-/// The files that are none of ours.
-fn orphans(names: Vec<String>, is_secret: impl Fn(Uuid) -> bool) -> Vec<Finding> {
-    let ours = |name: &str| name == KEYRING || name == LOG || copies::uuid_of(name).is_some_and(&is_secret);
-    let mut orphans: Vec<String> = names.into_iter().filter(|name| !ours(name)).collect();
-    orphans.sort();
-    orphans.into_iter().map(|file| Finding::Orphan { file }).collect()
 }
 
 fn without_repeats(findings: Vec<Finding>) -> Vec<Finding> {

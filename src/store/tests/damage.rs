@@ -230,6 +230,10 @@ fn a_missing_file_is_not_taken_for_a_new_store() {
     disk.forget(0, "keyring");
     assert!(boot(&disk).unwrap().is_none());
     assert!(matches!(create(&disk), Err(StoreError::KeyringMissing)));
+    disk.forget(0, "secrets.log");
+    assert!(matches!(create(&disk), Err(StoreError::Gone)));
+    disk.forget(1, "anchor");
+    create(&disk).unwrap();
 }
 
 #[test]
