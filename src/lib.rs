@@ -39,7 +39,8 @@
 //!
 //! Here: keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
-//! passphrases and recovery keys; secret memory; and the command line `strongroom`, which offers virsh's secret commands.
+//! passphrases and recovery keys; secret memory; and the command line `strongroom`: virsh's secret
+//! commands, and `init`, `status` and `verify` for the keystore itself.
 //!
 //! Not here yet: the daemon that answers libvirt's RPC protocol, so `virtqemud` and stock `virsh` can't use this
 //! version; connections to other hosts; import of libvirt's own directories. URIs that ask for those are refused.
