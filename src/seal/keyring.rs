@@ -34,7 +34,7 @@ use super::key::{EpochKey, HostKey, RootKey, StoreId};
 use super::recovery::RecoveryKey;
 use super::slot::{NewSlot, SLOT_LEN, Slot, SlotInfo};
 use super::wrap::{WRAPPED_LEN, unwrap, wrap};
-use super::{SealError, kdf};
+use super::{SealError, fields, kdf};
 use crate::memory::{SecretBytes, SecretCell, scrubbed};
 
 /// No keyring is longer.
@@ -102,7 +102,7 @@ pub enum KeyringError {
 
 /// The clear fields that a keyring has whether it is open or not.
 #[derive(Debug, Clone)]
-struct Fields {
+struct Clear {
     store: StoreId,
     copies: bool,
     serial: u64,
@@ -122,14 +122,14 @@ struct Epoch {
 /// A keyring as read, before anything in it is proved.
 #[derive(Debug)]
 pub struct LockedKeyring {
-    fields: Fields,
+    fields: Clear,
     bytes: Vec<u8>,
 }
 
 /// An open keyring: the root key, and a cipher for each epoch.
 #[derive(Debug)]
 pub struct Keyring {
-    fields: Fields,
+    fields: Clear,
     root: RootKey,
     ciphers: Vec<EpochCipher>,
     /// Derived once: each derivation leaves the root key on ring's stack until it is scrubbed, and every commit is sealed.
@@ -151,7 +151,7 @@ impl LockedKeyring {
     /// Reads a keyring: its shape only.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
         let malformed = KeyringError::Malformed;
-        let fields = Fields::decode(bytes)?;
+        let fields = Clear::decode(bytes)?;
         let len = fields.len();
         if bytes.len() != len {
             return Err(malformed("its length is not what it says"));
@@ -210,7 +210,7 @@ impl Keyring {
         let epoch = Epoch::make(1, now, &key, store, &root)?;
         let cipher = EpochCipher::new(1, store, &key)?;
         let (epochs, ciphers) = (vec![epoch], vec![cipher]);
-        let fields = Fields { store, copies, serial: 0, made_at: now, slots: Vec::new(), epochs, current: 1 };
+        let fields = Clear { store, copies, serial: 0, made_at: now, slots: Vec::new(), epochs, current: 1 };
         let anchor = Arc::new(mac_key(&root, ANCHOR)?);
         let mut keyring = Self { fields, root, ciphers, anchor };
         for (new, label) in slots {
@@ -336,24 +336,24 @@ impl Epoch {
     }
 }
 
-impl Fields {
+impl Clear {
     fn decode(bytes: &[u8]) -> Result<Self, KeyringError> {
         let malformed = KeyringError::Malformed;
         let (fixed, rest) = bytes.split_first_chunk::<FIXED_LEN>().ok_or(malformed("it is too short"))?;
-        let mut fixed = Reader(fixed);
-        if fixed.bytes::<8>() != *MAGIC {
+        let mut fixed = fields::Fields(fixed);
+        if fixed.take::<8>() != *MAGIC {
             return Err(malformed("it doesn't begin like one"));
         }
         let version = fixed.u16();
         if version > VERSION {
             return Err(KeyringError::Newer(version));
         }
-        let [suite, flags] = fixed.bytes();
+        let [suite, flags] = fixed.take();
         if version != VERSION || suite != SUITE || flags > 1 {
             return Err(malformed("its version, suite or flags are unknown"));
         }
         let len = fixed.u32() as usize;
-        let store = StoreId(fixed.bytes());
+        let store = StoreId(fixed.take());
         let (serial, made_at) = (fixed.u64(), fixed.u64());
         let (slot_count, epoch_count) = (usize::from(fixed.u16()), usize::from(fixed.u16()));
         let current = fixed.u32();
@@ -363,16 +363,16 @@ impl Fields {
         {
             return Err(malformed("its counts are out of bounds"));
         }
-        let mut rest = Reader(rest);
+        let mut rest = fields::Fields(rest);
         let mut slots = Vec::new();
         for _ in 0..slot_count {
-            let slot = rest.try_bytes().and_then(Slot::decode);
+            let slot = rest.try_take().and_then(Slot::decode);
             slots.push(slot.ok_or(malformed("a slot is cut off or not one"))?);
         }
         let mut epochs = Vec::new();
         for _ in 0..epoch_count {
-            let bytes: [u8; EPOCH_LEN] = rest.try_bytes().ok_or(malformed("an epoch is cut off"))?;
-            epochs.push(Epoch { number: Reader(&bytes).u32(), bytes });
+            let bytes: [u8; EPOCH_LEN] = rest.try_take().ok_or(malformed("an epoch is cut off"))?;
+            epochs.push(Epoch { number: fields::Fields(&bytes).u32(), bytes });
         }
         if !epochs.iter().any(|epoch| epoch.number == current) {
             return Err(malformed("the current epoch is missing"));
@@ -423,33 +423,6 @@ fn mac_key(root: &RootKey, purpose: &[u8]) -> Result<SecretCell<hmac::Key>, Seal
         hmac::Key::new(hmac::HMAC_SHA256, raw)
     })?;
     Ok(cell)
-}
-
-/// The fields of a table, one after the other; zeros behind its end.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn try_bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (field, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*field)
-    }
-
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        self.try_bytes().unwrap_or([0; N])
-    }
-
-    fn u16(&mut self) -> u16 {
-        u16::from_le_bytes(self.bytes())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes())
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes())
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@
 //! `memory`, where every key lives. Refuses to say why something didn't open, beyond what its clear part shows.
 
 mod definition;
+mod fields;
 mod frame;
+mod head;
 mod kdf;
 mod key;
 mod keyring;
@@ -16,7 +18,8 @@ mod recovery;
 mod slot;
 mod wrap;
 
-pub use frame::{Chain, EpochCipher, Frame, GRAIN, HEAD_LEN, Head, HeadError, Kind, SALT};
+pub use frame::{EpochCipher, Frame};
+pub use head::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Kind, SALT};
 pub use kdf::Argon2Cost;
 pub use key::{HostKey, StoreId};
 pub use keyring::{Keyring, KeyringError, LockedKeyring, MAX_KEYRING, Opened, Opener, Tried};
