@@ -44,7 +44,7 @@ XML
 run "cat disk.xml"
 run "strongroom secret-define disk.xml"
 
-say "Its value comes from standard input: it is in no argument list, no history, no file."
+say "Its value comes from standard input, so it is in no argument list. (Typed here for show; use a program's pipe or --interactive.)"
 run "printf 'correct horse battery staple' | strongroom secret-set-value 6f2f7c9e-5a3b-4a0e-9c57-3d1b9a1f0d42"
 run "strongroom secret-list"
 
@@ -56,13 +56,10 @@ say "On disk there is the definition, for scripts that look there, and the value
 run "ls -l keystore/etc/secrets"
 run "grep -rlF 'passphrase of the database' keystore"
 run "grep -rF -e 'correct horse' -e 'Y29ycmVjdCBob3JzZ' keystore || echo 'in no file, neither as it is nor in base64'"
-run "od -A d -t x1z -j 896 -N 160 keystore/etc/secrets/secrets.log"
+run "tail -c 352 keystore/etc/secrets/secrets.log | od -A n -t x1z -N 48"
 
-# Versions that have the command show how the keystore stands.
-if strongroom --help | grep -q '^  status '; then
-    say "How it stands, and what its key is worth."
-    run "strongroom status"
-fi
+say "How it stands, and what its key is worth."
+run "strongroom status"
 
 say "Without the key nothing opens, and nothing is lost: it is locked, and says what would help."
 run "mv elsewhere/host.key elsewhere/away.key"

@@ -147,6 +147,12 @@ impl Connection {
         self.keystore.uri()
     }
 
+    /// Why the keystore is locked, if it is. Opening one whose key is missing or wrong is no error: its definitions are
+    /// listed (unproved), new ephemeral secrets work, and everything else fails with this error.
+    pub fn locked(&self) -> Option<Error> {
+        self.keystore.locked()
+    }
+
     /// How many secrets there are.
     pub fn num_of_secrets(&self) -> Result<usize, Error> {
         self.keystore.num_of_secrets()
@@ -299,7 +305,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Events as they come: an iterator that waits. Dropping it ends the subscription.
+/// Events as they come: an iterator that waits, and never ends by itself. Dropping it ends the subscription.
 pub struct Events {
     receive: Receiver<Event>,
     subscription: Subscription,

@@ -76,10 +76,15 @@ pub mod cli;
 pub mod fuzzing;
 
 pub use connection::{Connection, Embedded, Events, OpenOptions, Secret};
+pub use driver::{Made, NewStore, Status};
+pub use memory::SecretBytes;
+pub use seal::RecoveryKey;
+pub use secrecy::ExposeSecret;
 pub use secret::{
     DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags,
     Usage, UsageType,
 };
+pub use store::{Finding, Verified};
 
 /// The README's example, so that it is tested too.
 #[cfg(doctest)]

@@ -56,6 +56,7 @@ fn define(arguments: &DefineArguments, connection: &Connection, output: &mut Out
     let secret = connection.define_xml(&xml, flags).map_err(|error| {
         Failure::told(format!("Failed to set attributes from {}", file.display())).because(error)
     })?;
+    warn_if_locked(connection);
     output.extra(&format!("Secret {} created\n", secret.uuid_string()))
 }
 
@@ -152,9 +153,17 @@ fn list(arguments: &ListArguments, connection: &Connection, output: &mut Output)
     let mut secrets = connection
         .list_all(flags)
         .map_err(|error| Failure::told("Failed to list node secrets").because(error))?;
+    warn_if_locked(connection);
     secrets.sort_by_key(Secret::uuid);
     let rows: Vec<_> = secrets.iter().map(|secret| [secret.uuid_string(), usage(secret)]).collect();
     output.table(["UUID", "Usage"], &rows)
+}
+
+/// What a locked keystore lists comes from the `.xml` copies: whoever reads it must know.
+fn warn_if_locked(connection: &Connection) {
+    if let Some(why) = connection.locked() {
+        warn(&format!("{}; what is shown is not proved", why.detail()));
+    }
 }
 
 fn usage(secret: &Secret) -> String {

@@ -88,6 +88,11 @@ pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
         return Err(Error::failed(format!("the key file '{shown}' is not a regular file"))
             .advise("name the file that holds the 32 bytes of the host key"));
     }
+    let (owner, us) = (about.uid(), rustix::process::geteuid().as_raw());
+    if owner != us && owner != 0 {
+        return Err(Error::failed(format!("the key file '{shown}' belongs to another user (uid {owner})"))
+            .advise("whoever owns it can read and replace it: take a key of your own"));
+    }
     let others = about.mode() & if place.credential { 0o007 } else { 0o077 };
     if others != 0 {
         let mode = about.mode() & 0o7777;

@@ -82,8 +82,16 @@ pub struct Driver {
 
 enum State {
     Open(Box<Store>),
-    /// Why it is locked, and what the `.xml` copies say.
-    Locked(Error, HashMap<Uuid, Arc<Definition>>),
+    Locked(Locked),
+}
+
+/// What can be said of a store that doesn't open.
+struct Locked {
+    why: Error,
+    /// What the `.xml` copies say.
+    listed: HashMap<Uuid, Arc<Definition>>,
+    /// Whether the keyring says that copies are kept.
+    copies: bool,
 }
 
 struct Ephemeral {
@@ -116,7 +124,8 @@ impl Driver {
                     Error::system(format!("cannot read '{}'", root.etc.display()), &error)
                 })?;
                 let listed = copies.into_iter().map(|definition| (definition.uuid, Arc::new(definition)));
-                (State::Locked(why, listed.collect()), None)
+                let copies = locked.copies();
+                (State::Locked(Locked { why, listed: listed.collect(), copies }), None)
             }
             Err(error) => return Err(failed(error.into())),
         };
@@ -162,7 +171,7 @@ impl Driver {
     fn store(&self) -> Result<&Store, Error> {
         match &self.state {
             State::Open(store) => Ok(store),
-            State::Locked(why, _) => Err(why.clone()),
+            State::Locked(locked) => Err(locked.why.clone()),
         }
     }
 

@@ -67,8 +67,9 @@ impl Root {
         }
         let lock = RootLock::acquire(&self.etc, &self.run).map_err(|error| match &error {
             LockError::InUse(_) => {
-                Error::failed(format!("the keystore in '{}' is in use: {error}", self.etc.display()))
-                    .advise("connect to the daemon that has it open, or end that process")
+                Error::failed(format!("the keystore in '{}' is in use: {error}", self.etc.display())).advise(
+                    "one process at a time has a keystore open: wait until that one is done, or end it",
+                )
             }
             LockError::Io(path, cause) => cannot("lock", path, cause),
         })?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use ::uuid::Uuid;
 
-use super::{Driver, Ephemeral, State, failure, rules};
+use super::{Driver, Ephemeral, Locked, State, failure, rules};
 use crate::memory::SecretBytes;
 use crate::secret::{
     DefineFlags, Definition, Error, Event, EventKind, EventSink, Function, Handle, Keystore, Lifecycle,
@@ -69,13 +69,19 @@ impl Keystore for Session {
         self.driver.uri.clone()
     }
 
+    fn locked(&self) -> Option<Error> {
+        self.driver.store().err()
+    }
+
     fn num_of_secrets(&self) -> Result<usize, Error> {
+        self.check_listable()?;
         let mut count = 0;
         self.for_each(|_, _| count += 1);
         Ok(count)
     }
 
     fn list_secrets(&self, max: usize) -> Result<Vec<Uuid>, Error> {
+        self.check_listable()?;
         let mut uuids = Vec::new();
         self.for_each(|uuid, _| {
             if uuids.len() < max {
@@ -89,6 +95,7 @@ impl Keystore for Session {
         let known =
             ListFlags::EPHEMERAL | ListFlags::NO_EPHEMERAL | ListFlags::PRIVATE | ListFlags::NO_PRIVATE;
         check_flags(flags, known, Function::ListAll)?;
+        self.check_listable()?;
         let passes = |yes: u32, no: u32, is: bool| {
             let wanted = (flags & yes != 0, flags & no != 0);
             wanted.0 == wanted.1 || wanted.0 == is
@@ -121,12 +128,10 @@ impl Keystore for Session {
             UsageType::None => None,
             _ => self.ephemeral_owner(&usage).or_else(|| match &self.driver.state {
                 State::Open(store) => store.owner(&usage),
-                State::Locked(_, listed) => {
-                    listed.values().find(|listed| listed.usage == usage).map(|listed| listed.uuid)
-                }
+                State::Locked(locked) => locked.owner(&usage),
             }),
         };
-        owner.map(|uuid| Handle { uuid, usage }).ok_or_else(|| Error::no_such_usage(id))
+        owner.map(|uuid| Handle { uuid, usage }).ok_or_else(|| self.missing(Error::no_such_usage(id)))
     }
 
     fn define_xml(&self, xml: &[u8], flags: u32) -> Result<Handle, Error> {
@@ -163,21 +168,24 @@ impl Keystore for Session {
             return Err(Error::read_only(Function::Value));
         }
         check_flags(flags, 0, Function::Value)?;
-        let held = self.find(uuid)?;
-        if held.definition(uuid)?.private && !self.caller.elevated {
-            return Err(Error::private());
-        }
-        let value = match held {
-            Held::Ephemeral(_) => {
-                let ephemeral = self.driver.ephemeral();
-                let value = ephemeral.get(&uuid).and_then(|held| held.value.as_ref());
-                value.map(SecretBytes::try_clone).transpose()?
-            }
-            _ => {
-                let value = self.driver.store()?.value(uuid).map_err(|error| self.explain_of(error, uuid))?;
-                value.ok_or_else(|| Error::no_such_uuid(uuid))?
-            }
+        // Judged by the very definition that the value belongs to: another call may make the secret private meanwhile.
+        let may_have = |definition: &Definition| match definition.private && !self.caller.elevated {
+            true => Err(Error::private()),
+            false => Ok(()),
         };
+        if let Some(held) = self.driver.ephemeral().get(&uuid) {
+            may_have(&held.definition)?;
+            return held
+                .value
+                .as_ref()
+                .ok_or_else(|| Error::no_value(uuid))?
+                .try_clone()
+                .map_err(Error::from);
+        }
+        may_have(self.find(uuid)?.definition(uuid)?)?;
+        let found = self.driver.store()?.value(uuid).map_err(|error| self.explain_of(error, uuid))?;
+        let (definition, value) = found.ok_or_else(|| Error::no_such_uuid(uuid))?;
+        may_have(&definition)?;
         value.ok_or_else(|| Error::no_value(uuid))
     }
 
@@ -188,13 +196,7 @@ impl Keystore for Session {
         let usage = match ephemeral {
             Some(held) => held.definition.usage.clone(),
             None => match &self.driver.state {
-                State::Locked(why, listed) => {
-                    return Err(if listed.contains_key(&uuid) {
-                        why.clone()
-                    } else {
-                        Error::no_such_uuid(uuid)
-                    });
-                }
+                State::Locked(locked) => return Err(locked.why.clone()),
                 State::Open(store) => self.update(store, uuid, |view| {
                     let held = view.definition(uuid).ok_or_else(|| Error::no_such_uuid(uuid))?;
                     let usage = held.map_or_else(Usage::none, |definition| definition.usage.clone());
@@ -229,27 +231,37 @@ impl Session {
         &self.driver
     }
 
-    /// Defines: in memory, on disk, or moving between the two.
+    /// Defines: in memory, on disk, or moving between the two. Whatever puts a secret into memory, or moves it, has no other
+    /// change beside it.
     fn define(&self, new: &Arc<Definition>) -> Result<(), Error> {
-        let settled = self.driver.moving.read().unwrap_or_else(PoisonError::into_inner);
+        if !new.ephemeral {
+            let _settled = self.driver.moving.read().unwrap_or_else(PoisonError::into_inner);
+            if !self.driver.ephemeral().contains_key(&new.uuid) {
+                return self.define_stored(new);
+            }
+        }
+        let _alone = self.driver.moving.write().unwrap_or_else(PoisonError::into_inner);
         let is_ephemeral = self.driver.ephemeral().contains_key(&new.uuid);
         let is_stored = match &self.driver.state {
             State::Open(store) => store.definition(new.uuid).is_some(),
-            State::Locked(_, listed) => listed.contains_key(&new.uuid),
+            State::Locked(locked) => locked.listed.contains_key(&new.uuid),
         };
-        match (is_ephemeral, is_stored, new.ephemeral) {
-            (_, false, true) => return self.define_ephemeral(new),
-            (false, _, false) => return self.define_stored(new),
-            _ => drop(settled),
+        match (new.ephemeral, is_stored, is_ephemeral) {
+            (true, true, _) => self.move_to_memory(new),
+            (true, false, _) => self.define_ephemeral(new),
+            (false, _, true) => self.move_to_disk(new),
+            (false, _, false) => self.define_stored(new),
         }
-        let _alone = self.driver.moving.write().unwrap_or_else(PoisonError::into_inner);
-        if new.ephemeral { self.move_to_memory(new) } else { self.move_to_disk(new) }
     }
 
     fn define_stored(&self, new: &Arc<Definition>) -> Result<(), Error> {
         let store = self.driver.store()?;
         self.update(store, new.uuid, |view| {
             self.judge(new, view)?;
+            if let Some(None) = view.definition(new.uuid) {
+                // What it was, private or not, can't be known; its value must not get out under another definition.
+                return Err(self.explain_of(StoreError::Damaged("definition"), new.uuid));
+            }
             Ok((Change::Put(Arc::clone(new), Value::Keep), ()))
         })
     }
@@ -262,13 +274,9 @@ impl Session {
         };
         match &self.driver.state {
             State::Open(store) => store.with_view(|view| self.judge(new, view).map(|()| insert())),
-            State::Locked(_, listed) => {
+            State::Locked(locked) => {
                 let old = self.driver.ephemeral().get(&new.uuid).map(|old| Arc::clone(&old.definition));
-                let owner = |usage: &Usage| {
-                    let listed =
-                        listed.values().find(|listed| listed.usage == *usage).map(|listed| listed.uuid);
-                    self.ephemeral_owner(usage).or(listed)
-                };
+                let owner = |usage: &Usage| self.ephemeral_owner(usage).or_else(|| locked.owner(usage));
                 rules::may_define(new, old.as_deref(), owner).map(|()| insert())
             }
         }
@@ -292,7 +300,8 @@ impl Session {
     fn move_to_memory(&self, new: &Arc<Definition>) -> Result<(), Error> {
         let store = self.driver.store()?;
         store.with_view(|view| self.judge(new, view))?;
-        let value = store.value(new.uuid).map_err(|error| self.explain_of(error, new.uuid))?.flatten();
+        let value = store.value(new.uuid).map_err(|error| self.explain_of(error, new.uuid))?;
+        let value = value.and_then(|(_, value)| value);
         self.driver.ephemeral().insert(new.uuid, Ephemeral { definition: Arc::clone(new), value });
         let removed = self.update(store, new.uuid, |_| Ok((Change::Delete(new.uuid), ())));
         if removed.is_err() {
@@ -309,9 +318,7 @@ impl Session {
             return Ok(held.definition.usage.clone());
         }
         match &self.driver.state {
-            State::Locked(why, listed) => {
-                Err(if listed.contains_key(&uuid) { why.clone() } else { Error::no_such_uuid(uuid) })
-            }
+            State::Locked(locked) => Err(locked.why.clone()),
             State::Open(store) => self.update(store, uuid, |view| {
                 let held = view.definition(uuid).ok_or_else(|| Error::no_such_uuid(uuid))?;
                 let definition = held.ok_or(StoreError::Damaged("definition"));
@@ -338,9 +345,9 @@ impl Session {
             State::Open(store) => {
                 store.definition(uuid).map(|found| found.map_or(Held::Damaged, Held::Stored))
             }
-            State::Locked(_, listed) => listed.get(&uuid).map(|listed| Held::Listed(Arc::clone(listed))),
+            State::Locked(locked) => locked.listed.get(&uuid).map(|listed| Held::Listed(Arc::clone(listed))),
         };
-        held.ok_or_else(|| Error::no_such_uuid(uuid))
+        held.ok_or_else(|| self.missing(Error::no_such_uuid(uuid)))
     }
 
     /// Every secret once. `None`: its definition doesn't open.
@@ -357,13 +364,28 @@ impl Session {
                     each(uuid, definition);
                 }
             }),
-            State::Locked(_, listed) => listed.iter().for_each(|(uuid, listed)| each(*uuid, Some(listed))),
+            State::Locked(locked) => {
+                locked.listed.iter().for_each(|(uuid, listed)| each(*uuid, Some(listed)));
+            }
         }
     }
 
     fn ephemeral_owner(&self, usage: &Usage) -> Option<Uuid> {
         let ephemeral = self.driver.ephemeral();
         ephemeral.iter().find(|(_, held)| held.definition.usage == *usage).map(|(uuid, _)| *uuid)
+    }
+
+    /// What to say of a secret that isn't there: of a locked store nobody can know.
+    fn missing(&self, not_found: Error) -> Error {
+        self.locked().unwrap_or(not_found)
+    }
+
+    /// Refuses to list a locked store that keeps no copies: an empty list would be a lie.
+    fn check_listable(&self) -> Result<(), Error> {
+        match &self.driver.state {
+            State::Locked(locked) if !locked.copies => Err(locked.why.clone()),
+            _ => Ok(()),
+        }
     }
 
     fn check_writable(&self, function: Function) -> Result<(), Error> {
@@ -386,6 +408,12 @@ impl Session {
 
     fn explain_of(&self, error: StoreError, uuid: Uuid) -> Error {
         failure::explain_of(error, uuid, &self.driver.root)
+    }
+}
+
+impl Locked {
+    fn owner(&self, usage: &Usage) -> Option<Uuid> {
+        self.listed.values().find(|listed| listed.usage == *usage).map(|listed| listed.uuid)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::failure::SEE_VERIFY;
-use super::{Driver, State};
+use super::{Driver, Locked, State};
 use crate::memory;
 use crate::seal::{SlotInfo, SlotKind};
 use crate::store::Finding;
@@ -157,7 +157,7 @@ impl Driver {
             findings: Vec::new(),
         };
         match &self.state {
-            State::Locked(why, listed) => {
+            State::Locked(Locked { why, listed, .. }) => {
                 status.locked = Some(why.detail().to_owned());
                 status.advice = why.advice().map(str::to_owned);
                 status.store = Some(self.locked_store.to_string());

@@ -87,7 +87,7 @@ pub fn fuzz_frames(bytes: &[u8]) {
     assert!(matches!(changed, Some(Ok(()))), "a store that takes changes refused one: {changed:?}");
     drop(store);
     let Some(store) = open(&disk) else { panic!("a store that took a change doesn't open again") };
-    let value = store.value(uuid).ok().flatten().flatten();
+    let value = store.value(uuid).ok().flatten().and_then(|(_, value)| value);
     assert_eq!(value.as_ref().map(|value| value.expose_secret()), Some(&b"new"[..]), "the change is gone");
 }
 
@@ -139,7 +139,7 @@ fn served(store: &Store) -> (BTreeMap<u8, Seen>, Vec<u8>) {
             refused.push(secret);
             continue;
         };
-        let value = value.flatten().map(|value| value.expose_secret().to_vec());
+        let value = value.and_then(|(_, value)| value).map(|value| value.expose_secret().to_vec());
         assert!(
             records().any(|record| record.2 == value.as_deref()),
             "{uuid} has a value nobody sealed with this definition"

@@ -69,6 +69,12 @@ mod tests {
     }
 
     proptest! {
+        // Miri takes a minute for what otherwise takes a hundredth of a second.
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 2 } else { 256 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn blocks_never_overlap_and_all_come_back(lens in prop::collection::vec(0_usize..9_000, 1..200), seed: u64) {
             let mut books = Blocks::new(1 << 18);

@@ -57,7 +57,8 @@ fn arena() -> &'static Arena {
     ARENA.get_or_init(|| Arena::new(ARENA_SIZE))
 }
 
-/// Room for some sixty values of the largest size (65,536 bytes) at once; half of the usual RLIMIT_MEMLOCK.
+/// Room for some thirty values of the largest size (65,536 bytes, sealed in blocks of 128 KiB) at once; half of the usual
+/// RLIMIT_MEMLOCK.
 const ARENA_SIZE: usize = 4 << 20;
 
 /// A byte string in secret memory. Wiped on drop; its bytes are seen only through secrecy's traits.
@@ -92,13 +93,6 @@ impl SecretBytes {
             self.expose_secret_mut()[len..].zeroize();
             self.len = len;
         }
-    }
-
-    /// Moves the bytes `from..` to the front and wipes what is left behind.
-    pub fn drop_front(&mut self, from: usize) {
-        let len = self.len;
-        self.expose_secret_mut().copy_within(from.., 0);
-        self.truncate(len - from);
     }
 
     /// How many bytes there are.
@@ -199,10 +193,8 @@ mod tests {
     fn bytes_are_kept_cut_and_hidden() {
         let mut bytes = SecretBytes::copy_of(b"correct horse").unwrap();
         assert_eq!(bytes.expose_secret(), b"correct horse");
-        bytes.drop_front(8);
-        assert_eq!(bytes.expose_secret(), b"horse");
-        bytes.truncate(2);
-        assert_eq!(bytes.expose_secret(), b"ho");
+        bytes.truncate(7);
+        assert_eq!(bytes.expose_secret(), b"correct");
         assert_eq!(format!("{bytes:?}"), "SecretBytes([REDACTED])");
     }
 

@@ -19,7 +19,7 @@ pub enum Protection {
     /// `memfd_secret(2)`: the kernel itself has no mapping of these pages; not even root reads them by ptrace,
     /// `/proc/PID/mem` or a core dump.
     KernelSecret,
-    /// `mlock(2)`, `MADV_DONTDUMP`, `MADV_WIPEONFORK`: never swapped or dumped, but root can read them.
+    /// `mlock(2)`, `MADV_DONTDUMP`, `MADV_DONTFORK`: never swapped or dumped, but root can read them.
     Locked,
     /// The system granted no locked memory (RLIMIT_MEMLOCK): nothing can be allocated.
     None,
@@ -29,7 +29,7 @@ impl fmt::Display for Protection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::KernelSecret => {
-                "memfd_secret: out of reach of swap, core dumps and other processes, root included"
+                "memfd_secret: not swapped, not dumped, not in /proc/PID/mem, not even for root"
             }
             Self::Locked => "locked pages: out of reach of swap and core dumps, but not of root",
             Self::None => "none: the system grants no locked memory (raise RLIMIT_MEMLOCK)",
@@ -96,10 +96,19 @@ fn kernel_secret(size: usize) -> io::Result<MmapMut> {
     // or truncate it under the mapping.
     let mut mapping = unsafe { MmapOptions::new().map_mut(&file) }?;
     set_guards(&mut mapping, size)?;
+    keep_from_children(&mut mapping)?;
     Ok(mapping)
 }
 
-/// An anonymous private mapping, guards included: locked, undumped, wiped in a forked child.
+/// Leaves the mapping out of forked children: one that had it would share, wipe and lend again what is the parent's.
+fn keep_from_children(mapping: &mut MmapMut) -> io::Result<()> {
+    let (start, len) = (mapping.as_mut_ptr(), mapping.len());
+    // SAFETY: `start` and `len` are the whole of a mapping that we own; the advice changes no contents in this process.
+    unsafe { rustix::mm::madvise(start.cast(), len, Advice::LinuxDontFork) }?;
+    Ok(())
+}
+
+/// An anonymous private mapping, guards included: locked, undumped.
 fn locked(size: usize) -> io::Result<MmapMut> {
     let mut mapping = MmapMut::map_anon(size + 2 * guard())?;
     if cfg!(miri) {
@@ -110,10 +119,9 @@ fn locked(size: usize) -> io::Result<MmapMut> {
     // SAFETY: `start` and `size` are the inside of a private mapping that we own and that nobody uses yet; locking and
     // these advices change no contents.
     unsafe { rustix::mm::mlock(start.cast(), size) }?;
-    for advice in [Advice::LinuxDontDump, Advice::LinuxWipeOnFork] {
-        // SAFETY: as above.
-        unsafe { rustix::mm::madvise(start.cast(), size, advice) }?;
-    }
+    // SAFETY: as above.
+    unsafe { rustix::mm::madvise(start.cast(), size, Advice::LinuxDontDump) }?;
+    keep_from_children(&mut mapping)?;
     Ok(mapping)
 }
 
@@ -144,11 +152,10 @@ fn guard() -> usize {
     rustix::param::page_size()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(miri)))]
 mod tests {
     use super::*;
 
-    #[cfg(not(miri))]
     #[test]
     fn both_kinds_of_pages_can_be_written() {
         for map in [kernel_secret as MapFn, locked as MapFn] {
@@ -159,7 +166,6 @@ mod tests {
         }
     }
 
-    #[cfg(not(miri))]
     #[test]
     fn a_guard_page_stands_at_each_end() {
         let pages = Pages::map(64 << 10);

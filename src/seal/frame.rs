@@ -70,15 +70,17 @@ impl EpochCipher {
         value: Option<&SecretBytes>,
     ) -> Result<Frame, SealError> {
         let uuid = definition.uuid.into_bytes();
-        let definition = padded(&definition::encode(definition).ok_or(SealError::Damaged)?)?;
+        let definition = definition::encode(definition).ok_or(SealError::Damaged)?;
+        let mut padded_definition = vec![0; bucket(definition.len())];
+        pad(&definition, &mut padded_definition)?;
         let value = value.map(|value| padded(value.expose_secret())).transpose()?;
         let fields = [1, u8::from(value.is_some())];
-        self.seal(fields, generation, 0, uuid, random()?, Some(definition), value)
+        self.seal(fields, generation, 0, uuid, random()?, padded_definition, value)
     }
 
     /// A frame that says the secret is gone. The generation must be new.
     pub fn delete(&self, generation: u64, uuid: Uuid) -> Result<Frame, SealError> {
-        self.seal([2, 0], generation, 0, uuid.into_bytes(), random()?, None, None)
+        self.seal([2, 0], generation, 0, uuid.into_bytes(), random()?, Vec::new(), None)
     }
 
     /// The commit of a batch of `count` frames that `chain` covers. The generation must be new.
@@ -92,7 +94,7 @@ impl EpochCipher {
     ) -> Result<Frame, SealError> {
         let mut serial = [0; 16];
         write(&mut serial, 0, &keyring.to_le_bytes());
-        self.seal([3, u8::from(closed)], generation, count, serial, chain.finish(), None, None)
+        self.seal([3, u8::from(closed)], generation, count, serial, chain.finish(), Vec::new(), None)
     }
 
     /// Whether the head was made by this store under this epoch's key, and is as it was made. For a delete and a
@@ -134,12 +136,12 @@ impl EpochCipher {
         count: u32,
         uuid: [u8; 16],
         salt: [u8; 32],
-        mut definition: Option<SecretBytes>,
+        mut definition: Vec<u8>,
         mut value: Option<SecretBytes>,
     ) -> Result<Frame, SealError> {
-        let len = |part: &Option<SecretBytes>| u32::try_from(part.as_ref().map_or(0, SecretBytes::len));
-        let lens = [len(&definition), len(&value)].map(|len| len.unwrap_or(u32::MAX).to_le_bytes());
-        let [definition_len, value_len] = lens;
+        let lens = [definition.len(), value.as_ref().map_or(0, SecretBytes::len)];
+        let [definition_len, value_len] =
+            lens.map(|len| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
         let mut head = [0; HEAD_LEN];
         let mut at = 0;
         for field in [
@@ -159,20 +161,22 @@ impl EpochCipher {
         }
         let commitment = scrubbed(|| self.commitment(&head));
         write(&mut head, COMMITMENT.start, &commitment);
-        for (part, tag, counter) in [(&mut definition, DEFINITION_TAG, 0), (&mut value, VALUE_TAG, 1)] {
+        let parts = [
+            (Some(&mut definition[..]).filter(|part| !part.is_empty()), DEFINITION_TAG, 0),
+            (value.as_mut().map(SecretBytes::expose_secret_mut), VALUE_TAG, 1),
+        ];
+        for (part, tag, counter) in parts {
             let Some(part) = part else { continue };
             let sealed = scrubbed(|| {
-                let cipher = self.cipher(&head)?;
-                cipher.seal_in_place_separate_tag(nonce(counter), Aad::empty(), part.expose_secret_mut())
+                self.cipher(&head)?.seal_in_place_separate_tag(nonce(counter), Aad::empty(), part)
             });
             write(&mut head, tag.start, sealed.map_err(|_| SealError::Damaged)?.as_ref());
         }
         let head = Head::decode(&head).map_err(|_| SealError::Damaged)?;
         let mut bytes = Vec::with_capacity(head.frame_len());
         bytes.extend(head.bytes);
-        for part in [definition, value].iter().flatten() {
-            bytes.extend(part.expose_secret());
-        }
+        bytes.extend(definition);
+        bytes.extend(value.as_ref().map_or(&[][..], |value| value.expose_secret()));
         Ok(Frame { head, bytes })
     }
 
@@ -208,14 +212,19 @@ impl EpochCipher {
     }
 }
 
-/// `plain`, zeros, and the length in the last four bytes, as long as its bucket.
+/// `plain` in secret memory, as long as its bucket.
 fn padded(plain: &[u8]) -> Result<SecretBytes, SealError> {
-    let len = u32::try_from(plain.len()).map_err(|_| SealError::Damaged)?.to_le_bytes();
     let mut padded = SecretBytes::zeroed(bucket(plain.len()))?;
-    let (front, back) = padded.expose_secret_mut().split_last_chunk_mut().ok_or(SealError::Damaged)?;
-    front.get_mut(..plain.len()).ok_or(SealError::Damaged)?.copy_from_slice(plain);
-    *back = len;
+    pad(plain, padded.expose_secret_mut())?;
     Ok(padded)
+}
+
+/// Writes `plain` into a bucket of zeros, and its length into the last four bytes.
+fn pad(plain: &[u8], bucket: &mut [u8]) -> Result<(), SealError> {
+    let (front, back) = bucket.split_last_chunk_mut().ok_or(SealError::Damaged)?;
+    front.get_mut(..plain.len()).ok_or(SealError::Damaged)?.copy_from_slice(plain);
+    *back = u32::try_from(plain.len()).map_err(|_| SealError::Damaged)?.to_le_bytes();
+    Ok(())
 }
 
 /// The length that stands in the last four bytes.
@@ -349,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_documents_example_is_what_is_written() {
-        let delete = cipher().seal([2, 0], 7, 0, [0x33; 16], [0x44; 32], None, None).unwrap();
+        let delete = cipher().seal([2, 0], 7, 0, [0x33; 16], [0x44; 32], Vec::new(), None).unwrap();
         assert_eq!(delete.bytes, documented("delete"));
         let mut chain = Chain::begin(StoreId([0x11; 16]));
         chain.add(&delete.head);

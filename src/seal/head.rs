@@ -172,6 +172,14 @@ impl Head {
         self.definition().end..self.frame_len()
     }
 
+    /// Frames in the batch that a commit ends; 0 for other frames.
+    pub fn count(&self) -> usize {
+        match self.kind {
+            Kind::Commit { count, .. } => count as usize,
+            Kind::Put { .. } | Kind::Delete => 0,
+        }
+    }
+
     /// Whether a value is sealed in it.
     pub fn has_value(&self) -> bool {
         matches!(self.kind, Kind::Put { has_value: true })

@@ -180,6 +180,11 @@ impl LockedKeyring {
         self.fields.store
     }
 
+    /// Whether it says that the store keeps `.xml` copies.
+    pub fn copies(&self) -> bool {
+        self.fields.copies
+    }
+
     /// The slots it says it has.
     pub fn slots(&self) -> impl Iterator<Item = &SlotInfo> {
         self.fields.slots.iter().map(|slot| &slot.info)

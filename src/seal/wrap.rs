@@ -1,4 +1,4 @@
-//! One key wrapped by another: the same 80 bytes for slots and for epochs.
+//! One key wrapped by another: the same 112 bytes for slots and for epochs.
 //!
 //! From the wrapping key, a random salt and the context, HKDF derives an AES-256-GCM key, used once (nonce zero), and a
 //! commitment, which is checked first and in constant time: AES-GCM alone would let one ciphertext open under two

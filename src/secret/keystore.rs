@@ -27,6 +27,11 @@ pub trait Keystore: Send + Sync {
     /// The URI that this connection was opened with, normalised.
     fn uri(&self) -> String;
 
+    /// Why the keystore is locked, if it is: what it lists then is not proved, and values and changes are refused.
+    fn locked(&self) -> Option<Error> {
+        None
+    }
+
     /// How many secrets there are.
     fn num_of_secrets(&self) -> Result<usize, Error>;
 

@@ -162,6 +162,18 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Fails everything that is queued: it was judged by a view in which a change holds that came to nothing.
+    fn abandon(&mut self, callers: &mut Vec<(u64, Thread)>) {
+        for queued in self.queue.drain(..) {
+            self.failed.insert(queued.ticket, StoreError::Abandoned);
+            self.settled = queued.ticket;
+            callers.push((queued.ticket, queued.caller));
+        }
+        self.pending.retain(|_, pending| pending.ticket > self.settled);
+    }
+}
+
 impl Store {
     /// Judges and makes a change. `judge` sees the store as it will be, and gives the change and what to return; no other
     /// change is judged meanwhile. When this returns `Ok`, the change is durable and visible.
@@ -218,7 +230,13 @@ impl Store {
             let keyring = Arc::new(keyring);
             *store.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&keyring);
             // The log states the serial, so that an older keyring is recognised from now on.
-            log.append(&[], keyring.current(), keyring.serial()).map_err(append_failed)?;
+            log.append(&[], keyring.current(), keyring.serial()).map_err(|error| {
+                match append_failed(error) {
+                    // The keyring is changed already: this is no failure that changed nothing.
+                    StoreError::NoSpace(error) => StoreError::Write("write secrets.log".into(), error),
+                    other => other,
+                }
+            })?;
             store.write_anchor(log, &keyring);
             Ok(result)
         })
@@ -261,6 +279,10 @@ impl Store {
 
     /// Leaves the log closed in order, so that the next open is quick. Nothing is lost if this fails.
     pub(super) fn close(&self) {
+        // A forked child's copy of the store is not its to close.
+        if self.owner != std::process::id() {
+            return;
+        }
         let mut writer = self.writer();
         let Some(mut log) = writer.log.take() else { return };
         let copies_synced = !writer.copies_failed
@@ -322,6 +344,9 @@ impl Store {
             writer.stopped.get_or_insert_with(|| format!("cannot {doing}: {error}"));
         }
         writer.settle(&mut callers, outcome);
+        if done.gave_up.is_some() {
+            writer.abandon(&mut callers);
+        }
         writer.unsynced_copies.extend(done.copies);
         writer.copies_failed |= done.copies_failed;
         drop(writer);
@@ -347,12 +372,19 @@ impl Store {
         let keyring = self.keyring();
         let (mut failed, mut frames, mut changes) = (HashMap::new(), Vec::new(), Vec::new());
         for Queued { ticket, change, .. } in batch {
+            if let Some(error) = done.gave_up.as_ref() {
+                failed.insert(ticket, StoreError::again(error));
+                continue;
+            }
             match self.seal(log, &keyring, &change) {
                 Ok(frame) => {
                     frames.push(frame);
                     changes.push(change);
                 }
-                Err(error) => _ = failed.insert(ticket, error),
+                Err(error) => {
+                    done.gave_up = Some(StoreError::Abandoned);
+                    failed.insert(ticket, error);
+                }
             }
         }
         if frames.is_empty() {
@@ -391,9 +423,13 @@ impl Store {
                 return Ok(cipher.put(generation, definition, Some(value))?);
             }
             Change::Put(definition, Value::Keep) => {
-                let place = self.contents().index.entry(definition.uuid).map(|entry| entry.place);
-                let place = place.filter(|place| place.has_value);
-                (definition, place.map(|place| read_value(&*log.file(), place, keyring)).transpose()?)
+                let entry = self.contents().index.entry(definition.uuid).cloned();
+                if entry.as_ref().is_some_and(|entry| entry.definition.is_none()) {
+                    return Err(StoreError::Damaged("definition"));
+                }
+                let place = entry.map(|entry| entry.place).filter(|place| place.has_value);
+                let read = |place| read_value(&*log.file(), definition.uuid, place, keyring);
+                (definition, place.map(read).transpose()?)
             }
         };
         Ok(cipher.put(generation, definition, value.as_ref())?)
@@ -420,7 +456,9 @@ impl Store {
         let written = anchor.encode(keyring).map_err(std::io::Error::other).and_then(|bytes| {
             if file.is_none() {
                 let run = &*self.disk.run;
-                *file = Some(run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?);
+                let opened = run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?;
+                opened.set_len(bytes.len() as u64)?;
+                *file = Some(opened);
             }
             file.as_ref().map_or(Ok(()), |file| file.write_at(&bytes, 0))
         });
@@ -450,25 +488,33 @@ impl Store {
         let keyring = self.keyring();
         let compacted = {
             let contents = self.contents();
-            log.compacted(&*self.disk.etc, &contents.index, keyring.current(), keyring.serial())
+            log.compacted(&*self.disk.etc, &contents.index, &keyring)
         };
         let (new, places) = compacted.map_err(|error| match error {
             CompactError::Unchanged(AppendError::Failed(error)) => {
                 StoreError::Io("compact secrets.log".into(), error)
             }
             CompactError::Unchanged(error) => append_failed(error),
+            CompactError::Damaged => StoreError::Write(
+                "compact secrets.log".into(),
+                std::io::Error::new(std::io::ErrorKind::InvalidData, "a record in use is damaged"),
+            ),
             CompactError::Unknown(error) => {
                 StoreError::Write("put the compacted secrets.log in place".into(), error)
             }
         })?;
         let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        let mut left = Vec::with_capacity(places.len());
         for (uuid, at) in places {
-            contents.index.relocate(uuid, at);
+            left.extend(contents.index.relocate(uuid, at));
         }
         contents.file = new.file();
         drop(contents);
-        *log = new;
+        let old = std::mem::replace(log, new);
         self.write_anchor(log, &keyring);
+        // The old file has no name any more, but its blocks keep their bytes: what is superseded later must not be found
+        // in them. Nothing hangs on it, so a failure is not one.
+        _ = left.into_iter().try_for_each(|place| old.wipe(place)).and_then(|()| old.sync());
         Ok(())
     }
 }
@@ -477,6 +523,8 @@ impl Store {
 #[derive(Default)]
 struct Done {
     dead: Vec<Place>,
+    /// A change failed by itself: what was judged behind it must fail too.
+    gave_up: Option<StoreError>,
     copies: Vec<Uuid>,
     copies_failed: bool,
 }

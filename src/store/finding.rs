@@ -86,7 +86,8 @@ impl std::fmt::Display for Finding {
             }
             Self::LogDamaged { from, to, expected, found } => write!(
                 f,
-                "secrets.log: damaged between bytes {from} and {to}: {found} of {expected} records there prove themselves"
+                "secrets.log: damaged between bytes {from} and {to}; of {} records there, {found} can still be told",
+                expected.max(found)
             ),
             Self::TornTail { from, len, secrets, kept_as } => {
                 let what = match kept_as {
@@ -116,6 +117,9 @@ impl std::fmt::Display for Finding {
                 write!(f, "{uuid}.xml: missing or wrong, written anew")
             }
             Self::CopyDiffers { uuid, rebuilt: false } => write!(f, "{uuid}.xml: missing or wrong"),
+            Self::Orphan { file } if file.starts_with("secrets.log.torn-") => {
+                write!(f, "{file}: an unfinished write, set aside earlier; nothing in it was confirmed")
+            }
             Self::Orphan { file } => write!(f, "{file}: belongs to no secret here"),
         }
     }

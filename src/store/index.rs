@@ -88,11 +88,12 @@ impl Index {
         Some(before.place)
     }
 
-    /// Gives a secret's frame its new place, after compaction.
-    pub(super) fn relocate(&mut self, uuid: Uuid, at: u64) {
-        if let Some(entry) = self.by_uuid.get_mut(&uuid) {
-            entry.place.at = at;
-        }
+    /// Gives a secret's frame its new place, after compaction. Returns the one before.
+    pub(super) fn relocate(&mut self, uuid: Uuid, at: u64) -> Option<Place> {
+        let entry = self.by_uuid.get_mut(&uuid)?;
+        let before = entry.place;
+        entry.place.at = at;
+        Some(before)
     }
 
     /// Gives a secret that is in the index already its definition.

@@ -20,6 +20,7 @@ const PID_FILE: &str = "driver.pid";
 #[derive(Debug)]
 pub struct RootLock {
     pid_path: PathBuf,
+    owner: u32,
     _pid_file: File,
     etc: File,
 }
@@ -52,12 +53,16 @@ impl RootLock {
         }
         let pid_path = run.join(PID_FILE);
         let pid_file = lock_pid_file(&pid_path)?;
-        Ok(Self { pid_path, _pid_file: pid_file, etc: directory })
+        Ok(Self { pid_path, owner: std::process::id(), _pid_file: pid_file, etc: directory })
     }
 }
 
 impl Drop for RootLock {
     fn drop(&mut self) {
+        // A forked child's copy ends nothing: the locks are the parent's.
+        if self.owner != std::process::id() {
+            return;
+        }
         // As libvirt does. Whoever opened the file before it went finds out by comparing inodes, below.
         _ = std::fs::remove_file(&self.pid_path);
         // Closing is not enough: while another thread starts a program, its fork holds a copy of every descriptor until it

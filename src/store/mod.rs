@@ -55,6 +55,8 @@ pub struct Store {
     turn: Condvar,
     anchor: Mutex<Option<Arc<dyn File>>>,
     findings: Vec<Finding>,
+    /// The process that opened it.
+    owner: u32,
 }
 
 /// What readers share: the index, and the file that its places are in.
@@ -111,6 +113,9 @@ pub enum StoreError {
     /// No space; nothing was changed.
     #[error("no space left for the change")]
     NoSpace(#[source] io::Error),
+    /// A change queued before this one failed, and this one was judged by it.
+    #[error("a change before this one failed")]
+    Abandoned,
     /// A record doesn't open.
     #[error("its {0} doesn't open")]
     Damaged(&'static str),
@@ -140,7 +145,8 @@ impl StoreError {
             Self::Write(doing, error) => Self::Write(doing.clone(), copy(error)),
             Self::NoSpace(error) => Self::NoSpace(copy(error)),
             Self::Seal(error) => Self::Seal(*error),
-            other => Self::ReadOnly(other.to_string()),
+            Self::ReadOnly(reason) => Self::ReadOnly(reason.clone()),
+            _ => Self::Abandoned,
         }
     }
 }
@@ -196,25 +202,29 @@ impl Store {
         self.len() == 0
     }
 
-    /// A secret's value: `Ok(None)` if the secret is not there, `Ok(Some(None))` if it has no value.
-    pub fn value(&self, uuid: Uuid) -> Result<Option<Option<SecretBytes>>, StoreError> {
-        let mut last_place = None;
+    /// A secret's value, and the definition that it belongs to: whoever judges by the definition must judge by this one.
+    /// `Ok(None)`: the secret is not there; no value: it has none.
+    #[allow(clippy::type_complexity, reason = "a pair and two kinds of absence")]
+    pub fn value(&self, uuid: Uuid) -> Result<Option<(Arc<Definition>, Option<SecretBytes>)>, StoreError> {
+        let mut tried: Option<(Place, Arc<dyn File>)> = None;
         loop {
             let contents = self.contents();
             let Some(entry) = contents.index.entry(uuid) else { return Ok(None) };
-            if entry.definition.is_none() {
-                return Err(StoreError::Damaged("definition"));
-            }
+            let definition = Arc::clone(entry.definition.as_ref().ok_or(StoreError::Damaged("definition"))?);
             let (place, file) = (entry.place, Arc::clone(&contents.file));
             drop(contents);
             if !place.has_value {
-                return Ok(Some(None));
+                return Ok(Some((definition, None)));
             }
-            match read_value(&*file, place, &self.keyring()) {
-                Ok(value) => return Ok(Some(Some(value))),
+            match read_value(&*file, uuid, place, &self.keyring()) {
+                Ok(value) => return Ok(Some((definition, Some(value)))),
                 // Between the look-up and the read, the record may have been superseded and wiped: look again. If it
                 // is still the same record, it really is damaged.
-                Err(StoreError::Damaged(_)) if last_place != Some(place) => last_place = Some(place),
+                Err(StoreError::Damaged(_))
+                    if tried.as_ref().is_none_or(|(at, of)| *at != place || !Arc::ptr_eq(of, &file)) =>
+                {
+                    tried = Some((place, file));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -257,11 +267,17 @@ impl std::fmt::Debug for Store {
 }
 
 /// Reads the value in the frame at `place`, and opens it where it lies.
-fn read_value(file: &dyn File, place: Place, keyring: &Keyring) -> Result<SecretBytes, StoreError> {
+fn read_value(
+    file: &dyn File,
+    uuid: Uuid,
+    place: Place,
+    keyring: &Keyring,
+) -> Result<SecretBytes, StoreError> {
     let reading = || StoreError::io("read secrets.log");
     let mut head = [0; HEAD_LEN];
     file.read_at(&mut head, place.at).map_err(reading())?;
-    let head = Head::decode(&head).ok().filter(|head| Place::of(head, place.at) == place);
+    let head =
+        Head::decode(&head).ok().filter(|head| head.uuid == uuid && Place::of(head, place.at) == place);
     let head = head.ok_or(StoreError::Damaged("record"))?;
     let cipher = keyring.cipher(head.epoch).ok_or(StoreError::Damaged("record"))?;
     let mut sealed = SecretBytes::zeroed(head.value().len())?;

@@ -103,7 +103,17 @@ impl Store {
         }
         let mut opening = Opening { disk, keyring, recovered, findings, trouble };
         opening.note_damaged_definitions();
-        let unsynced_copies = if opening.trouble.is_none() { opening.mend()? } else { HashSet::new() };
+        let unsynced_copies = match opening.trouble {
+            Some(_) => HashSet::new(),
+            None => match opening.mend() {
+                // What can't be brought into order is left as it is, and served.
+                Err(StoreError::Io(doing, error)) => {
+                    opening.trouble = Some(format!("cannot {doing}: {error}"));
+                    HashSet::new()
+                }
+                mended => mended?,
+            },
+        };
         Ok(opening.finish(unsynced_copies))
     }
 }
@@ -126,6 +136,12 @@ impl Opening {
     /// Brings the disk into order: everything that a crash may have left half done.
     fn mend(&mut self) -> Result<HashSet<::uuid::Uuid>, StoreError> {
         let in_order = self.recovered.log.is_closed() && self.recovered.tail.is_none();
+        if !in_order || !self.in_step() {
+            // A killed process may have left complete what is not durable yet, names included. It has to be before what it
+            // replaces is wiped, and before anything is built on it.
+            self.recovered.log.sync().map_err(StoreError::write("sync secrets.log"))?;
+            self.disk.etc.sync().map_err(StoreError::write("sync etc/secrets"))?;
+        }
         if let Some(tail) = self.recovered.tail.take() {
             let kept_as = self.keep_tail(&tail)?;
             self.findings.push(finding_of(&tail, Some(kept_as)));
@@ -153,6 +169,11 @@ impl Opening {
         // Copies from before the crash may be right and yet not durable. Without this the next close couldn't say so.
         self.disk.etc.sync_all().map_err(StoreError::write("sync the .xml copies"))?;
         Ok(HashSet::new())
+    }
+
+    /// Whether log, keyring and anchor are as the last one to use them left them.
+    fn in_step(&self) -> bool {
+        self.recovered.anchor == AnchorSeen::Same && self.recovered.keyring_seen == self.keyring.serial()
     }
 
     /// Removes files that were to take another's place when a crash came. What can't be removed now is in nobody's way.
@@ -213,9 +234,12 @@ impl Opening {
             turn: Condvar::new(),
             anchor: Mutex::new(None),
             findings,
+            owner: std::process::id(),
         };
         if !read_only && (stale || !in_step) {
             _ = store.exclusively(|store, log| {
+                // The anchor is never ahead of what is durable, and the commit that closed the log may not be.
+                log.sync().map_err(StoreError::write("sync secrets.log"))?;
                 store.write_anchor(log, &store.keyring());
                 Ok(())
             });
@@ -253,7 +277,7 @@ fn check_anchor(
         }
         AnchorSeen::Beyond => {}
     }
-    let Some(tail) = recovered.tail.take() else {
+    let Some(tail) = recovered.tail.take().filter(|tail| tail.proved) else {
         return Err(StoreError::RolledBack(format!(
             "its log ends at generation {generation}, but {seen} was acknowledged on this host"
         )));
@@ -291,7 +315,7 @@ fn open_definition(
     }))
 }
 
-fn finding_of(tail: &Tail, kept_as: Option<String>) -> Finding {
+pub(super) fn finding_of(tail: &Tail, kept_as: Option<String>) -> Finding {
     let (from, len) = (tail.bytes.start, tail.bytes.end - tail.bytes.start);
     Finding::TornTail { from, len, secrets: tail.frames.iter().map(|(uuid, ..)| *uuid).collect(), kept_as }
 }

@@ -93,6 +93,13 @@ impl SimulatedDisk {
         Self(Arc::new(Mutex::new(Platter { files, entries, ..Platter::default() })))
     }
 
+    /// The disk as it is when a process was killed and the machine lives on: what is not durable yet is still not.
+    pub(crate) fn after_kill(&self) -> Self {
+        let platter = self.platter();
+        let (files, entries) = (platter.files.clone(), platter.entries.clone());
+        Self(Arc::new(Mutex::new(Platter { files, entries, ..Platter::default() })))
+    }
+
     /// A file's live bytes, to be looked at or spoiled.
     pub(crate) fn with_file<R>(&self, name: &str, act: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let mut platter = self.platter();

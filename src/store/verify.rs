@@ -78,13 +78,17 @@ impl Store {
                 let (from, to) = (damage.bytes.start, damage.bytes.end);
                 findings.push(Finding::LogDamaged { from, to, expected, found });
             }
+            // Nobody writes now: bytes behind the last good commit are damage to what was acknowledged.
+            if let Some(tail) = &recovered.tail {
+                findings.push(super::open::finding_of(tail, None));
+            }
             let mut secrets = Vec::new();
             let contents = self.contents();
             for (uuid, entry) in contents.index.entries() {
                 let again = recovered.index.entry(uuid).and_then(|again| again.definition.as_ref());
                 let definition = entry.definition.as_ref().filter(|_| again.is_some());
                 let value = match entry.place.has_value {
-                    true => match read_value(&*contents.file, entry.place, &keyring) {
+                    true => match read_value(&*contents.file, uuid, entry.place, &keyring) {
                         Ok(_) => RecordState::Ok,
                         Err(StoreError::Damaged(_)) => RecordState::ValueDamaged,
                         Err(error) => return Err(error),

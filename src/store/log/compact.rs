@@ -12,7 +12,7 @@ use ::uuid::Uuid;
 use super::super::disk::Directory;
 use super::super::index::{Index, Place};
 use super::{AppendError, LOG, LOG_NEW, Log};
-use crate::seal::{Chain, EpochCipher, HEAD_LEN, Head};
+use crate::seal::{Chain, EpochCipher, HEAD_LEN, Head, Keyring};
 
 /// A commit stands behind so many bytes of frames: recovery holds one batch in memory.
 const BATCH: usize = 1 << 20;
@@ -21,8 +21,16 @@ const BATCH: usize = 1 << 20;
 pub(in crate::store) enum CompactError {
     /// The old log stands as before.
     Unchanged(AppendError),
+    /// A record in use doesn't prove itself any more; the old log stands as before.
+    Damaged,
     /// Which of the two a power cut would leave is unknown.
     Unknown(io::Error),
+}
+
+impl From<AppendError> for CompactError {
+    fn from(error: AppendError) -> Self {
+        Self::Unchanged(error)
+    }
 }
 
 impl Log {
@@ -32,13 +40,11 @@ impl Log {
         &self,
         etc: &dyn Directory,
         index: &Index,
-        cipher: &EpochCipher,
-        keyring: u64,
+        keyring: &Keyring,
     ) -> Result<(Self, Vec<(Uuid, u64)>), CompactError> {
-        let (log, places) = self.copy(etc, index, cipher, keyring).map_err(|error| {
+        let (log, places) = self.copy(etc, index, keyring).inspect_err(|_| {
             // What was written is of no use. If it can't be removed now, the next open does it.
             _ = etc.remove(LOG_NEW);
-            CompactError::Unchanged(error)
         })?;
         etc.rename(LOG_NEW, LOG).map_err(CompactError::Unknown)?;
         etc.sync().map_err(CompactError::Unknown)?;
@@ -49,9 +55,9 @@ impl Log {
         &self,
         etc: &dyn Directory,
         index: &Index,
-        cipher: &EpochCipher,
-        keyring: u64,
-    ) -> Result<(Self, Vec<(Uuid, u64)>), AppendError> {
+        keyring: &Keyring,
+    ) -> Result<(Self, Vec<(Uuid, u64)>), CompactError> {
+        let (cipher, serial) = (keyring.current(), keyring.serial());
         let mut living: Vec<(Place, Uuid)> =
             index.entries().map(|(uuid, entry)| (entry.place, uuid)).collect();
         living.sort_unstable_by_key(|(place, _)| place.at);
@@ -64,19 +70,21 @@ impl Log {
             let from = batch.len();
             batch.resize(from + place.frame_len as usize, 0);
             self.file.read_at(&mut batch[from..], place.at).map_err(AppendError::Failed)?;
+            // A head that rotted since it was read must not get a new chain over it that says it is right.
             let head = batch[from..].first_chunk().and_then(|head| Head::decode(head).ok());
-            let damaged = || {
-                AppendError::Failed(io::Error::new(io::ErrorKind::InvalidData, "a living frame is damaged"))
+            let is_right = |head: &Head| {
+                let proved = keyring.cipher(head.epoch).is_some_and(|cipher| cipher.proves(head));
+                head.uuid == uuid && Place::of(head, place.at) == place && proved
             };
-            new.chain.add(&head.ok_or_else(damaged)?);
+            new.chain.add(&head.filter(is_right).ok_or(CompactError::Damaged)?);
             count += 1;
             if batch.len() >= BATCH || rest.peek().is_none() {
-                new.finish_batch(&mut batch, count, cipher, keyring)?;
+                new.finish_batch(&mut batch, count, cipher, serial)?;
                 count = 0;
             }
         }
         if places.is_empty() {
-            new.finish_batch(&mut batch, 0, cipher, keyring)?;
+            new.finish_batch(&mut batch, 0, cipher, serial)?;
         }
         new.file.sync().map_err(AppendError::Failed)?;
         Ok((new, places))
@@ -84,7 +92,7 @@ impl Log {
 
     /// An empty log beside this one.
     fn successor(&self, etc: &dyn Directory, cipher: &EpochCipher) -> Result<Self, AppendError> {
-        let file = etc.create(LOG_NEW).map_err(AppendError::NoSpace)?;
+        let file = etc.create(LOG_NEW).map_err(AppendError::Failed)?;
         Ok(Self {
             file,
             end: 0,

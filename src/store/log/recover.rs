@@ -48,8 +48,10 @@ pub(in crate::store) struct Damage {
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Tail {
     pub(in crate::store) bytes: Range<u64>,
-    /// The secrets whose frames in it prove themselves, in order.
+    /// The secrets whose frames in it prove themselves, in order; all younger than the last good commit.
     pub(in crate::store) frames: Vec<(Uuid, Kind, Place)>,
+    /// Whether anything in it, a frame or a commit, proves itself: not rubbish behind an old copy, then.
+    pub(in crate::store) proved: bool,
 }
 
 /// How the log's commits stand to the anchor's.
@@ -190,22 +192,28 @@ impl<'a> Scan<'a> {
                 self.accept(batch);
                 continue;
             }
-            let Searched { members, commit } = self.search(self.at)?;
+            let Searched { mut members, commit } = self.search(self.at)?;
+            let after = self.last.as_ref().map_or(0, |last| last.generation);
+            let proves_commit = commit.is_some();
             match commit {
                 // A commit that proves itself over frames that don't may be a torn write too, if it is the very last one:
-                // a disk may write the end of a batch before its beginning. Every acknowledged batch has a commit behind it
-                // as soon as the log is closed or opened anew, and until then the anchor tells.
-                Some((commit, end)) if self.search(end)?.commit.is_some() => {
-                    let Kind::Commit { count, .. } = commit.kind else {
-                        unreachable!("search gives commits")
-                    };
-                    let frames = (count as usize, members.len());
+                // a disk may write the end of a batch before its beginning. Not so a commit of nothing: it is only ever
+                // written behind what is durable, when the log is closed or opened anew. Until then the anchor tells.
+                Some((commit, end)) if commit.count() == 0 || self.search(end)?.commit.is_some() => {
+                    // Frames are younger than the commit before them, save where compaction copied them: what isn't was
+                    // put here from elsewhere.
+                    let compacted = after == 0 || (commit.generation == after + 1 && commit.count() > 0);
+                    members.retain(|member| compacted || member.place.generation > after);
+                    let frames = (commit.count(), members.len());
                     self.damage.push(Damage { bytes: self.at..end, frames });
                     self.accept(Batch { members, commit, end });
                 }
                 _ => {
-                    let frames = members.into_iter().map(|member| (member.uuid, member.kind, member.place));
-                    self.tail = Some(Tail { bytes: self.at..self.reader.len, frames: frames.collect() });
+                    members.retain(|member| member.place.generation > after);
+                    let frames: Vec<_> =
+                        members.into_iter().map(|member| (member.uuid, member.kind, member.place)).collect();
+                    let proved = proves_commit || !frames.is_empty();
+                    self.tail = Some(Tail { bytes: self.at..self.reader.len, frames, proved });
                     break;
                 }
             }

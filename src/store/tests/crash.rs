@@ -183,6 +183,28 @@ fn the_power_may_go_again_while_the_store_recovers() {
 }
 
 #[test]
+fn the_power_may_go_after_a_killed_process_was_started_again() {
+    for cut in 0..=operations_of_a_life() {
+        let disk = SimulatedDisk::default();
+        disk.cut_power_at(cut);
+        let story = live(&disk);
+        let whole = disk.after_kill();
+        drop(boot(&whole));
+        for again in 0..=whole.operations() {
+            let twice = disk.after_kill();
+            twice.cut_power_at(again);
+            drop(boot(&twice));
+            for left in [Left::Nothing, Left::Some(again as u64), Left::Some(cut as u64 + 99)] {
+                let case = format!(
+                    "killed at operation {cut}, power cut at {again} of the next life, left {left:?}"
+                );
+                check(&twice.after_power_cut(left), &story, &case);
+            }
+        }
+    }
+}
+
+#[test]
 fn any_operation_may_fail() {
     for fault in 0..=operations_of_a_life() {
         let disk = SimulatedDisk::default();

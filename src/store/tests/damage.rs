@@ -35,9 +35,12 @@ fn nothing_wrong_is_served(disk: &SimulatedDisk, expected: &Secrets, case: &str)
     };
     let Ok(verified) = store.verify() else { return true };
     let damage = verified.findings.iter().any(Finding::is_damage);
+    // What was settled before the log was closed is no unfinished write: calling it one would be a lie.
+    let lost = |finding: &Finding| finding.is_damage() && !matches!(finding, Finding::TornTail { .. });
+    let lost = verified.findings.iter().any(lost);
     for (&secret, (description, value)) in expected {
         match store.definition(uuid(secret)) {
-            None => assert!(damage, "{case}: secret {secret} is gone and nobody says so"),
+            None => assert!(lost, "{case}: secret {secret} is gone and nobody says so"),
             Some(None) => assert!(
                 verified.findings.contains(&Finding::DefinitionDamaged { uuid: uuid(secret) }),
                 "{case}"
@@ -47,9 +50,9 @@ fn nothing_wrong_is_served(disk: &SimulatedDisk, expected: &Secrets, case: &str)
             }
         }
         match store.value(uuid(secret)) {
-            Ok(None) => assert!(damage, "{case}"),
+            Ok(None) => assert!(lost, "{case}"),
             Ok(Some(found)) => {
-                let found = found.map(|found| found.expose_secret().to_vec());
+                let found = found.1.map(|found| found.expose_secret().to_vec());
                 assert_eq!(&found, value, "{case}: secret {secret}");
             }
             Err(error) => {

@@ -75,7 +75,7 @@ fn secrets(store: &Store) -> Secrets {
         definitions.push((uuid, Arc::clone(definition.expect("every definition opens"))));
     });
     let secret = |(uuid, definition): (Uuid, Arc<Definition>)| {
-        let value = store.value(uuid).expect("every value opens").expect("the secret is there");
+        let value = store.value(uuid).expect("every value opens").expect("the secret is there").1;
         let description = definition.description.as_deref().unwrap_or_default().to_owned();
         assert_eq!(store.owner(&definition.usage), Some(uuid), "the usage leads to the secret");
         (uuid.as_bytes()[0], (description, value.map(|value| value.expose_secret().to_vec())))
