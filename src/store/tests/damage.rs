@@ -116,6 +116,24 @@ fn any_byte_of_the_log_may_change() {
 }
 
 #[test]
+fn damage_to_a_commit_costs_no_record() {
+    let (disk, expected) = worn_store();
+    let log = disk.with_file("secrets.log", |bytes| bytes.clone());
+    let commits = frames(&log).into_iter().filter(|(_, head)| matches!(head.kind, Kind::Commit { .. }));
+    for (start, _) in commits {
+        for (at, anchored) in (start..start + HEAD_LEN).flat_map(|at| [(at, true), (at, false)]) {
+            let spoilt = copy(&disk);
+            spoilt.with_file("secrets.log", |bytes| bytes[at] ^= 0x40);
+            if !anchored {
+                spoilt.forget(1, "anchor");
+            }
+            let store = boot(&spoilt).unwrap().unwrap();
+            assert_eq!(secrets(&store), expected, "byte {at} of the commit at {start}, anchored {anchored}");
+        }
+    }
+}
+
+#[test]
 fn any_byte_of_the_keyring_may_change() {
     let (disk, expected) = worn_store();
     let len = disk.with_file("keyring", |bytes| bytes.len());
