@@ -3,7 +3,7 @@
 //! A change is judged and queued under one lock, against a [`View`] in which changes still under way already hold. Then
 //! the first waiter whose turn it is becomes the leader: it takes the log and all that is queued, seals it, appends it as
 //! one batch, and wakes the others. There is no thread of our own: a lone writer pays for no hand-over, and a program that
-//! forks or exits has nothing to wait for.
+//! exits has nothing to wait for.
 //!
 //! Leans on `log`, `anchor` and `copies`. Refuses everything behind a failed write or sync: see [`StoreError::ReadOnly`].
 

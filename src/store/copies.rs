@@ -1,6 +1,7 @@
 //! The `.xml` copies: each persistent secret's definition as libvirt would have written it, for scripts that look there.
 //!
-//! Derived from the log and never trusted while it is open: a missing or wrong copy is written anew. Leans on `disk`
+//! Derived from the log and never trusted while it is open. When a store is opened, missing copies are written anew, and wrong
+//! ones too if it was not closed in order; a copy that somebody changed in between is named by `verify`. Leans on `disk`
 //! and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store.
 
 use std::io;
