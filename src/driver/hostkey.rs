@@ -117,7 +117,13 @@ pub(super) fn read_or_make(place: &Place) -> Result<HostKey, Error> {
         return Ok(key);
     }
     let key = HostKey::random().map_err(|error| Error::failed(error.to_string()))?;
-    make(place, &key).map_err(|error| {
+    let made = make(place, &key);
+    if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+        && let Some(others) = read(place)?
+    {
+        return Ok(others); // somebody made one just now
+    }
+    made.map_err(|error| {
         let plain = Error::system(format!("cannot make the key file '{}'", place.path.display()), &error);
         plain.advise("name a place that you may write to with --key-file FILE")
     })?;
@@ -129,6 +135,8 @@ fn make(place: &Place, key: &HostKey) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Written beside its name and linked to it: a half-written key is never found, an existing one never replaced.
     let beside = place.path.with_extension(format!("new-{}", std::process::id()));
+    // What has this name was left by a process that is no more: its pid is ours now.
+    _ = std::fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
     let written = file
         .write_all(key.bytes().expose_secret())

@@ -4,7 +4,7 @@
 //! flag bits, and a private value to a caller who isn't elevated.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
 use ::uuid::Uuid;
 
@@ -115,6 +115,7 @@ impl Keystore for Session {
     }
 
     fn lookup_by_uuid(&self, uuid: Uuid) -> Result<Handle, Error> {
+        let _settled = self.settled();
         let held = self.find(uuid)?;
         // A damaged secret stays listed and can be looked up, so that it can be undefined.
         let usage =
@@ -146,6 +147,7 @@ impl Keystore for Session {
 
     fn xml_desc(&self, uuid: Uuid, flags: u32) -> Result<String, Error> {
         check_flags(flags, 0, Function::XmlDesc)?;
+        let _settled = self.settled();
         Ok(self.find(uuid)?.definition(uuid)?.to_xml())
     }
 
@@ -168,6 +170,7 @@ impl Keystore for Session {
             return Err(Error::read_only(Function::Value));
         }
         check_flags(flags, 0, Function::Value)?;
+        let _settled = self.settled();
         // Judged by the very definition that the value belongs to: another call may make the secret private meanwhile.
         let may_have = |definition: &Definition| match definition.private && !self.caller.elevated {
             true => Err(Error::private()),
@@ -191,7 +194,7 @@ impl Keystore for Session {
 
     fn undefine(&self, uuid: Uuid) -> Result<(), Error> {
         self.check_writable(Function::Undefine)?;
-        let _settled = self.driver.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _settled = self.settled();
         let ephemeral = self.driver.ephemeral().remove(&uuid);
         let usage = match ephemeral {
             Some(held) => held.definition.usage.clone(),
@@ -231,11 +234,16 @@ impl Session {
         &self.driver
     }
 
+    /// Keeps secrets from moving between disk and memory: while one does, it is in both places, or seems to be in none.
+    fn settled(&self) -> RwLockReadGuard<'_, ()> {
+        self.driver.moving.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Defines: in memory, on disk, or moving between the two. Whatever puts a secret into memory, or moves it, has no other
     /// change beside it.
     fn define(&self, new: &Arc<Definition>) -> Result<(), Error> {
         if !new.ephemeral {
-            let _settled = self.driver.moving.read().unwrap_or_else(PoisonError::into_inner);
+            let _settled = self.settled();
             if !self.driver.ephemeral().contains_key(&new.uuid) {
                 return self.define_stored(new);
             }
@@ -312,7 +320,7 @@ impl Session {
 
     /// Sets a value; gives the secret's usage.
     fn set(&self, uuid: Uuid, value: SecretBytes) -> Result<Usage, Error> {
-        let _settled = self.driver.moving.read().unwrap_or_else(PoisonError::into_inner);
+        let _settled = self.settled();
         if let Some(held) = self.driver.ephemeral().get_mut(&uuid) {
             held.value = Some(value);
             return Ok(held.definition.usage.clone());
@@ -352,6 +360,7 @@ impl Session {
 
     /// Every secret once. `None`: its definition doesn't open.
     fn for_each(&self, mut each: impl FnMut(Uuid, Option<&Arc<Definition>>)) {
+        let _settled = self.settled();
         // Not held while the store is read: a change holds the store, and then looks here.
         let ephemeral: HashMap<Uuid, Arc<Definition>> = {
             let held = self.driver.ephemeral();

@@ -8,6 +8,7 @@
 //! Leans on `log`, `anchor` and `copies`. Refuses everything behind a failed write or sync: see [`StoreError::ReadOnly`].
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 
@@ -253,7 +254,7 @@ impl Store {
             return Err(StoreError::ReadOnly(reason));
         }
         drop(writer);
-        let result = act(self, &mut log);
+        let result = caught(|| act(self, &mut log));
         let mut writer = self.writer();
         if let Err(StoreError::Write(doing, error)) = &result {
             writer.stopped = Some(format!("cannot {doing}: {error}"));
@@ -263,10 +264,13 @@ impl Store {
     }
 
     /// Runs `act` while nobody writes, stopped or not.
-    pub(super) fn while_quiet<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub(super) fn while_quiet<T>(
+        &self,
+        act: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let (writer, log) = self.take_log();
         drop(writer);
-        let result = act();
+        let result = caught(act);
         self.give_back(&mut self.writer(), log);
         result
     }
@@ -337,7 +341,7 @@ impl Store {
         let outcome = if stopped {
             Err(StoreError::ReadOnly("an earlier write failed".into()))
         } else {
-            self.write_batch(&mut log, batch, &mut done)
+            caught(|| self.write_batch(&mut log, batch, &mut done))
         };
         let mut writer = self.writer();
         if let Err(StoreError::Write(doing, error)) = &outcome {
@@ -352,7 +356,7 @@ impl Store {
         drop(writer);
         callers.iter().for_each(|(_, caller)| caller.unpark());
         // What follows is for later; the callers of this batch are served already.
-        let tidied = if done.dead.is_empty() { Ok(()) } else { self.tidy(&mut log, &done.dead) };
+        let tidied = if done.dead.is_empty() { Ok(()) } else { caught(|| self.tidy(&mut log, &done.dead)) };
         let mut writer = self.writer();
         if let Err(error) = tidied {
             writer.stopped.get_or_insert_with(|| error.to_string());
@@ -517,6 +521,14 @@ impl Store {
         _ = left.into_iter().try_for_each(|place| old.wipe(place)).and_then(|()| old.sync());
         Ok(())
     }
+}
+
+/// Runs what has the log. A panic in it must not keep the log from all others for ever: it becomes a failed write, behind
+/// which nothing is written any more.
+fn caught<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::Write("finish a change".into(), std::io::Error::other("the program panicked in it")))
+    })
 }
 
 /// What a batch leaves to be done.

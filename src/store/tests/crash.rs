@@ -232,6 +232,16 @@ fn after_a_failed_sync_nothing_is_written_and_all_is_still_served() {
 }
 
 #[test]
+fn a_panic_in_a_change_stops_the_store_and_nobody_waits_for_ever() {
+    let (_, store) = new_store();
+    define(&store, 1, "one").unwrap();
+    let error = store.change_keyring(|_| -> Result<(), _> { panic!("on purpose") }).unwrap_err();
+    assert!(matches!(error, StoreError::Write(..)), "{error}");
+    assert!(matches!(define(&store, 2, "two"), Err(StoreError::ReadOnly(_))));
+    assert_eq!(secrets(&store).len(), 1);
+}
+
+#[test]
 fn a_full_disk_refuses_the_change_and_nothing_else() {
     let (disk, store) = new_store();
     define(&store, 1, "one").unwrap();
