@@ -8,8 +8,6 @@
 mod args;
 mod clock;
 mod failure;
-#[cfg(test)]
-mod fake;
 mod generate;
 mod input;
 mod keystore;

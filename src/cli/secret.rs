@@ -279,8 +279,24 @@ mod tests {
     use std::rc::Rc;
 
     use super::super::args::{self, Command};
-    use super::super::fake;
     use super::*;
+    use crate::secret::{Handle, Usage};
+
+    const FIRST: Uuid = ::uuid::uuid!("11111111-1111-4111-8111-111111111111");
+    const SECOND: Uuid = ::uuid::uuid!("22222222-2222-4222-8222-222222222222");
+
+    /// A keystore with two secrets, and the folder that it lasts as long as.
+    fn keystore() -> (tempfile::TempDir, Connection) {
+        let root = tempfile::tempdir().unwrap();
+        let shown = root.path().display();
+        let connection =
+            Connection::open(&format!("secret:///embed?root={shown}/root&key={shown}/host.key")).unwrap();
+        let usage = "<usage type='ceph'><name>one</name></usage>";
+        for (uuid, usage) in [(SECOND, ""), (FIRST, usage)] {
+            connection.define_xml(format!("<secret><uuid>{uuid}</uuid>{usage}</secret>"), 0).unwrap();
+        }
+        (root, connection)
+    }
 
     /// What a command line writes to standard output, or how it fails.
     fn ran(connection: &Connection, line: &str) -> Result<String, Failure> {
@@ -301,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_value_is_set_and_shown() {
-        let (connection, uuid) = (fake::connection(), fake::FIRST);
+        let ((_root, connection), uuid) = (keystore(), FIRST);
         assert_eq!(
             lines(ran(&connection, &format!("secret-get-value {uuid}")).unwrap_err()),
             [format!("Secret not found: secret '{uuid}' does not have a value")]
@@ -317,13 +333,13 @@ mod tests {
 
     #[test]
     fn the_list_is_sorted() {
-        let table = ran(&fake::connection(), "-q secret-list").unwrap();
-        assert_eq!(table, format!(" {}   ceph one\n {}   Unused\n", fake::FIRST, fake::SECOND));
+        let table = ran(&keystore().1, "-q secret-list").unwrap();
+        assert_eq!(table, format!(" {FIRST}   ceph one\n {SECOND}   Unused\n"));
     }
 
     #[test]
     fn checks_come_in_virshs_order() {
-        let connection = fake::connection();
+        let (_root, connection) = keystore();
         for (line, told) in [
             ("secret-set-value nope v --file x", vec!["Options --file and --base64 are mutually exclusive"]),
             (
@@ -351,15 +367,15 @@ mod tests {
 
     #[test]
     fn the_kinds_of_event_are_listed() {
-        assert_eq!(ran(&fake::connection(), "secret-event --list").unwrap(), "lifecycle\nvalue-changed\n");
+        assert_eq!(ran(&keystore().1, "secret-event --list").unwrap(), "lifecycle\nvalue-changed\n");
     }
 
     #[test]
     fn events_are_told_as_virsh_tells_them() {
-        let handle = fake::handle(fake::FIRST);
+        let handle = Handle { uuid: FIRST, usage: Usage::none() };
         let (defined, changed) =
             (Event::Lifecycle(handle.clone(), Lifecycle::Defined), Event::ValueChanged(handle));
-        let uuid = fake::FIRST;
+        let uuid = FIRST;
         assert_eq!(told(&defined, None), format!("event 'lifecycle' for secret {uuid}: Defined\n"));
         let at = Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_303_468_106));
         let expected = format!("2026-11-21 23:24:28.106+0000: event 'value-changed' for secret {uuid}\n");
