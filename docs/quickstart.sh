@@ -56,7 +56,7 @@ say "On disk there is the definition, for scripts that look there, and the value
 run "ls -l keystore/etc/secrets"
 run "grep -rlF 'passphrase of the database' keystore"
 run "grep -rF -e 'correct horse' -e 'Y29ycmVjdCBob3JzZ' keystore || echo 'in no file, neither as it is nor in base64'"
-run "tail -c 352 keystore/etc/secrets/secrets.log | od -A n -t x1z -N 48"
+run "tail -c 384 keystore/etc/secrets/secrets.log | od -A n -t x1z -N 48"
 
 say "How it stands, and what its key is worth."
 run "strongroom status"
