@@ -142,7 +142,7 @@ impl Connection {
         Self { keystore }
     }
 
-    /// The URI that was opened, normalised.
+    /// The URI that was opened.
     pub fn uri(&self) -> String {
         self.keystore.uri()
     }

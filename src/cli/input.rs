@@ -66,8 +66,8 @@ pub(super) fn to_base64(value: &SecretBytes) -> Result<SecretBytes, Failure> {
     Ok(text)
 }
 
-/// One line from an open descriptor, without its end, for a passphrase. Read byte by byte, so that what follows
-/// stays there for others. The descriptor is opened anew through /proc, which a socket does not allow.
+/// One line from an open descriptor, without its end, for a passphrase. Read byte by byte, so that what follows in a pipe
+/// stays there for others. The descriptor is opened anew through /proc: a file is read from its start, a socket not at all.
 pub(super) fn line_from_descriptor(number: RawFd) -> Result<SecretBytes, Failure> {
     let failed = |error| Failure::system(format_args!("Failed to read file descriptor '{number}'"), &error);
     let mut file = match number {

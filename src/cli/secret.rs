@@ -96,8 +96,8 @@ fn set_value(
     output.extra("Secret value set\n")
 }
 
-/// A value from the command line, where the whole host could see it. The parsed copy is wiped; the argument vector
-/// itself is beyond reach.
+/// A value from the command line, where the whole host could see it, and of which this process has further copies: wiping
+/// the one at hand is manners, not protection.
 fn typed_openly(text: OsString) -> Result<SecretBytes, Failure> {
     let mut text = text.into_encoded_bytes();
     let kept = SecretBytes::copy_of(&text);

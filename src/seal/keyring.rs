@@ -159,11 +159,11 @@ impl LockedKeyring {
         Ok(Self { fields, bytes: bytes.to_vec() })
     }
 
-    /// Tries every opener on every slot that it is for, in the slots' order.
+    /// Tries every opener on every slot that it is for, in the openers' order.
     pub fn unlock(&self, openers: &[Opener]) -> Result<Opened, KeyringError> {
         let mut tried = Vec::new();
-        for slot in &self.fields.slots {
-            for opener in openers {
+        for opener in openers {
+            for slot in &self.fields.slots {
                 match slot.open(opener, self.fields.store) {
                     None => {}
                     Some(Ok(root)) => return self.opened(root, slot.info.clone()),

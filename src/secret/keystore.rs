@@ -24,7 +24,7 @@ pub const NO_FLAGS: u32 = 0;
 /// Flags are raw words, because unknown bits are an error that only the implementation can word. Errors are libvirt's
 /// ([`Error`]); the order of checks is libvirt's too. All calls may block; all may be made from any thread.
 pub trait Keystore: Send + Sync {
-    /// The URI that this connection was opened with, normalised.
+    /// The URI that this connection was opened with.
     fn uri(&self) -> String;
 
     /// Why the keystore is locked, if it is: what it lists then is not proved, and values and changes are refused.

@@ -36,8 +36,6 @@ pub trait Directory: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Returns when every file of its file system is durable, contents and entries.
     fn sync_all(&self) -> io::Result<()>;
-    /// Where it is, for messages.
-    fn path(&self) -> &Path;
 }
 
 /// An open file.
@@ -58,18 +56,15 @@ pub trait File: Send + Sync {
 pub fn open_directory(path: &Path) -> io::Result<Arc<dyn Directory>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let descriptor = fs::open(path, flags, Mode::empty())?;
-    Ok(Arc::new(RealDirectory { descriptor, path: path.into() }))
+    Ok(Arc::new(RealDirectory(descriptor)))
 }
 
-struct RealDirectory {
-    descriptor: OwnedFd,
-    path: Box<Path>,
-}
+struct RealDirectory(OwnedFd);
 
 impl RealDirectory {
     fn open_file(&self, name: &str, flags: OFlags) -> io::Result<Arc<dyn File>> {
         let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let descriptor = fs::openat(&self.descriptor, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let descriptor = fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?;
         Ok(Arc::new(RealFile(descriptor.into())))
     }
 }
@@ -84,15 +79,15 @@ impl Directory for RealDirectory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(fs::renameat(&self.descriptor, from, &self.descriptor, to)?)
+        Ok(fs::renameat(&self.0, from, &self.0, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(fs::unlinkat(&self.descriptor, name, AtFlags::empty())?)
+        Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
     }
 
     fn names(&self, each: &mut dyn FnMut(&str)) -> io::Result<()> {
-        for entry in fs::Dir::read_from(&self.descriptor)? {
+        for entry in fs::Dir::read_from(&self.0)? {
             let entry = entry?;
             match entry.file_name().to_str() {
                 Ok("." | "..") | Err(_) => {}
@@ -103,15 +98,11 @@ impl Directory for RealDirectory {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(fs::fsync(&self.descriptor)?)
+        Ok(fs::fsync(&self.0)?)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        Ok(fs::syncfs(&self.descriptor)?)
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
+        Ok(fs::syncfs(&self.0)?)
     }
 }
 

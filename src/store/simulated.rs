@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Directory, Disk, File};
@@ -258,10 +257,6 @@ impl Directory for SimulatedDirectory {
         platter.entries.iter_mut().for_each(|entries| entries.history.clear());
         platter.files.iter_mut().for_each(|contents| contents.durable = contents.live.clone());
         Ok(())
-    }
-
-    fn path(&self) -> &Path {
-        Path::new(["/simulated/etc/secrets", "/simulated/run/secrets"][self.which])
     }
 }
 
