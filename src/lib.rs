@@ -64,12 +64,17 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod memory;
+pub mod conf;
 pub mod secret;
 pub mod seal;
+pub mod rpc;
+pub mod net;
 pub mod store;
 pub mod driver;
 pub mod client;
 mod connection;
+#[cfg(feature = "daemon")]
+pub mod server;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(any(fuzzing, test))]

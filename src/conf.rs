@@ -1,0 +1,1 @@
+//! libvirt's configuration grammar: `name = value`, as all of its `*.conf` files have it.

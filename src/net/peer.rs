@@ -1,0 +1,1 @@
+//! The process at the other end of a Unix socket.

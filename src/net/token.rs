@@ -1,0 +1,1 @@
+//! The host's system token: how libvirt's daemons know one another.

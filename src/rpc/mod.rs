@@ -1,0 +1,1 @@
+//! libvirt's wire, pure: packets, XDR, message bodies, keepalive. No sockets here.

@@ -1,0 +1,1 @@
+//! The daemon's log: libvirt's outputs, filters and line format.

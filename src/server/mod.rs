@@ -1,0 +1,14 @@
+//! The daemon: libvirt's secret driver behind sockets.
+
+mod args;
+mod listen;
+mod log;
+#[cfg(feature = "polkit")]
+mod polkit;
+mod process;
+mod settings;
+
+/// Runs the daemon.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

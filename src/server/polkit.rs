@@ -1,0 +1,1 @@
+//! Authentication of local users by polkit.

@@ -1,0 +1,1 @@
+//! The process: pid file, detaching from the terminal, the run directory.

@@ -1,0 +1,1 @@
+//! `virtsecretd.conf`, typed.
