@@ -87,6 +87,12 @@ impl SecretBytes {
         Self::copy_of(self.expose_secret())
     }
 
+    /// Overwrites the bytes from `at` on with these, which must fit; none of them stay in registers.
+    pub fn overwrite(&mut self, at: usize, bytes: &[u8]) {
+        self.expose_secret_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+        registers::clear();
+    }
+
     /// Keeps the first `len` bytes and wipes the rest. No effect when there are no more than `len`.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {

@@ -3,8 +3,10 @@
 //! Which numbers exist is a fact of the protocol, and clients ask: `virsh version` sends a hypervisor's call to whatever
 //! it is connected to. What is said was measured, number by number, on a secret connection to libvirt 9.0; that the
 //! drivers with connections of their own are "not open" is how its modular daemons differ from the one that has all.
-//! Leans on nothing. Refuses to read the arguments of a call that it can't serve anyway: where libvirt would find
+//! Leans on `secret` for domains. Refuses to read the arguments of a call that it can't serve anyway: where libvirt would find
 //! fault with them first, or with a change on a read-only connection, we say at once that there is no such driver.
+
+use crate::secret::ErrorDomain;
 
 /// What to say to a call for another driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub(crate) enum Foreign {
         /// The function's name in libvirt's library, which is all that the message says besides.
         api: &'static str,
         /// The error's domain.
-        domain: i32,
+        domain: ErrorDomain,
     },
     /// Code 1 (internal error), domain 7: `connection not open`. The driver has a connection of its own: networks,
     /// storage, node devices, interfaces, filters.
@@ -43,28 +45,24 @@ pub(crate) fn answer_qemu(procedure: i32) -> Option<Foreign> {
         7 => "virDomainQemuMonitorCommandWithFiles",
         _ => return None, // 6 is an event
     };
-    Some(Foreign::Unsupported { api, domain: NO_DOMAIN })
+    Some(Foreign::Unsupported { api, domain: ErrorDomain::None })
 }
 
 /// The same for the LXC program.
 pub(crate) fn answer_lxc(procedure: i32) -> Option<Foreign> {
-    (procedure == 1).then_some(Foreign::Unsupported { api: "virDomainLxcOpenNamespace", domain: NO_DOMAIN })
+    (procedure == 1)
+        .then_some(Foreign::Unsupported { api: "virDomainLxcOpenNamespace", domain: ErrorDomain::None })
 }
 
 /// libvirt's library is cut into files, and the error's domain is the file's.
 fn unsupported(api: &'static str) -> Foreign {
     let domain = match api {
-        _ if api.contains("Snapshot") => DOMAIN_SNAPSHOT,
-        _ if api.contains("Checkpoint") => DOMAIN_CHECKPOINT,
-        _ => DOMAIN,
+        _ if api.contains("Snapshot") => ErrorDomain::DomainSnapshot,
+        _ if api.contains("Checkpoint") => ErrorDomain::DomainCheckpoint,
+        _ => ErrorDomain::Domain,
     };
     Foreign::Unsupported { api, domain }
 }
-
-const NO_DOMAIN: i32 = 0;
-const DOMAIN: i32 = 20;
-const DOMAIN_SNAPSHOT: i32 = 35;
-const DOMAIN_CHECKPOINT: i32 = 69;
 
 /// By number. The seven that libvirt answers otherwise stand here too, by the names of what they call. 106, 168 and 317
 /// end a registration, and there is none. 249, 343 and 443 pass descriptors, which it says isn't supported.
@@ -245,7 +243,11 @@ mod tests {
             (342, "virConnectGetDomainCapabilities"),
             (344, "virConnectGetAllDomainStats"),
         ] {
-            assert_eq!(answer(number), Some(Foreign::Unsupported { api: name, domain: DOMAIN }), "{number}");
+            assert_eq!(
+                answer(number),
+                Some(Foreign::Unsupported { api: name, domain: ErrorDomain::Domain }),
+                "{number}"
+            );
         }
     }
 
@@ -255,8 +257,8 @@ mod tests {
             Some(Foreign::Unsupported { domain, .. }) => domain,
             other => panic!("{number}: {other:?}"),
         };
-        assert_eq!([185, 190, 192, 275].map(domain), [DOMAIN_SNAPSHOT; 4]);
-        assert_eq!([411, 413, 417].map(domain), [DOMAIN_CHECKPOINT; 3]);
+        assert_eq!([185, 190, 192, 275].map(domain), [ErrorDomain::DomainSnapshot; 4]);
+        assert_eq!([411, 413, 417].map(domain), [ErrorDomain::DomainCheckpoint; 3]);
     }
 
     #[test]

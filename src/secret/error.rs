@@ -127,11 +127,13 @@ pub enum ErrorDomain {
     Interface = 26,
     Secret = 30,
     NwFilter = 33,
+    DomainSnapshot = 35,
     DBus = 47,
     Identity = 53,
     Access = 55,
     Polkit = 60,
     Admin = 62,
+    DomainCheckpoint = 69,
 }
 
 impl ErrorDomain {

@@ -1,0 +1,36 @@
+//! How an error travels: the body of a reply that says "no".
+//!
+//! Leans on `secret` for what an error is. Refuses to send advice: that is for the person at this end.
+
+use super::packet::{Header, Status, packet};
+use super::remote::ErrorBody;
+use super::xdr::Text;
+use crate::secret::{Detail, Error};
+
+/// The reply that says that this call failed.
+pub fn refusal(call: Header, error: &Error) -> Vec<u8> {
+    let message = error.to_string();
+    let format = error.format();
+    let (str1, str2, int1, int2) = match error.shape() {
+        Detail::Argument { function, argument } => (*function, *argument, 0, 0),
+        Detail::System { errno } => ("%s", message.as_str(), *errno, -1),
+        _ => (format.as_str(), error.detail(), -1, -1),
+    };
+    let body = ErrorBody {
+        code: error.code().number(),
+        domain: error.domain().number(),
+        message: Some(Text::from(message.as_str())),
+        level: LEVEL_ERROR,
+        guest: None,
+        str1: Some(Text::from(str1)),
+        str2: Some(Text::from(str2)),
+        str3: None,
+        int1,
+        int2,
+        network: None,
+    };
+    packet(call.reply(Status::Error), &body)
+}
+
+/// The only level there is.
+const LEVEL_ERROR: i32 = 2;
