@@ -29,6 +29,8 @@ pub mod program {
     pub const KEEPALIVE: u32 = 0x6b65_6570;
     /// Administration of the daemon itself.
     pub const ADMIN: u32 = 0x0690_0690;
+    /// Ours, on the admin socket: locking and unlocking. Spells "Stro".
+    pub const STRONGROOM: u32 = 0x5374_726f;
 }
 
 /// The version of every program.

@@ -1,0 +1,42 @@
+//! Who is asked whether a peer may connect: polkit, where this build has it.
+//!
+//! Leans on `polkit`. Refuses everyone in a build without it; the settings don't let it come to that.
+
+use std::future::Future;
+#[cfg(feature = "polkit")]
+use std::sync::Arc;
+
+#[cfg(feature = "polkit")]
+use super::polkit::{MANAGE, MONITOR, Polkit};
+use crate::net::peer::Peer;
+use crate::secret::Error;
+
+/// The one authority of a daemon.
+pub(super) struct Authority {
+    #[cfg(feature = "polkit")]
+    polkit: Arc<Polkit>,
+}
+
+impl Authority {
+    /// Connects to nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            #[cfg(feature = "polkit")]
+            polkit: Arc::new(Polkit::new()),
+        }
+    }
+
+    /// Whether this peer may use the socket; a person may have to answer first.
+    #[cfg(feature = "polkit")]
+    pub(super) fn check(&self, peer: Peer, read_only: bool) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let polkit = Arc::clone(&self.polkit);
+        let action = if read_only { MONITOR } else { MANAGE };
+        async move { polkit.check(&peer, action).await.map_err(Error::from) }
+    }
+
+    #[cfg(not(feature = "polkit"))]
+    #[expect(clippy::unused_self, reason = "with polkit there is something in it")]
+    pub(super) fn check(&self, _: Peer, _: bool) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        std::future::ready(Err(super::failure::no_polkit()))
+    }
+}

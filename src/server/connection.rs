@@ -1,0 +1,377 @@
+//! One client's connection: moves bytes between its socket and its [`Session`].
+//!
+//! The task that a client has. It reads when there is something to answer and room for the answer, so that a client that doesn't
+//! read its replies, or has `max_client_requests` calls under way, is not read from either. Leans on `inbound` and
+//! `outgoing` for the bytes. Refuses to wait for ever for a client that holds what others need.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::calls::Announcement;
+use super::clients::Welcome;
+use super::inbound::{Inbound, Incoming, Room};
+use super::outgoing::Outgoing;
+use super::authority::Authority;
+use super::session::{Action, Call, Session};
+use super::transit::{Load, PATIENCE, PAUSE, Transit};
+use crate::memory::SecretBytes;
+use crate::rpc::remote::procedure;
+use crate::rpc::{Header, Text, program};
+use crate::secret::{Error, MAX_VALUE};
+
+/// What a connection is made of.
+pub(super) struct Connection {
+    pub(super) stream: UnixStream,
+    pub(super) session: Session,
+    pub(super) welcome: Welcome,
+    pub(super) events: mpsc::Receiver<Announcement>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// What all connections to a server share.
+pub(super) struct Shared {
+    pub(super) transit: Arc<Transit>,
+    pub(super) authority: Authority,
+    /// The most calls that one client may have under way.
+    pub(super) max_requests: AtomicUsize,
+}
+
+/// A call that was answered elsewhere.
+enum Done {
+    Worked(Outgoing),
+    Judged(Header, Result<(), Error>),
+}
+
+/// Why a connection ends, for the log.
+type Ending = &'static str;
+
+impl Connection {
+    /// Serves the client until one of the two ends it.
+    pub(super) async fn serve(self) {
+        let Self { stream, session, welcome, events, shared, stop } = self;
+        let id = welcome.client.id;
+        tracing::debug!("client {id} has come: {}", welcome.client.peer);
+        let mut serving = Serving {
+            stream,
+            session,
+            welcome,
+            shared,
+            inbound: Inbound::default(),
+            out: VecDeque::new(),
+            out_load: None,
+            work: JoinSet::new(),
+            since: Instant::now(),
+            moved: Instant::now(),
+            paused: None,
+            last: false,
+        };
+        let ending = serving.run(events, stop).await;
+        tracing::debug!("client {id} is gone: {ending}");
+    }
+}
+
+struct Serving {
+    stream: UnixStream,
+    session: Session,
+    welcome: Welcome,
+    shared: Arc<Shared>,
+    inbound: Inbound,
+    /// Replies and events, oldest first.
+    out: VecDeque<Outgoing>,
+    /// What they hold of secret memory.
+    out_load: Option<Load>,
+    work: JoinSet<Done>,
+    /// When it came.
+    since: Instant,
+    /// When bytes last went either way.
+    moved: Instant,
+    /// When it began to wait for others to make room.
+    paused: Option<Instant>,
+    /// The connection ends when what is queued is sent.
+    last: bool,
+}
+
+impl Serving {
+    async fn run(
+        &mut self,
+        mut events: mpsc::Receiver<Announcement>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Ending {
+        let mut ended = false;
+        loop {
+            if let Err(ending) = self.turn(ended) {
+                return ending;
+            }
+            if self.last && self.out.is_empty() {
+                return "it is done";
+            }
+            if self.out.is_empty() && self.may_read() && self.paused.is_none() && self.has_more() {
+                tokio::task::yield_now().await; // others have their turn
+                continue;
+            }
+            let interest = match (self.out.is_empty(), self.may_read() && self.paused.is_none()) {
+                (false, _) => Some(Interest::WRITABLE),
+                (true, true) => Some(Interest::READABLE),
+                (true, false) => None,
+            };
+            let stuck = !self.out.is_empty() || self.inbound.is_gathering();
+            let (stream, client, shared) = (&self.stream, &self.welcome.client, &self.shared);
+            tokio::select! {
+                biased;
+                () = client.dismissed() => return "it was dismissed",
+                _ = stop.wait_for(|stop| *stop) => return self.finish().await,
+                Some(done) = self.work.join_next(), if !self.work.is_empty() => match done {
+                    Ok(Done::Worked(reply)) => self.queue(reply),
+                    Ok(Done::Judged(call, verdict)) => {
+                        let reply = self.session.authenticated(call, verdict);
+                        self.queue(reply);
+                    }
+                    Err(_) => return "a call of its broke off",
+                },
+                Some(event) = events.recv() => {
+                    if let Some(event) = event.packet() {
+                        self.queue(event);
+                    }
+                }
+                ready = ready(stream, interest) => match ready {
+                    Ok(closed) => ended |= closed,
+                    Err(_) => return "its socket failed",
+                },
+                () = shared.transit.crowded(), if stuck => {
+                    if self.moved.elapsed() >= PATIENCE {
+                        tracing::warn!("closing client {}: it stands still, and others wait for the memory that it holds", client.id);
+                        return "others wait for what it holds";
+                    }
+                }
+                () = sleep(self.deadline(stuck)) => if let Some(ending) = self.tick(stuck) {
+                    return ending;
+                },
+            }
+        }
+    }
+
+    /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long.
+    fn turn(&mut self, ended: bool) -> Result<(), Ending> {
+        self.send()?;
+        for _ in 0..TURN {
+            if !self.out.is_empty() || !self.may_read() {
+                break;
+            }
+            if self.shared.transit.is_crowded() && !self.inbound.is_gathering() {
+                let since = *self.paused.get_or_insert_with(Instant::now);
+                if since.elapsed() < LONGEST_PAUSE {
+                    break;
+                }
+            }
+            self.paused = None;
+            if !self.receive(ended)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers one packet. `false`: there is none yet.
+    fn receive(&mut self, ended: bool) -> Result<bool, Ending> {
+        PAGE.with_borrow_mut(|page| {
+            let page = match page {
+                Some(page) => page,
+                None => page.insert(SecretBytes::zeroed(PAGE_SIZE).map_err(|_| "there is no secret memory")?),
+            };
+            let mut gathered = None;
+            let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
+            let transit = &self.shared.transit;
+            let room = |header: &Header| if session.is_authenticated() { room(header) } else { Room::NONE };
+            let incoming = stream.try_io(Interest::READABLE, || {
+                inbound.receive(stream.as_fd(), page, ended, transit, room, &mut gathered)
+            });
+            let action = match incoming {
+                Ok(Incoming::Packet(header, arguments)) => {
+                    let now = Instant::now();
+                    self.moved = now;
+                    Ok(session.receive(&Call { header, arguments }, now))
+                }
+                Ok(Incoming::End(ending)) => Err(ending),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Action::Wait),
+                Err(_) => Err("its socket failed"),
+            };
+            drop(gathered);
+            inbound.wipe(page);
+            match action? {
+                Action::Wait => Ok(false),
+                action => self.act(action).map(|()| true),
+            }
+        })
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), Ending> {
+        match action {
+            Action::Nothing | Action::Wait => {}
+            Action::Drop => return Err("it doesn't answer"),
+            Action::Send(reply) => self.queue(reply),
+            Action::Last(reply) => {
+                self.last = true;
+                self.queue(reply);
+            }
+            Action::Work(bytes, work) => {
+                let load = self.shared.transit.secret(bytes);
+                self.work.spawn_blocking(move || {
+                    let reply = work();
+                    drop(load);
+                    Done::Worked(reply)
+                });
+            }
+            Action::AskPolkit(call) => {
+                let check = self.shared.authority.check(self.welcome.client.peer, self.session.is_read_only());
+                self.work.spawn(async move { Done::Judged(call, check.await) });
+            }
+        }
+        if self.session.is_authenticated() {
+            self.welcome.authenticated();
+        }
+        self.welcome.client.read_only.store(self.session.is_read_only(), Ordering::Relaxed);
+        self.send()
+    }
+
+    fn queue(&mut self, packet: Outgoing) {
+        self.out.push_back(packet);
+    }
+
+    /// Sends as much as the socket takes.
+    fn send(&mut self) -> Result<(), Ending> {
+        while let Some(packet) = self.out.front_mut() {
+            match self.stream.try_write_vectored(&packet.rest()) {
+                Ok(0) => return Err("it closed"),
+                Ok(sent) => {
+                    self.moved = Instant::now();
+                    if packet.advance(sent) {
+                        self.out.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return Err("it closed"),
+            }
+        }
+        let held: usize = self.out.iter().filter(|packet| packet.is_secret()).map(Outgoing::len).sum();
+        self.out_load = (held > 0).then(|| self.shared.transit.secret(held.next_power_of_two()));
+        if self.out.iter().map(Outgoing::len).sum::<usize>() > MOST_QUEUED {
+            return Err("it doesn't read what it asked for");
+        }
+        Ok(())
+    }
+
+    /// Whether another call may come.
+    fn may_read(&self) -> bool {
+        !self.last && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Whether the socket may have more to read at once.
+    fn has_more(&self) -> bool {
+        self.stream.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// When to look at the clock.
+    fn deadline(&self, stuck: bool) -> Option<Instant> {
+        let waits = [
+            self.session.deadline(),
+            self.paused.map(|_| Instant::now() + PAUSE),
+            stuck.then(|| self.moved + LONGEST_STANDSTILL),
+            self.is_loitering().then(|| self.since + LONGEST_ANONYMITY),
+        ];
+        waits.into_iter().flatten().min()
+    }
+
+    fn tick(&mut self, stuck: bool) -> Option<Ending> {
+        let now = Instant::now();
+        if stuck && now >= self.moved + LONGEST_STANDSTILL {
+            return Some("it stood still amid a packet");
+        }
+        if self.is_loitering() && now >= self.since + LONGEST_ANONYMITY {
+            return Some("it didn't authenticate");
+        }
+        let action = self.session.tick(now);
+        self.act(action).err()
+    }
+
+    /// Whether it has yet to authenticate, and nobody is being asked about it.
+    fn is_loitering(&self) -> bool {
+        !self.session.is_authenticated() && self.work.is_empty()
+    }
+
+    /// The daemon stops: calls under way are answered, then it ends.
+    async fn finish(&mut self) -> Ending {
+        const ENDING: Ending = "the daemon stops";
+        while let Some(done) = self.work.join_next().await {
+            if let Ok(Done::Worked(reply)) = done {
+                self.queue(reply);
+            }
+        }
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while self.send().is_ok() && !self.out.is_empty() {
+            if tokio::time::timeout_at(until, self.stream.writable()).await.is_err() {
+                break;
+            }
+        }
+        ENDING
+    }
+}
+
+/// Waits for the socket. Whether the client will send no more.
+async fn ready(stream: &UnixStream, interest: Option<Interest>) -> io::Result<bool> {
+    match interest {
+        Some(interest) => stream.ready(interest).await.map(|ready| ready.is_read_closed()),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+thread_local! {
+    /// Where this thread reads packets. Nothing stays in it between two of them.
+    static PAGE: RefCell<Option<SecretBytes>> = const { RefCell::new(None) };
+}
+
+/// Larger than any packet but for large values, definitions and what strangers send.
+const PAGE_SIZE: usize = 16 << 10;
+
+/// Packets answered before others have their turn.
+const TURN: usize = 64;
+
+/// What a client may leave unread: more than the longest list of secrets with ordinary usages.
+const MOST_QUEUED: usize = 32 << 20;
+
+/// How long a client waits for others to make room, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long half a packet may stand still, either way.
+const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.
+const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
+
+/// What a large packet of an authenticated client is worth keeping of.
+fn room(header: &Header) -> Room {
+    match (header.program, header.procedure) {
+        (program::REMOTE, procedure::SECRET_SET_VALUE | procedure::CONNECT_SET_IDENTITY) => {
+            Room { bytes: 3 * MAX_VALUE, secret: true }
+        }
+        (program::REMOTE, _) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
+        _ => Room { bytes: PAGE_SIZE, secret: true },
+    }
+}

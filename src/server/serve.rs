@@ -1,0 +1,231 @@
+//! The daemon at work: it accepts clients, answers signals, and ends when it is time.
+//!
+//! Leans on `connection` for each client. Refuses to accept more clients than its limits, and to end before the calls under way are
+//! answered.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use super::calls::{Announcement, Calls, Secrets};
+use super::clients::{Clients, Limits};
+use super::connection::{Connection, Shared};
+use super::keepalive::Keepalive;
+use super::listen::{Listening, Role};
+use super::log::Log;
+use super::process::Notice;
+use super::session::{Method, Service, Session};
+use super::admin;
+use crate::net::peer::Peer;
+use crate::secret::Keystore;
+
+/// All that the daemon's connections share.
+pub(super) struct Host {
+    pub(super) secrets: Arc<Secrets>,
+    /// What serves secrets.
+    pub(super) main: Server,
+    /// What serves administration.
+    pub(super) admin: Server,
+    pub(super) log: Log,
+    /// Seconds without clients after which the daemon ends; 0: never.
+    pub(super) timeout: AtomicU32,
+    pub(super) stop: watch::Sender<bool>,
+    /// How clients of the main socket authenticate, and of the read-only one.
+    pub(super) methods: [Method; 2],
+}
+
+/// One of the two servers.
+pub(super) struct Server {
+    pub(super) name: &'static str,
+    pub(super) clients: Arc<Clients>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) workers: admin::Workers,
+    keepalive: Keepalive,
+}
+
+impl Server {
+    pub(super) fn new(
+        name: &'static str,
+        limits: Limits,
+        max_requests: usize,
+        workers: admin::Workers,
+        keepalive: Keepalive,
+    ) -> Self {
+        let shared = Shared {
+            transit: Arc::default(),
+            authority: super::authority::Authority::new(),
+            max_requests: AtomicUsize::new(max_requests),
+        };
+        Self { name, clients: Arc::new(Clients::new(limits)), shared: Arc::new(shared), workers, keepalive }
+    }
+}
+
+/// Serves until it is told to stop. `ready`: called when clients can come.
+pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl FnOnce()) -> io::Result<()> {
+    let mut names = Vec::new();
+    let mut signals = Signals::catch()?;
+    for Listening { role, socket, name } in sockets {
+        names.extend(name); // the files go when we return
+        tokio::spawn(accept(Arc::clone(&host), role, UnixListener::from_std(socket)?));
+    }
+    ready();
+    let mut stop = host.stop.subscribe();
+    let mut idle = None;
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => reload(&host).await,
+                Signal::Stop => _ = host.stop.send(true),
+            },
+            () = sleep(LOOK_AROUND) => if has_been_idle(&host, &mut idle) {
+                tracing::info!("nobody has come for {} s: ending", host.timeout.load(Ordering::Relaxed));
+                _ = host.stop.send(true);
+            },
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    Notice::Stopping.send();
+    drop(names);
+    let until = Instant::now() + LONGEST_GOODBYE;
+    while host.main.clients.count().0 + host.admin.clients.count().0 > 0 && Instant::now() < until {
+        sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Accepts clients on one socket, as long as there is room.
+async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
+    let server = if role == Role::Admin { &host.admin } else { &host.main };
+    let mut stop = host.stop.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = async {
+                server.clients.room().await;
+                let (stream, _) = listener.accept().await?;
+                server.clients.room().await; // another socket's client may have taken the place
+                Ok::<_, io::Error>(stream)
+            } => accepted,
+        };
+        match accepted.and_then(|stream| Ok((credentials(&stream)?, stream))) {
+            Ok((peer, stream)) => welcome(&host, role, peer, stream),
+            Err(error) => {
+                let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+                if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
+                    tracing::warn!("no client can be accepted for the moment: {error}; raise LimitNOFILE");
+                    sleep(BREATHER).await;
+                }
+            }
+        }
+    }
+}
+
+fn credentials(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = stream.peer_cred()?;
+    Ok(Peer::new(credentials.pid(), credentials.uid(), credentials.gid()))
+}
+
+/// Gives a client its connection.
+fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
+    let (send, events) = mpsc::channel::<Announcement>(MOST_EVENTS);
+    let (server, method, read_only) = match role {
+        Role::Main => (&host.main, host.methods[0], false),
+        Role::ReadOnly => (&host.main, host.methods[1], true),
+        Role::Admin => {
+            if !peer.is_root() && peer.uid != rustix::process::geteuid().as_raw() {
+                tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
+                return;
+            }
+            (&host.admin, Method::None, false)
+        }
+    };
+    let place = server.clients.welcome(peer, method == Method::None, read_only);
+    let client = Arc::clone(&place.client);
+    let service = match role {
+        Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host))),
+        Role::Main | Role::ReadOnly => {
+            let announce = move |event| {
+                if send.try_send(event).is_err() {
+                    tracing::warn!("closing client {}: it doesn't read its events", client.id);
+                    client.dismiss();
+                }
+            };
+            let secrets = Arc::clone(&host.secrets);
+            Service::Secrets(Calls::new(secrets, peer, read_only, Arc::new(announce)))
+        }
+    };
+    let session = Session::new(service, method, peer, server.keepalive.clone());
+    let (shared, stop) = (Arc::clone(&server.shared), host.stop.subscribe());
+    tokio::spawn(Connection { stream, session, welcome: place, events, shared, stop }.serve());
+}
+
+/// SIGHUP: looks for keys again.
+async fn reload(host: &Arc<Host>) {
+    Notice::Reloading.send();
+    let driver = Arc::clone(&host.secrets.driver);
+    match tokio::task::spawn_blocking(move || driver.reload()).await {
+        Ok(what) => tracing::info!("reloaded: {what:?}"),
+        Err(_) => tracing::error!("reloading broke off"),
+    }
+    Notice::Ready.send();
+}
+
+/// Whether nobody has needed the daemon for its whole timeout. Ephemeral secrets need it: they are nowhere else.
+fn has_been_idle(host: &Host, since: &mut Option<Instant>) -> bool {
+    let timeout = host.timeout.load(Ordering::Relaxed);
+    let needed = host.main.clients.count().0 + host.admin.clients.count().0 > 0
+        || host.secrets.driver.ephemeral_count() > 0;
+    if timeout == 0 || needed {
+        *since = None;
+        return false;
+    }
+    since.get_or_insert_with(Instant::now).elapsed() >= Duration::from_secs(timeout.into())
+}
+
+enum Signal {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    reload: tokio::signal::unix::Signal,
+    stop: [tokio::signal::unix::Signal; 3],
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let stop = [SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()].map(signal);
+        let [interrupt, quit, terminate] = stop;
+        Ok(Self { reload: signal(SignalKind::hangup())?, stop: [interrupt?, quit?, terminate?] })
+    }
+
+    async fn next(&mut self) -> Signal {
+        let [interrupt, quit, terminate] = &mut self.stop;
+        tokio::select! {
+            _ = self.reload.recv() => Signal::Reload,
+            _ = interrupt.recv() => Signal::Stop,
+            _ = quit.recv() => Signal::Stop,
+            _ = terminate.recv() => Signal::Stop,
+        }
+    }
+}
+
+/// Events that may wait for one client to read them.
+const MOST_EVENTS: usize = 4096;
+
+/// How often idleness is looked at.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
+
+/// How long to wait when there is nothing left to accept a client with.
+const BREATHER: Duration = Duration::from_secs(1);
+
+/// How long the calls under way may take when the daemon stops.
+pub(super) const LONGEST_GOODBYE: Duration = Duration::from_secs(10);

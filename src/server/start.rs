@@ -1,0 +1,231 @@
+//! From the command line to a daemon that serves.
+//!
+//! The order matters: the configuration is read and judged before anything is touched; the keystore is locked for this
+//! process before a socket is, so that a second daemon finds out before it takes the first one's place; clients are
+//! accepted when all is loaded. Leans on `process`, `listen`, `settings` for the pieces. Refuses to start in a way that
+//! lets everyone in, and says why with the exit status libvirt has for it.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use tokio::runtime::{self, Runtime};
+use tokio::sync::watch;
+
+use super::admin::Workers;
+use super::args::{self, Arguments, Asked};
+use super::calls::Secrets;
+use super::clients::Limits;
+use super::keepalive::Keepalive;
+use super::listen::{self, Listening, Place, Plan, Role, Wanted};
+use super::log::{self, Filters, Level, Log, Setup};
+use super::process::{self, Exit, Notice, PidFile, StartError};
+use super::serve::{self, Host, Server};
+use super::session::Method;
+use super::settings::{self, Auth, Settings};
+use crate::conf::{CONFIG_UNSUPPORTED, ConfError};
+use crate::driver::{Caller, Driver, Keys, NewStore, Root};
+use crate::net::token::SystemToken;
+use crate::secret::{Error, Keystore};
+
+/// Runs the daemon. The exit status is libvirt's, except that a keystore that can't be served is no success.
+pub(super) fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let asked = args::parse(words.clone());
+    let ended = match asked {
+        Ok(Asked::Print(text)) => {
+            _ = io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        Ok(Asked::Run(arguments)) if arguments.daemon && !arguments.detached => return process::detach(words),
+        Ok(Asked::Run(arguments)) => run(&arguments, &words),
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(error.exit().status())
+        }
+    }
+}
+
+fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
+    let detached = match arguments.detached {
+        true => Some(process::settle_in_background(words.first().map_or("strongroomd".as_ref(), |name| name))?),
+        false => None,
+    };
+    let (place, root) = locate(arguments)?;
+    let privileged = rustix::process::geteuid().is_root();
+    let named = arguments.config.is_some();
+    let file = arguments.config.clone().unwrap_or_else(|| settings::file_beside(&root.etc));
+    let (settings, warnings) = Settings::read(&file, named, privileged).map_err(misconfigured)?;
+    let log = set_up_log(&settings, arguments, &place)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if !listen::is_activated() {
+        settings.main_socket_mode(None).map_err(misconfigured)?;
+    }
+    crate::memory::harden_process();
+    process::raise_descriptor_limit();
+
+    process::make_run_directory(&place.run(), privileged)?;
+    let _pid_file = PidFile::acquire(&arguments.pid_file.clone().unwrap_or_else(|| place.pid_file()))?;
+    let secrets = open(&place, &root, &settings)?;
+    let sockets = listen::listen(&plan(&place, &settings))?;
+    check_activated(&sockets, &settings)?;
+
+    let host = Arc::new(host(secrets, &settings, log, arguments.timeout.unwrap_or(0)));
+    let runtime = runtime(&settings)?;
+    let ready = || {
+        tracing::info!("ready");
+        Notice::Ready.send();
+        if let Some(Err(error)) = detached.map(process::Detached::ready) {
+            tracing::warn!("standard output can't be let go of: {error}");
+        }
+    };
+    let served = runtime.block_on(serve::serve(host, sockets, ready));
+    runtime.shutdown_timeout(serve::LONGEST_GOODBYE);
+    served.map_err(|error| StartError::new(Exit::Signals, format!("cannot serve: {error}")))
+}
+
+/// Whose daemon this is, and where its keystore lies.
+fn locate(arguments: &Arguments) -> Result<(Place, Root), StartError> {
+    let failed = |error: Error| refused(Exit::Keystore, &error);
+    if let Some(directory) = &arguments.root {
+        return Ok((Place::Root(directory.clone()), Root::embed(directory).map_err(failed)?));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok((Place::System, Root::system()));
+    }
+    let root = Root::user().map_err(failed)?;
+    let runtime = root.sockets.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok((Place::Session(runtime), root))
+}
+
+fn set_up_log(settings: &Settings, arguments: &Arguments, place: &Place) -> Result<Log, StartError> {
+    let wrong = |key: &str, error: log::Malformed| {
+        misconfigured(settings.wrong(key, CONFIG_UNSUPPORTED, &error.to_string(), "see the sample file for its form"))
+    };
+    let filters = settings.log_filters.as_deref().unwrap_or_default();
+    let outputs = settings.log_outputs.as_deref().unwrap_or_default();
+    let cache = match place {
+        Place::System => None,
+        Place::Session(_) | Place::Root(_) => Some(place.run()),
+    };
+    let setup = Setup {
+        level: Level::from_number(settings.log_level),
+        outputs: log::Wanted::parse(outputs).map_err(|error| wrong("log_outputs", error))?,
+        filters: Filters::parse(filters).map_err(|error| wrong("log_filters", error))?,
+        verbose: arguments.verbose,
+        detached: arguments.detached,
+        file: log::default_file(cache.as_deref()),
+    };
+    let log = Log::new(setup)?;
+    log.install()?;
+    Ok(log)
+}
+
+/// Opens the keystore, making it if there is none, and the token that this host's daemons share.
+fn open(place: &Place, root: &Root, settings: &Settings) -> Result<Secrets, StartError> {
+    let failed = |error: Error| refused(Exit::Keystore, &error);
+    let keys = Keys { host_key: settings.host_key_file.clone(), ..Keys::default() };
+    if !settings.xml_copies && !root.has_keystore().map_err(failed)? {
+        let new = NewStore { without_copies: true, ..NewStore::default() };
+        Driver::init(root, &keys, &new).map_err(failed)?;
+    }
+    let paths: &[&str] = match place {
+        Place::System => &["/system"],
+        Place::Session(_) => &["/session"],
+        Place::Root(_) => &["/system", "/session"],
+    };
+    let uri = format!("secret://{}", paths[0]);
+    let driver = Driver::open(root.clone(), uri, &keys).map_err(failed)?;
+    if let Some(why) = driver.session(Caller::OWNER).locked() {
+        let advice = why.advice().unwrap_or("strongroom unlock opens it");
+        tracing::warn!("serving a locked keystore: {why}; {advice}");
+    }
+    let token = settings.system_token_file.clone().unwrap_or_else(|| root.sockets.join("common/system.token"));
+    let token = SystemToken::read_or_make(&token).map_err(failed)?;
+    Ok(Secrets { driver, paths, token })
+}
+
+fn plan(place: &Place, settings: &Settings) -> Plan {
+    let wanted = |(role, path): (Role, PathBuf)| {
+        let (mode, limits) = match role {
+            Role::Main => (settings.main_socket_mode(None).unwrap_or(0o700), &settings.limits),
+            Role::ReadOnly => (settings.unix_sock_ro_perms, &settings.limits),
+            Role::Admin => (settings.unix_sock_admin_perms, &settings.admin_limits),
+        };
+        Wanted { role, path, mode, backlog: limits.max_queued_clients }
+    };
+    let sockets = place.sockets(settings.unix_sock_dir.as_deref());
+    Plan { sockets: sockets.into_iter().map(wanted).collect(), group: settings.unix_sock_group.clone() }
+}
+
+/// systemd made the sockets: whom they let in is for it to say, and for us to judge.
+fn check_activated(sockets: &[Listening], settings: &Settings) -> Result<(), StartError> {
+    let activated = sockets.iter().filter(|it| it.role == Role::Main && it.name.is_none());
+    for socket in activated {
+        let address = socket.socket.local_addr().ok();
+        let path = address.as_ref().and_then(|address| address.as_pathname());
+        let mode = path.and_then(|path| std::fs::metadata(path).ok()).map(|it| it.permissions().mode() & 0o777);
+        settings.main_socket_mode(mode).map_err(misconfigured)?;
+    }
+    Ok(())
+}
+
+fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
+    let server = |name, limits: &settings::Limits| {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let anonymous = limits.max_anonymous_clients.map_or(0, count);
+        let workers = Workers { min: limits.min_workers, max: limits.max_workers, priority: limits.prio_workers };
+        let clients = Limits { clients: count(limits.max_clients), anonymous };
+        let keepalive = Keepalive::new(limits.keepalive_interval, limits.keepalive_count);
+        Server::new(name, clients, count(limits.max_client_requests), workers, keepalive)
+    };
+    let method = |auth| match auth {
+        Auth::None => Method::None,
+        Auth::Polkit => Method::Polkit,
+    };
+    Host {
+        secrets: Arc::new(secrets),
+        main: server("virtsecretd", &settings.limits),
+        admin: server("admin", &settings.admin_limits),
+        log,
+        timeout: AtomicU32::new(timeout),
+        stop: watch::Sender::new(false),
+        methods: [method(settings.auth_unix_rw), method(settings.auth_unix_ro)],
+    }
+}
+
+/// The reactor's threads, one for each processor but not many; and those for calls that wait for the disk.
+fn runtime(settings: &Settings) -> Result<Runtime, StartError> {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    let blocking = usize::try_from(settings.limits.max_workers).unwrap_or(20);
+    runtime::Builder::new_multi_thread()
+        .worker_threads(processors.clamp(2, MOST_REACTORS))
+        .max_blocking_threads(blocking.max(2))
+        .thread_name("strongroomd")
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::new(Exit::Signals, format!("cannot start the threads: {error}")))
+}
+
+fn misconfigured(error: ConfError) -> StartError {
+    StartError::new(Exit::Usage, error.to_string()).advise(error.advice)
+}
+
+fn refused(exit: Exit, error: &Error) -> StartError {
+    let plain = StartError::new(exit, error.to_string());
+    match error.advice() {
+        Some(advice) => plain.advise(advice),
+        None => plain,
+    }
+}
+
+/// A reactor thread answers tens of thousands of calls a second.
+const MOST_REACTORS: usize = 8;
