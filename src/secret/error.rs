@@ -57,13 +57,22 @@ pub enum ErrorCode {
     OperationFailed = 9,
     XmlError = 27,
     OperationDenied = 29,
+    ConfSyntax = 33,
     XmlDetail = 35,
     SystemError = 38,
+    Rpc = 39,
+    AuthFailed = 45,
     OperationInvalid = 55,
     InvalidSecret = 65,
     NoSecret = 66,
     ConfigUnsupported = 67,
+    ArgumentUnsupported = 74,
+    AuthCancelled = 79,
+    AccessDenied = 88,
     XmlInvalidSchema = 92,
+    AuthUnavailable = 94,
+    NoServer = 95,
+    NoClient = 96,
 }
 
 impl ErrorCode {
@@ -82,12 +91,20 @@ impl ErrorCode {
             Self::OperationFailed => "operation failed: ",
             Self::XmlError => "XML error: ",
             Self::OperationDenied => "operation forbidden: ",
-            Self::XmlDetail | Self::SystemError => "",
+            Self::ConfSyntax => "configuration file syntax error: ",
+            Self::XmlDetail | Self::SystemError | Self::Rpc => "",
+            Self::AuthFailed => "authentication failed: ",
             Self::OperationInvalid => "Requested operation is not valid: ",
             Self::InvalidSecret => "Invalid secret: ",
             Self::NoSecret => "Secret not found: ",
             Self::ConfigUnsupported => "unsupported configuration: ",
+            Self::ArgumentUnsupported => "argument unsupported: ",
+            Self::AuthCancelled => "authentication cancelled: ",
+            Self::AccessDenied => "access denied: ",
             Self::XmlInvalidSchema => "XML document failed to validate against schema: ",
+            Self::AuthUnavailable => "authentication unavailable: ",
+            Self::NoServer => "Server not found: ",
+            Self::NoClient => "Client not found: ",
         }
     }
 }
@@ -101,7 +118,20 @@ pub enum ErrorDomain {
     None = 0,
     Xml = 5,
     Rpc = 7,
+    Conf = 9,
+    Remote = 13,
+    Storage = 18,
+    Network = 19,
+    Domain = 20,
+    NodeDev = 22,
+    Interface = 26,
     Secret = 30,
+    NwFilter = 33,
+    DBus = 47,
+    Identity = 53,
+    Access = 55,
+    Polkit = 60,
+    Admin = 62,
 }
 
 impl ErrorDomain {
@@ -366,6 +396,15 @@ impl Error {
         &self.0.detail
     }
 
+    /// The message with `%1$s` in the detail's place, which is how an ordinary or a system error names its kind on the
+    /// wire; `%s` if the message is all detail. (In an argument error's place for it stands the function.)
+    pub fn format(&self) -> String {
+        match self.prefix() {
+            "" => "%s".to_owned(),
+            prefix => format!("{prefix}%1$s"),
+        }
+    }
+
     /// The further fields.
     pub fn shape(&self) -> &Detail {
         &self.0.shape
@@ -380,14 +419,19 @@ impl Error {
         self.0.shape = shape;
         self
     }
+
+    fn prefix(&self) -> &'static str {
+        match self.0.shape {
+            Detail::Ordinary => self.0.code.prefix(),
+            Detail::Argument { .. } | Detail::System { .. } => "",
+        }
+    }
 }
 
 impl fmt::Display for Error {
     /// The message as libvirt words it: prefix and detail, no advice.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.shape == Detail::Ordinary {
-            f.write_str(self.0.code.prefix())?;
-        }
+        f.write_str(self.prefix())?;
         f.write_str(&self.0.detail)
     }
 }
@@ -439,6 +483,20 @@ mod tests {
         for (error, code, message) in cases {
             assert_eq!((error.code().number(), error.to_string().as_str()), (code, message));
         }
+    }
+
+    #[test]
+    fn the_wires_format_is_the_message_without_its_detail() {
+        let format = |error: Error| error.format();
+        assert_eq!(format(Error::no_such_usage("%s")), "Secret not found: %1$s");
+        assert_eq!(format(Error::no_driver_for("a:///")), "no connection driver available for %1$s");
+        let denied = Error::new(ErrorCode::AccessDenied, ErrorDomain::Access, "'secret' denied access");
+        assert_eq!(denied.to_string(), "access denied: 'secret' denied access");
+        assert_eq!(format(denied), "access denied: %1$s");
+        let rpc = Error::new(ErrorCode::Rpc, ErrorDomain::Rpc, "unknown procedure: 7");
+        assert_eq!((rpc.to_string().as_str(), format(rpc.clone()).as_str()), ("unknown procedure: 7", "%s"));
+        assert_eq!(format(Error::empty_value()), "%s");
+        assert_eq!(format(Error::system("x", &io::Error::from_raw_os_error(2))), "%s");
     }
 
     #[test]
