@@ -80,6 +80,20 @@ pub(super) fn explain_of(error: StoreError, uuid: Uuid, root: &Root) -> Error {
     }
 }
 
+/// The state of a keystore that somebody locked. Clients of a daemon see no advice: the text itself says the next step.
+pub(super) fn locked_on_purpose() -> Error {
+    Error::not_now("the keystore is locked: it was locked on purpose; to open it, run: strongroom unlock")
+        .advise("open it with: strongroom unlock")
+}
+
+/// A definition that would make one secret of two: of an ephemeral one and of the stored one that it hides.
+pub(super) fn hidden(uuid: Uuid) -> Error {
+    Error::not_now(format!(
+        "the ephemeral secret '{uuid}', defined while the keystore was locked, hides a stored one of the same UUID"
+    ))
+    .advise("undefine the ephemeral secret; the stored one, which is kept, then shows again")
+}
+
 /// `init` where there is a keystore.
 pub(super) fn already_there(root: &Root) -> Error {
     Error::failed(format!("there is a keystore in '{}' already", root.etc.display()))

@@ -1,8 +1,8 @@
 //! libvirt's secret driver on a store: the rules, the ephemeral secrets, the events, and who may read what.
 //!
 //! [`Driver::open`] opens a root, making it if it is new; a [`Session`] is one caller's view of it and implements
-//! [`Keystore`](crate::Keystore). A driver whose keyring doesn't open is *locked, but serving*: definitions are listed
-//! from the `.xml` copies, new ephemeral secrets work, and everything else says what to do.
+//! [`Keystore`](crate::Keystore). A driver whose keyring doesn't open, or that was locked on purpose, is *locked, but
+//! serving*: definitions are listed, new ephemeral secrets work, and everything else says what to do.
 //!
 //! Leans on `store` and `seal`. Refuses what libvirt refuses, in the same order. What `private` means here: the value
 //! goes to an elevated caller only. A program that opens a root itself holds its key, so it may elevate itself, by an
@@ -11,6 +11,7 @@
 mod events;
 mod failure;
 mod hostkey;
+mod locking;
 mod root;
 mod rules;
 mod session;
@@ -22,17 +23,19 @@ mod unlock;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use ::uuid::Uuid;
 
 use crate::memory::SecretBytes;
-use crate::seal::{Argon2Cost, Keyring, KeyringError, NewSlot, RecoveryKey, SlotInfo, StoreId};
+use crate::seal::{Argon2Cost, Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
-use crate::store::{Disk, RootLock, Store, StoreError, Verified, may_create, read_copies, read_keyring};
+use crate::store::{Disk, RootLock, Store, StoreError, Verified, may_create, read_keyring};
 
 use events::Events;
+pub use locking::Reloaded;
+use locking::{Attempt, Locked, State};
 pub use root::Root;
 pub use session::{Caller, Session};
 pub use status::{Argon2Status, KeyStatus, LogStatus, Made, MemoryStatus, SlotStatus, Status};
@@ -64,34 +67,21 @@ pub struct NewStore {
 /// A root that this process has open.
 pub struct Driver {
     uri: String,
-    state: State,
+    /// The store, or why it is locked. Held shared by every call, and alone by one that moves a secret between disk and
+    /// memory, or the keystore between open and locked.
+    state: RwLock<State>,
+    /// Held by what opens or closes the store, or needs it for long: one at a time. Taken before `state`.
+    changing: Mutex<()>,
     /// Ephemeral secrets: memory only.
     ephemeral: Mutex<HashMap<Uuid, Ephemeral>>,
-    /// Held shared by every change, and alone by one that moves a secret between disk and memory.
-    moving: RwLock<()>,
     events: Arc<Events>,
     sessions: AtomicU64,
-    opened_by: Option<SlotInfo>,
-    /// The slots that the keyring says it has, and whose it says it is, even while it is locked.
-    locked_slots: Vec<SlotInfo>,
-    locked_store: StoreId,
-    host_keys: Vec<hostkey::Place>,
+    /// The host key's file, if one was named.
+    host_key: Option<PathBuf>,
     root: Root,
+    disk: Disk,
+    /// Let go last: the store's files are closed before the root is anybody else's.
     _lock: RootLock,
-}
-
-enum State {
-    Open(Box<Store>),
-    Locked(Locked),
-}
-
-/// What can be said of a store that doesn't open.
-struct Locked {
-    why: Error,
-    /// What the `.xml` copies say.
-    listed: HashMap<Uuid, Arc<Definition>>,
-    /// Whether the keyring says that copies are kept.
-    copies: bool,
 }
 
 struct Ephemeral {
@@ -109,38 +99,22 @@ impl Driver {
         if read_keyring(&disk).map_err(failed)?.is_none() {
             _ = make_store(&disk, &root, keys, &NewStore::default())?;
         }
-        let locked =
-            read_keyring(&disk).map_err(failed)?.ok_or(StoreError::KeyringMissing).map_err(failed)?;
-        let host_keys = hostkey::places(keys.host_key.as_deref());
-        let at_hand = unlock::at_hand(&host_keys, keys)?;
-        let (state, opened_by) = match locked.unlock(&at_hand.openers) {
-            Ok(opened) => {
-                let slot = opened.slot.clone();
-                (State::Open(Box::new(Store::open(disk, opened).map_err(failed)?)), Some(slot))
+        let state = match locking::attempt(&disk, &root, hostkey::places(keys.host_key.as_deref()), keys)? {
+            Attempt::Opened(open) => State::Open(open),
+            Attempt::Refused { keyring, why, .. } => {
+                State::Locked(Locked::read(&keyring, &disk, &root, why)?)
             }
-            Err(KeyringError::Locked(tried)) => {
-                let why = at_hand.locked(&tried, locked.slots());
-                let copies = read_copies(&*disk.etc).map_err(|error| {
-                    Error::system(format!("cannot read '{}'", root.etc.display()), &error)
-                })?;
-                let listed = copies.into_iter().map(|definition| (definition.uuid, Arc::new(definition)));
-                let copies = locked.copies();
-                (State::Locked(Locked { why, listed: listed.collect(), copies }), None)
-            }
-            Err(error) => return Err(failed(error.into())),
         };
         Ok(Arc::new(Self {
             uri,
-            state,
+            state: RwLock::new(state),
+            changing: Mutex::default(),
             ephemeral: Mutex::default(),
-            moving: RwLock::default(),
             events: Arc::default(),
             sessions: AtomicU64::new(0),
-            opened_by,
-            locked_slots: locked.slots().cloned().collect(),
-            locked_store: locked.store(),
-            host_keys,
+            host_key: keys.host_key.clone(),
             root,
+            disk,
             _lock: lock,
         }))
     }
@@ -161,18 +135,35 @@ impl Driver {
         Session::new(Arc::clone(self), id, caller)
     }
 
-    /// Checks every record and every file.
+    /// Checks every record and every file. Calls are answered meanwhile; locking waits for it.
     pub fn verify(&self) -> Result<Verified, Error> {
-        let store = self.store()?;
+        self.state().store()?; // a locked keystore has nothing to wait for
+        let _changing = self.changing();
+        let store = match &*self.state() {
+            State::Open(open) => Arc::clone(&open.store),
+            State::Locked(locked) => return Err(locked.why.clone()),
+        };
         store.verify().map_err(|error| failure::explain(error, &self.root))
     }
 
-    /// The store, if it is open.
-    fn store(&self) -> Result<&Store, Error> {
-        match &self.state {
-            State::Open(store) => Ok(store),
-            State::Locked(locked) => Err(locked.why.clone()),
-        }
+    /// How many secrets are in memory only: what is lost when the process ends.
+    pub fn ephemeral_count(&self) -> usize {
+        self.ephemeral().len()
+    }
+
+    /// Keeps things as they are: no secret moves between disk and memory, where it would be in both places or seem to be
+    /// in none, and the store stays open, or locked.
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no call is under way, and keeps others out.
+    fn alone(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ephemeral(&self) -> MutexGuard<'_, HashMap<Uuid, Ephemeral>> {

@@ -4,6 +4,8 @@
 //! that scripts and backups find what they expect. Leans on `store` for the locks. Refuses relative paths, and makes what
 //! is missing with mode 0700.
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ pub struct Root {
     pub etc: PathBuf,
     /// The lock and the rollback anchor.
     pub run: PathBuf,
+    /// Where a daemon's sockets lie, unless it is told otherwise.
+    pub sockets: PathBuf,
 }
 
 impl Root {
@@ -27,18 +31,44 @@ impl Root {
             return Err(Error::secret(ErrorCode::ConfigUnsupported, "root path must be absolute")
                 .advise("say where the keystore lies: secret:///embed?root=/some/directory"));
         }
-        Ok(Self { etc: directory.join("etc/secrets"), run: directory.join("run/secrets") })
+        let run = directory.join("run");
+        Ok(Self { etc: directory.join("etc/secrets"), run: run.join("secrets"), sockets: run })
     }
 
     /// The system's: `/etc/libvirt/secrets` and `/run/libvirt/secrets`.
     pub fn system() -> Self {
-        Self { etc: "/etc/libvirt/secrets".into(), run: "/run/libvirt/secrets".into() }
+        let sockets = PathBuf::from("/run/libvirt");
+        Self { etc: "/etc/libvirt/secrets".into(), run: sockets.join("secrets"), sockets }
     }
 
     /// A user's, by the XDG base directories: `config` is `$XDG_CONFIG_HOME` or `~/.config`, `runtime` is
     /// `$XDG_RUNTIME_DIR` or `~/.cache`.
     pub fn session(config: &Path, runtime: &Path) -> Self {
-        Self { etc: config.join("libvirt/secrets"), run: runtime.join("libvirt/secrets/run") }
+        let sockets = runtime.join("libvirt");
+        Self { etc: config.join("libvirt/secrets"), run: sockets.join("secrets/run"), sockets }
+    }
+
+    /// The session of the user whose environment this is.
+    pub fn user() -> Result<Self, Error> {
+        Self::in_environment(|name| env::var_os(name))
+    }
+
+    /// [`session`](Self::session), by the environment's variables. Those that are empty or relative count as unset, as
+    /// the XDG base directory specification has it.
+    fn in_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
+        let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let below_home = |name| absolute("HOME").map(|home| home.join(name));
+        let config = absolute("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
+        let runtime = absolute("XDG_RUNTIME_DIR")
+            .or_else(|| absolute("XDG_CACHE_HOME"))
+            .or_else(|| below_home(".cache"));
+        match (config, runtime) {
+            (Some(config), Some(runtime)) => Ok(Self::session(&config, &runtime)),
+            _ => Err(Error::failed(
+                "no directory for this user's keystore: the environment names no home directory",
+            )
+            .advise("set HOME, or both XDG_CONFIG_HOME and XDG_RUNTIME_DIR, to absolute paths")),
+        }
     }
 
     /// Whether there is a keystore, or what is left of one. Makes nothing.
@@ -116,6 +146,28 @@ mod tests {
         }
         let error = root.acquire().err().unwrap();
         assert!(error.to_string().contains("in use"), "{error}");
+    }
+
+    #[test]
+    fn a_users_root_follows_the_environment() {
+        let root = |variables: &[(&str, &str)]| {
+            let value = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            };
+            Root::in_environment(value).map(|root| (root.etc, root.sockets))
+        };
+        let expected = |etc: &str, sockets: &str| Ok((PathBuf::from(etc), PathBuf::from(sockets)));
+        let home = ("HOME", "/home/u");
+        assert_eq!(root(&[home]), expected("/home/u/.config/libvirt/secrets", "/home/u/.cache/libvirt"));
+        assert_eq!(
+            root(&[home, ("XDG_RUNTIME_DIR", "/run/user/1"), ("XDG_CONFIG_HOME", "not/absolute")]),
+            expected("/home/u/.config/libvirt/secrets", "/run/user/1/libvirt")
+        );
+        assert_eq!(
+            root(&[("XDG_CACHE_HOME", "/cache"), ("XDG_CONFIG_HOME", "/config"), ("XDG_RUNTIME_DIR", "")]),
+            expected("/config/libvirt/secrets", "/cache/libvirt")
+        );
+        assert!(root(&[("XDG_CONFIG_HOME", "/config")]).unwrap_err().advice().unwrap().contains("HOME"));
     }
 
     #[test]

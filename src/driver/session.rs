@@ -4,11 +4,12 @@
 //! flag bits, and a private value to a caller who isn't elevated.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLockReadGuard};
+use std::sync::Arc;
 
 use ::uuid::Uuid;
 
-use super::{Driver, Ephemeral, Locked, State, failure, rules};
+use super::locking::State;
+use super::{Driver, Ephemeral, failure, rules};
 use crate::memory::SecretBytes;
 use crate::secret::{
     DefineFlags, Definition, Error, Event, EventKind, EventSink, Function, Handle, Keystore, Lifecycle,
@@ -70,24 +71,22 @@ impl Keystore for Session {
     }
 
     fn locked(&self) -> Option<Error> {
-        self.driver.store().err()
+        self.driver.state().store().err()
     }
 
     fn num_of_secrets(&self) -> Result<usize, Error> {
-        self.check_listable()?;
         let mut count = 0;
-        self.for_each(|_, _| count += 1);
+        self.for_each(|_, _| count += 1)?;
         Ok(count)
     }
 
     fn list_secrets(&self, max: usize) -> Result<Vec<Uuid>, Error> {
-        self.check_listable()?;
         let mut uuids = Vec::new();
         self.for_each(|uuid, _| {
             if uuids.len() < max {
                 uuids.push(uuid);
             }
-        });
+        })?;
         Ok(uuids)
     }
 
@@ -95,7 +94,6 @@ impl Keystore for Session {
         let known =
             ListFlags::EPHEMERAL | ListFlags::NO_EPHEMERAL | ListFlags::PRIVATE | ListFlags::NO_PRIVATE;
         check_flags(flags, known, Function::ListAll)?;
-        self.check_listable()?;
         let passes = |yes: u32, no: u32, is: bool| {
             let wanted = (flags & yes != 0, flags & no != 0);
             wanted.0 == wanted.1 || wanted.0 == is
@@ -110,13 +108,13 @@ impl Keystore for Session {
                 let usage = definition.map_or_else(Usage::none, |definition| definition.usage.clone());
                 handles.push(Handle { uuid, usage });
             }
-        });
+        })?;
         Ok(handles)
     }
 
     fn lookup_by_uuid(&self, uuid: Uuid) -> Result<Handle, Error> {
-        let _settled = self.settled();
-        let held = self.find(uuid)?;
+        let state = self.driver.state();
+        let held = self.find(&state, uuid)?;
         // A damaged secret stays listed and can be looked up, so that it can be undefined.
         let usage =
             held.definition(uuid).map_or_else(|_| Usage::none(), |definition| definition.usage.clone());
@@ -125,14 +123,16 @@ impl Keystore for Session {
 
     fn lookup_by_usage(&self, kind: UsageType, id: &str) -> Result<Handle, Error> {
         let usage = Usage { kind, id: id.into() };
+        let state = self.driver.state();
+        let stored = || state.owner(&usage).filter(|uuid| !self.is_ephemeral(*uuid)); // not one that is hidden
         let owner = match kind {
             UsageType::None => None,
-            _ => self.ephemeral_owner(&usage).or_else(|| match &self.driver.state {
-                State::Open(store) => store.owner(&usage),
-                State::Locked(locked) => locked.owner(&usage),
-            }),
+            _ => self.ephemeral_owner(&usage).or_else(stored),
         };
-        owner.map(|uuid| Handle { uuid, usage }).ok_or_else(|| self.missing(Error::no_such_usage(id)))
+        match owner {
+            Some(uuid) => Ok(Handle { uuid, usage }),
+            None => Err(missing(&state, Error::no_such_usage(id))),
+        }
     }
 
     fn define_xml(&self, xml: &[u8], flags: u32) -> Result<Handle, Error> {
@@ -147,8 +147,8 @@ impl Keystore for Session {
 
     fn xml_desc(&self, uuid: Uuid, flags: u32) -> Result<String, Error> {
         check_flags(flags, 0, Function::XmlDesc)?;
-        let _settled = self.settled();
-        Ok(self.find(uuid)?.definition(uuid)?.to_xml())
+        let state = self.driver.state();
+        Ok(self.find(&state, uuid)?.definition(uuid)?.to_xml())
     }
 
     fn set_value(&self, uuid: Uuid, value: SecretBytes, flags: u32) -> Result<(), Error> {
@@ -170,7 +170,7 @@ impl Keystore for Session {
             return Err(Error::read_only(Function::Value));
         }
         check_flags(flags, 0, Function::Value)?;
-        let _settled = self.settled();
+        let state = self.driver.state();
         // Judged by the very definition that the value belongs to: another call may make the secret private meanwhile.
         let may_have = |definition: &Definition| match definition.private && !self.caller.elevated {
             true => Err(Error::private()),
@@ -185,8 +185,8 @@ impl Keystore for Session {
                 .try_clone()
                 .map_err(Error::from);
         }
-        may_have(self.find(uuid)?.definition(uuid)?)?;
-        let found = self.driver.store()?.value(uuid).map_err(|error| self.explain_of(error, uuid))?;
+        may_have(self.find(&state, uuid)?.definition(uuid)?)?;
+        let found = state.store()?.value(uuid).map_err(|error| self.explain_of(error, uuid))?;
         let (definition, value) = found.ok_or_else(|| Error::no_such_uuid(uuid))?;
         may_have(&definition)?;
         value.ok_or_else(|| Error::no_value(uuid))
@@ -194,18 +194,15 @@ impl Keystore for Session {
 
     fn undefine(&self, uuid: Uuid) -> Result<(), Error> {
         self.check_writable(Function::Undefine)?;
-        let _settled = self.settled();
+        let state = self.driver.state();
         let ephemeral = self.driver.ephemeral().remove(&uuid);
         let usage = match ephemeral {
             Some(held) => held.definition.usage.clone(),
-            None => match &self.driver.state {
-                State::Locked(locked) => return Err(locked.why.clone()),
-                State::Open(store) => self.update(store, uuid, |view| {
-                    let held = view.definition(uuid).ok_or_else(|| Error::no_such_uuid(uuid))?;
-                    let usage = held.map_or_else(Usage::none, |definition| definition.usage.clone());
-                    Ok((Change::Delete(uuid), usage))
-                })?,
-            },
+            None => self.update(state.store()?, uuid, |view| {
+                let held = view.definition(uuid).ok_or_else(|| Error::no_such_uuid(uuid))?;
+                let usage = held.map_or_else(Usage::none, |definition| definition.usage.clone());
+                Ok((Change::Delete(uuid), usage))
+            })?,
         };
         self.driver.events.emit(&Event::Lifecycle(Handle { uuid, usage }, Lifecycle::Undefined));
         Ok(())
@@ -234,36 +231,31 @@ impl Session {
         &self.driver
     }
 
-    /// Keeps secrets from moving between disk and memory: while one does, it is in both places, or seems to be in none.
-    fn settled(&self) -> RwLockReadGuard<'_, ()> {
-        self.driver.moving.read().unwrap_or_else(PoisonError::into_inner)
+    /// The same session for another caller: what is subscribed stays so. For a connection that changes its identity.
+    pub fn with_caller(&self, caller: Caller) -> Self {
+        Self::new(Arc::clone(&self.driver), self.id, caller)
     }
 
     /// Defines: in memory, on disk, or moving between the two. Whatever puts a secret into memory, or moves it, has no other
     /// change beside it.
     fn define(&self, new: &Arc<Definition>) -> Result<(), Error> {
         if !new.ephemeral {
-            let _settled = self.settled();
-            if !self.driver.ephemeral().contains_key(&new.uuid) {
-                return self.define_stored(new);
+            let state = self.driver.state();
+            if !self.is_ephemeral(new.uuid) {
+                return self.define_stored(state.store()?, new);
             }
         }
-        let _alone = self.driver.moving.write().unwrap_or_else(PoisonError::into_inner);
-        let is_ephemeral = self.driver.ephemeral().contains_key(&new.uuid);
-        let is_stored = match &self.driver.state {
-            State::Open(store) => store.definition(new.uuid).is_some(),
-            State::Locked(locked) => locked.listed.contains_key(&new.uuid),
-        };
-        match (new.ephemeral, is_stored, is_ephemeral) {
-            (true, true, _) => self.move_to_memory(new),
-            (true, false, _) => self.define_ephemeral(new),
-            (false, _, true) => self.move_to_disk(new),
-            (false, _, false) => self.define_stored(new),
+        let state = self.driver.alone();
+        match (new.ephemeral, state.has(new.uuid), self.is_ephemeral(new.uuid)) {
+            (true, true, false) => self.move_to_memory(state.store()?, new),
+            (true, ..) => self.define_ephemeral(&state, new),
+            (false, true, true) => Err(state.store().err().unwrap_or_else(|| failure::hidden(new.uuid))),
+            (false, false, true) => self.move_to_disk(state.store()?, new),
+            (false, _, false) => self.define_stored(state.store()?, new),
         }
     }
 
-    fn define_stored(&self, new: &Arc<Definition>) -> Result<(), Error> {
-        let store = self.driver.store()?;
+    fn define_stored(&self, store: &Store, new: &Arc<Definition>) -> Result<(), Error> {
         self.update(store, new.uuid, |view| {
             self.judge(new, view)?;
             if let Some(None) = view.definition(new.uuid) {
@@ -274,25 +266,24 @@ impl Session {
         })
     }
 
-    fn define_ephemeral(&self, new: &Arc<Definition>) -> Result<(), Error> {
+    fn define_ephemeral(&self, state: &State, new: &Arc<Definition>) -> Result<(), Error> {
         let insert = || {
             let mut ephemeral = self.driver.ephemeral();
             let value = ephemeral.remove(&new.uuid).and_then(|old| old.value);
             ephemeral.insert(new.uuid, Ephemeral { definition: Arc::clone(new), value });
         };
-        match &self.driver.state {
-            State::Open(store) => store.with_view(|view| self.judge(new, view).map(|()| insert())),
+        match state {
+            State::Open(open) => open.store.with_view(|view| self.judge(new, view).map(|()| insert())),
             State::Locked(locked) => {
                 let old = self.driver.ephemeral().get(&new.uuid).map(|old| Arc::clone(&old.definition));
-                let owner = |usage: &Usage| self.ephemeral_owner(usage).or_else(|| locked.owner(usage));
+                let owner = |usage: &Usage| self.other_owner(new, usage, |usage| locked.owner(usage));
                 rules::may_define(new, old.as_deref(), owner).map(|()| insert())
             }
         }
     }
 
     /// An ephemeral secret becomes persistent, value and all in one record. Nobody else changes anything meanwhile.
-    fn move_to_disk(&self, new: &Arc<Definition>) -> Result<(), Error> {
-        let store = self.driver.store()?;
+    fn move_to_disk(&self, store: &Store, new: &Arc<Definition>) -> Result<(), Error> {
         self.update(store, new.uuid, |view| {
             self.judge(new, view)?;
             let ephemeral = self.driver.ephemeral();
@@ -305,8 +296,7 @@ impl Session {
     }
 
     /// A persistent secret becomes ephemeral: it leaves the disk, and its value stays in memory.
-    fn move_to_memory(&self, new: &Arc<Definition>) -> Result<(), Error> {
-        let store = self.driver.store()?;
+    fn move_to_memory(&self, store: &Store, new: &Arc<Definition>) -> Result<(), Error> {
         store.with_view(|view| self.judge(new, view))?;
         let value = store.value(new.uuid).map_err(|error| self.explain_of(error, new.uuid))?;
         let value = value.and_then(|(_, value)| value);
@@ -320,81 +310,83 @@ impl Session {
 
     /// Sets a value; gives the secret's usage.
     fn set(&self, uuid: Uuid, value: SecretBytes) -> Result<Usage, Error> {
-        let _settled = self.settled();
+        let state = self.driver.state();
         if let Some(held) = self.driver.ephemeral().get_mut(&uuid) {
             held.value = Some(value);
             return Ok(held.definition.usage.clone());
         }
-        match &self.driver.state {
-            State::Locked(locked) => Err(locked.why.clone()),
-            State::Open(store) => self.update(store, uuid, |view| {
-                let held = view.definition(uuid).ok_or_else(|| Error::no_such_uuid(uuid))?;
-                let definition = held.ok_or(StoreError::Damaged("definition"));
-                let definition = Arc::clone(definition.map_err(|error| self.explain_of(error, uuid))?);
-                let usage = definition.usage.clone();
-                Ok((Change::Put(definition, Value::Set(value)), usage))
-            }),
-        }
+        self.update(state.store()?, uuid, |view| {
+            let held = view.definition(uuid).ok_or_else(|| Error::no_such_uuid(uuid))?;
+            let definition = held.ok_or(StoreError::Damaged("definition"));
+            let definition = Arc::clone(definition.map_err(|error| self.explain_of(error, uuid))?);
+            let usage = definition.usage.clone();
+            Ok((Change::Put(definition, Value::Set(value)), usage))
+        })
     }
 
     /// Holds a definition against the secrets in the store and in memory.
     fn judge(&self, new: &Definition, view: &View<'_>) -> Result<(), Error> {
         let ephemeral = self.driver.ephemeral().get(&new.uuid).map(|old| Arc::clone(&old.definition));
         let old = ephemeral.or_else(|| view.definition(new.uuid).flatten().cloned());
-        let owner = |usage: &Usage| self.ephemeral_owner(usage).or_else(|| view.owner(usage));
+        let owner = |usage: &Usage| self.other_owner(new, usage, |usage| view.owner(usage));
         rules::may_define(new, old.as_deref(), owner)
     }
 
-    fn find(&self, uuid: Uuid) -> Result<Held, Error> {
+    /// Which other secret has a usage: in memory or on disk, and after an unlocking perhaps in both.
+    fn other_owner(
+        &self,
+        new: &Definition,
+        usage: &Usage,
+        stored: impl FnOnce(&Usage) -> Option<Uuid>,
+    ) -> Option<Uuid> {
+        let is_other = |owner: &Uuid| *owner != new.uuid;
+        self.ephemeral_owner(usage).filter(is_other).or_else(|| stored(usage).filter(is_other))
+    }
+
+    fn find(&self, state: &State, uuid: Uuid) -> Result<Held, Error> {
         if let Some(held) = self.driver.ephemeral().get(&uuid) {
             return Ok(Held::Ephemeral(Arc::clone(&held.definition)));
         }
-        let held = match &self.driver.state {
-            State::Open(store) => {
-                store.definition(uuid).map(|found| found.map_or(Held::Damaged, Held::Stored))
+        let held = match state {
+            State::Open(open) => {
+                open.store.definition(uuid).map(|found| found.map_or(Held::Damaged, Held::Stored))
             }
             State::Locked(locked) => locked.listed.get(&uuid).map(|listed| Held::Listed(Arc::clone(listed))),
         };
-        held.ok_or_else(|| self.missing(Error::no_such_uuid(uuid)))
+        held.ok_or_else(|| missing(state, Error::no_such_uuid(uuid)))
     }
 
     /// Every secret once. `None`: its definition doesn't open.
-    fn for_each(&self, mut each: impl FnMut(Uuid, Option<&Arc<Definition>>)) {
-        let _settled = self.settled();
+    fn for_each(&self, mut each: impl FnMut(Uuid, Option<&Arc<Definition>>)) -> Result<(), Error> {
+        let state = self.driver.state();
+        state.check_listable()?;
         // Not held while the store is read: a change holds the store, and then looks here.
         let ephemeral: HashMap<Uuid, Arc<Definition>> = {
             let held = self.driver.ephemeral();
             held.iter().map(|(uuid, held)| (*uuid, Arc::clone(&held.definition))).collect()
         };
         ephemeral.iter().for_each(|(uuid, definition)| each(*uuid, Some(definition)));
-        match &self.driver.state {
-            State::Open(store) => store.for_each(|uuid, definition| {
-                if !ephemeral.contains_key(&uuid) {
-                    each(uuid, definition);
-                }
-            }),
+        let mut others = |uuid: Uuid, definition: Option<&Arc<Definition>>| {
+            if !ephemeral.contains_key(&uuid) {
+                each(uuid, definition);
+            }
+        };
+        match &*state {
+            State::Open(open) => open.store.for_each(others),
             State::Locked(locked) => {
-                locked.listed.iter().for_each(|(uuid, listed)| each(*uuid, Some(listed)));
+                locked.listed.iter().for_each(|(uuid, listed)| others(*uuid, Some(listed)));
             }
         }
+        Ok(())
+    }
+
+    fn is_ephemeral(&self, uuid: Uuid) -> bool {
+        self.driver.ephemeral().contains_key(&uuid)
     }
 
     fn ephemeral_owner(&self, usage: &Usage) -> Option<Uuid> {
         let ephemeral = self.driver.ephemeral();
         ephemeral.iter().find(|(_, held)| held.definition.usage == *usage).map(|(uuid, _)| *uuid)
-    }
-
-    /// What to say of a secret that isn't there: of a locked store nobody can know.
-    fn missing(&self, not_found: Error) -> Error {
-        self.locked().unwrap_or(not_found)
-    }
-
-    /// Refuses to list a locked store that keeps no copies: an empty list would be a lie.
-    fn check_listable(&self) -> Result<(), Error> {
-        match &self.driver.state {
-            State::Locked(locked) if !locked.copies => Err(locked.why.clone()),
-            _ => Ok(()),
-        }
     }
 
     fn check_writable(&self, function: Function) -> Result<(), Error> {
@@ -420,10 +412,9 @@ impl Session {
     }
 }
 
-impl Locked {
-    fn owner(&self, usage: &Usage) -> Option<Uuid> {
-        self.listed.values().find(|listed| listed.usage == *usage).map(|listed| listed.uuid)
-    }
+/// What to say of a secret that isn't there: of a locked store nobody can know.
+fn missing(state: &State, not_found: Error) -> Error {
+    state.store().err().unwrap_or(not_found)
 }
 
 /// Why an update came to nothing: the rules, or the store.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::Driver;
 use super::failure::SEE_VERIFY;
-use super::{Driver, Locked, State};
+use super::locking::{Open, State};
 use crate::memory;
 use crate::seal::{SlotInfo, SlotKind};
 use crate::store::Finding;
@@ -156,23 +157,23 @@ impl Driver {
             rollback: ROLLBACK,
             findings: Vec::new(),
         };
-        match &self.state {
-            State::Locked(Locked { why, listed, .. }) => {
-                status.locked = Some(why.detail().to_owned());
-                status.advice = why.advice().map(str::to_owned);
-                status.store = Some(self.locked_store.to_string());
-                status.secrets = listed.len();
-                status.slots = self.locked_slots.iter().map(SlotStatus::of).collect();
+        match &*self.state() {
+            State::Locked(locked) => {
+                status.locked = Some(locked.why.detail().to_owned());
+                status.advice = locked.why.advice().map(str::to_owned);
+                status.store = Some(locked.id.to_string());
+                status.secrets = locked.listed.len();
+                status.slots = locked.slots.iter().map(SlotStatus::of).collect();
             }
-            State::Open(store) => {
-                let (condition, keyring) = (store.condition(), store.keyring());
+            State::Open(open) => {
+                let (condition, keyring) = (open.store.condition(), open.store.keyring());
                 status.advice = condition.read_only.is_some().then(|| SEE_VERIFY.to_owned());
                 status.read_only = condition.read_only;
                 status.store = Some(condition.store.to_string());
                 status.secrets = condition.secrets;
                 status.epochs = keyring.epochs().collect();
                 status.slots = keyring.slots().map(SlotStatus::of).collect();
-                status.key = self.opened_by.as_ref().map(|slot| self.key_status(slot));
+                status.key = Some(self.key_status(open));
                 status.log = Some(LogStatus { bytes: condition.log.0, in_use: condition.log.1 });
                 status.generation = Some(condition.generation);
                 status.copies = Some(keyring.copies());
@@ -182,8 +183,8 @@ impl Driver {
         status
     }
 
-    fn key_status(&self, slot: &SlotInfo) -> KeyStatus {
-        KeyStatus::of(slot, self.host_keys.iter().any(|place| self.root.holds(&place.path)))
+    fn key_status(&self, open: &Open) -> KeyStatus {
+        KeyStatus::of(&open.by, open.host_keys.iter().any(|place| self.root.holds(&place.path)))
     }
 }
 

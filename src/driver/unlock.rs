@@ -43,6 +43,20 @@ impl AtHand {
     /// The state of being locked: what was tried, what wasn't there, and what would open it.
     pub(super) fn locked<'a>(&self, tried: &[Tried], slots: impl Iterator<Item = &'a SlotInfo>) -> Error {
         let slots: Vec<&SlotInfo> = slots.collect();
+        let mut reasons = self.of_host_keys(tried, &slots);
+        reasons.extend(self.of_given(tried));
+        self.because(reasons, &slots)
+    }
+
+    /// The answer to who tried to unlock: about what was given, where something was. That the host key doesn't open it
+    /// either is no news to them.
+    pub(super) fn refused<'a>(&self, tried: &[Tried], slots: impl Iterator<Item = &'a SlotInfo>) -> Error {
+        let slots: Vec<&SlotInfo> = slots.collect();
+        let given = self.of_given(tried);
+        self.because(if given.is_empty() { self.of_host_keys(tried, &slots) } else { given }, &slots)
+    }
+
+    fn of_host_keys(&self, tried: &[Tried], slots: &[&SlotInfo]) -> Vec<String> {
         let mut reasons = Vec::new();
         if slots.iter().any(|slot| takes_host_key(slot.kind)) {
             reasons.extend(self.missing.iter().map(|error| error.detail().to_owned()));
@@ -50,6 +64,11 @@ impl AtHand {
         if tried.iter().any(|tried| takes_host_key(tried.slot.kind)) {
             reasons.push(format!("the key in {} is not this keystore's", self.key_files.join(" or ")));
         }
+        reasons
+    }
+
+    fn of_given(&self, tried: &[Tried]) -> Vec<String> {
+        let mut reasons = Vec::new();
         for opener in &self.openers {
             let (given, is_for): (_, fn(SlotKind) -> bool) = match opener {
                 Opener::HostKey(_) => continue,
@@ -63,14 +82,18 @@ impl AtHand {
                 (false, given) => format!("none of its slots takes a {given}"),
             });
         }
+        reasons
+    }
+
+    fn because(&self, reasons: Vec<String>, slots: &[&SlotInfo]) -> Error {
         let why = if reasons.is_empty() { "nothing to open it with".to_owned() } else { reasons.join("; ") };
         // A key file that is there but can't be used is the nearest way in.
-        let nearest = match (&self.missing[..], reasons.len()) {
-            ([only], 1) => only.advice().map(str::to_owned),
+        let nearest = match (&self.missing[..], &reasons[..]) {
+            ([only], [reason]) if reason == only.detail() => only.advice().map(str::to_owned),
             _ => None,
         };
         Error::not_now(format!("the keystore is locked: {why}"))
-            .advise(nearest.unwrap_or_else(|| ways_in(&slots)))
+            .advise(nearest.unwrap_or_else(|| ways_in(slots)))
     }
 }
 

@@ -394,6 +394,9 @@ impl Store {
         if frames.is_empty() {
             return Ok(failed);
         }
+        if keyring.copies() {
+            self.set_aside(&changes)?;
+        }
         let places = log.append(&frames, keyring.current(), keyring.serial()).map_err(append_failed)?;
         self.write_anchor(log, &keyring);
         let mut redefined = Vec::with_capacity(changes.len());
@@ -437,6 +440,46 @@ impl Store {
             }
         };
         Ok(cipher.put(generation, definition, value.as_ref())?)
+    }
+
+    /// Moves libvirt's definitions out of the way of copies that are about to be written. Before the changes are durable:
+    /// after a crash behind them, the next open would take those files for wrong copies.
+    fn set_aside(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        for uuid in changes.iter().map(Change::uuid) {
+            if foreign.contains(&uuid) {
+                copies::set_aside(&*self.disk.etc, uuid)
+                    .map_err(StoreError::io("set aside a definition of libvirt's"))?;
+                foreign.remove(&uuid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the copies that are missing, while nobody writes, and looks for files that are none. Gives how many it
+    /// wrote.
+    pub fn mend_copies(&self) -> Result<usize, StoreError> {
+        let keyring = self.keyring();
+        if !keyring.copies() {
+            return Ok(0);
+        }
+        self.exclusively(|store, _| {
+            let etc = &*store.disk.etc;
+            let (there, _) = copies::names(etc).map_err(StoreError::io("list etc/secrets"))?;
+            let contents = store.contents();
+            let difference = copies::difference(etc, there, &contents.index, false);
+            let mut foreign = store.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+            foreign.extend(difference.orphans);
+            let missing = difference.missing.iter().filter_map(|uuid| contents.index.entry(*uuid));
+            let mut missing = missing.filter_map(|entry| entry.definition.as_ref());
+            let written = missing.try_for_each(|definition| copies::write(etc, definition));
+            drop(foreign);
+            let mut writer = store.writer();
+            writer.copies_failed |= written.is_err();
+            writer.unsynced_copies.extend(&difference.missing);
+            written.map_err(StoreError::io("write the .xml copies"))?;
+            Ok(difference.missing.len())
+        })
     }
 
     /// Writes or removes a secret's copy. A failure costs the copy alone: the next open writes it.

@@ -2,8 +2,11 @@
 //!
 //! Derived from the log and never trusted while it is open. When a store is opened, missing copies are written anew, and wrong
 //! ones too if it was not closed in order; a copy that somebody changed in between is named by `verify`. Leans on `disk`
-//! and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store.
+//! and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store: where libvirt's own driver was
+//! before, its files lie in the same directory under the same names, and may be all there is of a secret. One that is in
+//! a copy's way is set aside, never replaced.
 
+use std::collections::HashSet;
 use std::io;
 
 use ::uuid::Uuid;
@@ -113,10 +116,74 @@ pub(super) fn difference(etc: &dyn Directory, there: Vec<Uuid>, index: &Index, c
     difference
 }
 
-/// The definitions that the copies in `etc` state, for a store that is locked: nothing of them is proved.
+/// What else in `etc` libvirt's own driver has left, or was moved out of a copy's way.
+#[derive(Debug, Default)]
+pub(super) struct Foreign {
+    /// Secrets with a value file of libvirt's.
+    values: HashSet<Uuid>,
+    /// Secrets whose libvirt definition was set aside.
+    aside: HashSet<Uuid>,
+}
+
+impl Foreign {
+    /// Told by their names.
+    pub(super) fn among(others: &[String]) -> Self {
+        let mut foreign = Self::default();
+        for name in others {
+            let Some((uuid, rest)) = name.split_once('.') else { continue };
+            let Ok(uuid) = Uuid::try_parse(uuid) else { continue };
+            if is_value(name) {
+                foreign.values.insert(uuid);
+            } else if rest.starts_with(&ASIDE[1..]) {
+                foreign.aside.insert(uuid);
+            }
+        }
+        foreign
+    }
+
+    /// Whether the `<uuid>.xml` that lies there is libvirt's, by what lies beside it: we write no value files.
+    pub(super) fn has_definition(&self, uuid: Uuid) -> bool {
+        self.values.contains(&uuid) && !self.aside.contains(&uuid)
+    }
+}
+
+/// Whether this is the name of a value file of libvirt's.
+pub(super) fn is_value(name: &str) -> bool {
+    let uuid = VALUES.iter().find_map(|suffix| name.strip_suffix(suffix));
+    uuid.is_some_and(|uuid| Uuid::try_parse(uuid).is_ok())
+}
+
+/// Gives a definition of libvirt's another name, so that ours can have this one. Durable when this returns.
+pub(super) fn set_aside(etc: &dyn Directory, uuid: Uuid) -> io::Result<()> {
+    let mut aside = format!("{uuid}{ASIDE}");
+    for next in 2.. {
+        match etc.open(&aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+            Ok(_) => aside = format!("{uuid}{ASIDE}-{next}"),
+        }
+    }
+    match etc.rename(&name(uuid), &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed?,
+    }
+    tracing::warn!(%uuid, kept_as = %aside, "libvirt's definition of a secret that is defined here now is set aside");
+    etc.sync()
+}
+
+/// The ends of libvirt's value files.
+const VALUES: [&str; 2] = [".base64", ".aes256cbc"];
+
+/// The end of a libvirt definition's other name.
+const ASIDE: &str = ".xml.libvirt";
+
+/// The definitions that the copies in `etc` state, for a store that is locked: nothing of them is proved. Those that are
+/// libvirt's by what lies beside them are no copies.
 pub fn read_all(etc: &dyn Directory) -> io::Result<Vec<Definition>> {
     let mut definitions = Vec::new();
-    for uuid in names(etc)?.0 {
+    let (copies, others) = names(etc)?;
+    let foreign = Foreign::among(&others);
+    for uuid in copies.into_iter().filter(|uuid| !foreign.has_definition(*uuid)) {
         let bytes = etc.open(&name(uuid)).and_then(|file| read_whole(&*file, MAX_COPY));
         let definition = bytes.ok().and_then(|bytes| Definition::from_xml(&bytes, false).ok());
         definitions.extend(definition.filter(|definition| definition.uuid == uuid));

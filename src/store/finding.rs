@@ -120,6 +120,9 @@ impl std::fmt::Display for Finding {
             Self::Orphan { file } if file.starts_with("secrets.log.torn-") => {
                 write!(f, "{file}: an unfinished write, set aside earlier; nothing in it was confirmed")
             }
+            Self::Orphan { file } if super::copies::is_value(file) => {
+                write!(f, "{file}: a value that libvirt's own driver left; it is kept, and not imported")
+            }
             Self::Orphan { file } => write!(f, "{file}: belongs to no secret here"),
         }
     }

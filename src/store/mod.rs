@@ -24,6 +24,7 @@ pub(crate) mod simulated;
 mod tests;
 mod verify;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -55,6 +56,8 @@ pub struct Store {
     turn: Condvar,
     anchor: Mutex<Option<Arc<dyn File>>>,
     findings: Vec<Finding>,
+    /// Secrets that aren't here, but of which `etc/secrets` has a definition: libvirt's own.
+    foreign: Mutex<HashSet<Uuid>>,
     /// The process that opened it.
     owner: u32,
 }

@@ -11,12 +11,15 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 
+use ::uuid::Uuid;
+
 use super::anchor::{ANCHOR, Anchor, Found};
 use super::commit::Writer;
+use super::copies::{self, Foreign};
 use super::disk::{ReplaceError, read_whole, replace};
 use super::index::Entry;
 use super::log::{AnchorSeen, LOG, Log, Recovered, Tail, Unreadable};
-use super::{Contents, Disk, Finding, Store, StoreError, copies};
+use super::{Contents, Disk, Finding, Store, StoreError};
 use crate::seal::{HEAD_LEN, Head, Keyring, Kind, LockedKeyring, MAX_KEYRING, Opened};
 
 /// The keyring's name in `etc/secrets`.
@@ -101,7 +104,8 @@ impl Store {
         if let Some(anchor) = &anchor {
             trouble = check_anchor(anchor, &mut recovered, &keyring, &mut findings)?.or(trouble);
         }
-        let mut opening = Opening { disk, keyring, recovered, findings, trouble };
+        let foreign = HashSet::new();
+        let mut opening = Opening { disk, keyring, recovered, findings, trouble, foreign };
         opening.note_damaged_definitions();
         let unsynced_copies = match opening.trouble {
             Some(_) => HashSet::new(),
@@ -125,6 +129,7 @@ struct Opening {
     recovered: Recovered,
     findings: Vec<Finding>,
     trouble: Option<String>,
+    foreign: HashSet<Uuid>,
 }
 
 impl Opening {
@@ -134,7 +139,7 @@ impl Opening {
     }
 
     /// Brings the disk into order: everything that a crash may have left half done.
-    fn mend(&mut self) -> Result<HashSet<::uuid::Uuid>, StoreError> {
+    fn mend(&mut self) -> Result<HashSet<Uuid>, StoreError> {
         let in_order = self.recovered.log.is_closed() && self.recovered.tail.is_none();
         if !in_order || !self.in_step() {
             // A killed process may have left complete what is not durable yet, names included. It has to be before what it
@@ -149,6 +154,8 @@ impl Opening {
         }
         let (copies, others) = copies::names(&*self.disk.etc).map_err(StoreError::io("list etc/secrets"))?;
         self.sweep(&others);
+        let beside = Foreign::among(&others);
+        self.note_foreign(&copies, &others, |uuid| in_order || beside.has_definition(uuid));
         for place in std::mem::take(&mut self.recovered.unwiped) {
             self.recovered.log.wipe(place).map_err(StoreError::write("write secrets.log"))?;
         }
@@ -162,7 +169,7 @@ impl Opening {
         if !self.keyring.copies() {
             return Ok(HashSet::new());
         }
-        let touched = self.mend_copies(copies, !in_order);
+        let touched = self.mend_copies(copies, &beside, !in_order);
         if in_order {
             return Ok(touched);
         }
@@ -176,16 +183,34 @@ impl Opening {
         self.recovered.anchor == AnchorSeen::Same && self.recovered.keyring_seen == self.keyring.serial()
     }
 
+    /// Names what libvirt's own driver left here: it stays as it is, and nothing of it is in the store. A definition of a
+    /// secret that was deleted is our copy only where a crash may have kept it; `or_libvirts` tells.
+    fn note_foreign(&mut self, copies: &[Uuid], others: &[String], or_libvirts: impl Fn(Uuid) -> bool) {
+        let index = &self.recovered.index;
+        let deleted: HashSet<&Uuid> = self.recovered.deleted.iter().collect();
+        let unknown = copies.iter().filter(|uuid| index.entry(**uuid).is_none());
+        let foreign = unknown.filter(|uuid| !deleted.contains(uuid) || or_libvirts(**uuid));
+        self.foreign.extend(foreign);
+        let mut files: Vec<String> = self.foreign.iter().copied().map(copies::name).collect();
+        files.extend(others.iter().filter(|name| copies::is_value(name)).cloned());
+        files.sort_unstable();
+        self.findings.extend(files.into_iter().map(|file| Finding::Orphan { file }));
+    }
+
     /// Removes files that were to take another's place when a crash came. What can't be removed now is in nobody's way.
     fn sweep(&self, names: &[String]) {
-        let ours = |name: &str| name == KEYRING || name.starts_with(LOG) || copies::uuid_of(name).is_some();
+        let is_known =
+            |uuid| self.recovered.index.entry(uuid).is_some() || self.recovered.deleted.contains(&uuid);
+        let ours = |name: &str| {
+            name == KEYRING || name.starts_with(LOG) || copies::uuid_of(name).is_some_and(is_known)
+        };
         for name in names.iter().filter(|name| name.strip_suffix(".new").is_some_and(ours)) {
             _ = self.disk.etc.remove(name);
         }
     }
 
     /// Writes the copies that are missing or, if contents are compared, wrong; removes those of deleted secrets.
-    fn mend_copies(&mut self, there: Vec<::uuid::Uuid>, contents: bool) -> HashSet<::uuid::Uuid> {
+    fn mend_copies(&mut self, there: Vec<Uuid>, beside: &Foreign, contents: bool) -> HashSet<Uuid> {
         let etc = &*self.disk.etc;
         let index = &self.recovered.index;
         let difference = copies::difference(etc, there, index, contents);
@@ -194,14 +219,13 @@ impl Opening {
             let Some(definition) = index.entry(uuid).and_then(|entry| entry.definition.as_ref()) else {
                 continue;
             };
-            let rebuilt = copies::write(etc, definition).is_ok();
+            let aside = if beside.has_definition(uuid) { copies::set_aside(etc, uuid) } else { Ok(()) };
+            let rebuilt = aside.and_then(|()| copies::write(etc, definition)).is_ok();
             touched.insert(uuid);
             self.findings.push(Finding::CopyDiffers { uuid, rebuilt });
         }
-        for uuid in difference.orphans {
-            if self.recovered.deleted.contains(&uuid) {
-                _ = copies::remove(etc, uuid);
-            }
+        for uuid in difference.orphans.into_iter().filter(|uuid| !self.foreign.contains(uuid)) {
+            _ = copies::remove(etc, uuid);
         }
         touched
     }
@@ -220,8 +244,8 @@ impl Opening {
         Ok(name)
     }
 
-    fn finish(self, unsynced_copies: HashSet<::uuid::Uuid>) -> Store {
-        let Self { disk, keyring, recovered, findings, trouble } = self;
+    fn finish(self, unsynced_copies: HashSet<Uuid>) -> Store {
+        let Self { disk, keyring, recovered, findings, trouble, foreign } = self;
         let contents = Contents { index: recovered.index, file: recovered.log.file() };
         let read_only = trouble.is_some();
         let in_step = recovered.anchor == AnchorSeen::Same;
@@ -234,6 +258,7 @@ impl Opening {
             turn: Condvar::new(),
             anchor: Mutex::new(None),
             findings,
+            foreign: Mutex::new(foreign),
             owner: std::process::id(),
         };
         if !read_only && (stale || !in_step) {

@@ -1,14 +1,18 @@
 //! libvirt's rules on a real root, through the connection: what the wire will show, without the wire.
 
+mod beside_libvirt;
+mod locking;
+
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
-use super::{Driver, Keys, NewStore, Root};
+use super::{Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::seal::RecoveryKey;
-use crate::secret::{EventKind, Lifecycle, ListFlags};
+use crate::secret::{EventKind, Keystore, Lifecycle, ListFlags};
 use crate::{Connection, Event, OpenOptions, Secret, UsageType};
 
 const ONE: &str = "11111111-1111-1111-1111-111111111111";
@@ -20,6 +24,16 @@ fn uri(root: &Path) -> String {
 
 fn open(root: &Path) -> Connection {
     Connection::open(&uri(root)).unwrap()
+}
+
+/// The driver itself, for what is not libvirt's API.
+fn driver(root: &Path) -> Arc<Driver> {
+    let keys = Keys { host_key: Some(root.join("host.key")), ..Keys::default() };
+    Driver::open(Root::embed(&root.join("root")).unwrap(), "secret:///system".into(), &keys).unwrap()
+}
+
+fn connect(driver: &Arc<Driver>) -> Connection {
+    Connection::over(Arc::new(driver.session(Caller::OWNER)))
 }
 
 fn xml(uuid: &str, attributes: &str, usage: &str) -> String {
@@ -244,4 +258,29 @@ fn connections_are_shared_by_threads() {
         }
     });
     assert_eq!(connection.num_of_secrets().unwrap(), 8 * 6);
+}
+
+#[test]
+fn a_session_that_changes_its_caller_keeps_its_subscriptions() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = driver(root.path());
+    let client = Caller { read_only: false, elevated: false, owner: false };
+    let plain = driver.session(client);
+    let subscribe = |session: &super::Session| {
+        session.subscribe(EventKind::Lifecycle, None, Box::new(|_| {})).map(|subscription| subscription.id())
+    };
+    let kept = plain.subscribe(EventKind::Lifecycle, None, Box::new(|_| {})).unwrap();
+    let elevated = plain.with_caller(Caller { elevated: true, ..client });
+    assert_eq!(
+        subscribe(&elevated).unwrap_err().to_string(),
+        "invalid argument: event callback already tracked"
+    );
+    assert!(subscribe(&driver.session(client)).is_ok(), "another connection may");
+    drop(kept);
+
+    let uuid = plain.define_xml(xml(ONE, "private='yes'", "").as_bytes(), 0).unwrap().uuid;
+    plain.set_value(uuid, SecretBytes::copy_of(b"p").unwrap(), 0).unwrap();
+    assert!(plain.value(uuid, 0).is_err());
+    assert_eq!(elevated.value(uuid, 0).unwrap().expose_secret(), b"p");
+    assert!(elevated.with_caller(client).value(uuid, 0).is_err(), "and back");
 }
