@@ -28,6 +28,11 @@ impl Peer {
         let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0);
         Self { pid, uid, gid, start_time: pid.and_then(start_time) }
     }
+
+    /// Whether it is root: it can do all that we can.
+    pub(crate) fn is_root(&self) -> bool {
+        self.uid == 0
+    }
 }
 
 impl fmt::Display for Peer {

@@ -5,7 +5,6 @@
 //! that has no pid or no start time: a pid alone names whoever has it when polkit looks.
 //!
 //! Root isn't asked at all; that is the session's rule, not ours.
-#![cfg_attr(not(test), expect(dead_code, reason = "the sessions that ask aren't here yet"))]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +18,7 @@ use zbus::{Connection, fdo};
 use zbus_polkit::policykit1::{AuthorityProxy, AuthorizationResult, CheckAuthorizationFlags, Subject};
 
 use crate::net::peer::Peer;
+use crate::secret::{Error, ErrorCode, ErrorDomain};
 
 /// The action behind the read-write socket.
 pub(super) const MANAGE: &str = "org.libvirt.unix.manage";
@@ -57,23 +57,17 @@ pub(super) enum Refusal {
     Failed(String),
 }
 
-impl Refusal {
-    /// libvirt's error code. virsh asks again after 45, and starts an agent of its own after 94.
-    pub(super) fn code(&self) -> i32 {
-        match self {
-            Self::NotAuthorized => 45,
-            Self::NoAgent { .. } => 94,
-            Self::Cancelled => 79,
-            Self::NoBus(_) | Self::Failed(_) => 1,
-        }
-    }
-
-    /// libvirt's error domain: polkit, or D-Bus.
-    pub(super) fn domain(&self) -> i32 {
-        match self {
-            Self::NoBus(_) => 47,
-            _ => 60,
-        }
+impl From<Refusal> for Error {
+    /// With libvirt's numbers. virsh asks again after an AuthFailed, and starts an agent of its own after an AuthUnavailable.
+    fn from(refusal: Refusal) -> Self {
+        let (code, domain) = match &refusal {
+            Refusal::NotAuthorized => (ErrorCode::AuthFailed, ErrorDomain::Polkit),
+            Refusal::NoAgent { .. } => (ErrorCode::AuthUnavailable, ErrorDomain::Polkit),
+            Refusal::Cancelled => (ErrorCode::AuthCancelled, ErrorDomain::Polkit),
+            Refusal::NoBus(_) => (ErrorCode::InternalError, ErrorDomain::DBus),
+            Refusal::Failed(_) => (ErrorCode::InternalError, ErrorDomain::Polkit),
+        };
+        Self::new(code, domain, refusal.to_string())
     }
 }
 
