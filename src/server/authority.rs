@@ -28,7 +28,11 @@ impl Authority {
 
     /// Whether this peer may use the socket; a person may have to answer first.
     #[cfg(feature = "polkit")]
-    pub(super) fn check(&self, peer: Peer, read_only: bool) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+    pub(super) fn check(
+        &self,
+        peer: Peer,
+        read_only: bool,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let polkit = Arc::clone(&self.polkit);
         let action = if read_only { MONITOR } else { MANAGE };
         async move { polkit.check(&peer, action).await.map_err(Error::from) }

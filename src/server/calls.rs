@@ -224,12 +224,7 @@ impl Calls {
         } else {
             self.opened()?;
         }
-        let yes = [
-            feature::FD_PASSING,
-            feature::KEEPALIVE,
-            feature::EVENT_CALLBACK,
-            feature::CLOSE_CALLBACK,
-        ];
+        let yes = [feature::FD_PASSING, feature::KEEPALIVE, feature::EVENT_CALLBACK, feature::CLOSE_CALLBACK];
         Ok(Action::Send(call.reply(&Number { number: yes.contains(&asked.number).into() })))
     }
 

@@ -17,11 +17,11 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::authority::Authority;
 use super::calls::Announcement;
 use super::clients::Welcome;
 use super::inbound::{Inbound, Incoming, Room};
 use super::outgoing::Outgoing;
-use super::authority::Authority;
 use super::session::{Action, Call, Session};
 use super::transit::{Load, PATIENCE, PAUSE, Transit};
 use crate::memory::SecretBytes;
@@ -126,11 +126,12 @@ impl Serving {
                 (true, false) => None,
             };
             let stuck = !self.out.is_empty() || self.inbound.is_gathering();
+            let deadline = self.deadline(stuck);
             let (stream, client, shared) = (&self.stream, &self.welcome.client, &self.shared);
             tokio::select! {
                 biased;
                 () = client.dismissed() => return "it was dismissed",
-                _ = stop.wait_for(|stop| *stop) => return self.finish().await,
+                () = stopped(&mut stop) => return self.finish().await,
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => match done {
                     Ok(Done::Worked(reply)) => self.queue(reply),
                     Ok(Done::Judged(call, verdict)) => {
@@ -154,7 +155,7 @@ impl Serving {
                         return "others wait for what it holds";
                     }
                 }
-                () = sleep(self.deadline(stuck)) => if let Some(ending) = self.tick(stuck) {
+                () = sleep(deadline) => if let Some(ending) = self.tick(stuck) {
                     return ending;
                 },
             }
@@ -233,7 +234,8 @@ impl Serving {
                 });
             }
             Action::AskPolkit(call) => {
-                let check = self.shared.authority.check(self.welcome.client.peer, self.session.is_read_only());
+                let check =
+                    self.shared.authority.check(self.welcome.client.peer, self.session.is_read_only());
                 self.work.spawn(async move { Done::Judged(call, check.await) });
             }
         }
@@ -333,6 +335,11 @@ async fn ready(stream: &UnixStream, interest: Option<Interest>) -> io::Result<bo
         Some(interest) => stream.ready(interest).await.map(|ready| ready.is_read_closed()),
         None => std::future::pending().await,
     }
+}
+
+/// Waits until the daemon stops.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    _ = stop.wait_for(|stop| *stop).await; // a sender that is gone stops it too
 }
 
 async fn sleep(until: Option<Instant>) {

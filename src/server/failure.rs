@@ -95,7 +95,10 @@ pub(super) fn log(error: &Error, call: &Header, peer: &Peer) {
         ErrorCode::SystemError | ErrorCode::OperationFailed => {
             tracing::error!("{error} (procedure {procedure}, {peer})");
         }
-        ErrorCode::InvalidSecret | ErrorCode::OperationDenied | ErrorCode::AuthFailed | ErrorCode::AccessDenied => {
+        ErrorCode::InvalidSecret
+        | ErrorCode::OperationDenied
+        | ErrorCode::AuthFailed
+        | ErrorCode::AccessDenied => {
             tracing::info!("{error} (procedure {procedure}, {peer})");
         }
         _ => tracing::debug!("{error} (procedure {procedure}, {peer})"),

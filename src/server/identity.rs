@@ -28,7 +28,11 @@ pub(super) fn token<'a>(asked: &SetIdentity<'a>) -> Result<Option<&'a [u8]>, Err
     for (at, parameter) in parameters.iter().enumerate() {
         let name = parameter.name.to_text();
         if parameter.name.0.len() > MAX_NAME {
-            return Err(Error::new(ErrorCode::InternalError, ErrorDomain::None, "parameter name is too long"));
+            return Err(Error::new(
+                ErrorCode::InternalError,
+                ErrorDomain::None,
+                "parameter name is too long",
+            ));
         }
         let Some((_, wanted)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
             let detail = format!("parameter '{name}' not supported");
@@ -36,7 +40,9 @@ pub(super) fn token<'a>(asked: &SetIdentity<'a>) -> Result<Option<&'a [u8]>, Err
         };
         let sent = parameter.value.type_name();
         if sent != *wanted {
-            return Err(invalid(format!("invalid type '{sent}' for parameter '{name}', expected '{wanted}'")));
+            return Err(invalid(format!(
+                "invalid type '{sent}' for parameter '{name}', expected '{wanted}'"
+            )));
         }
         if parameters[..at].iter().any(|earlier| earlier.name == parameter.name) {
             return Err(invalid(format!("parameter '{name}' occurs multiple times")));
@@ -77,7 +83,8 @@ mod tests {
     use crate::rpc::Text;
 
     fn judge(parameters: &[(&'static str, Typed<'static>)]) -> Result<Option<Vec<u8>>, String> {
-        let parameters = parameters.iter().map(|(name, value)| Parameter { name: Text(name.as_bytes()), value: *value });
+        let parameters =
+            parameters.iter().map(|(name, value)| Parameter { name: Text(name.as_bytes()), value: *value });
         let asked = SetIdentity { parameters: List(parameters.collect()) };
         token(&asked).map(|token| token.map(<[u8]>::to_vec)).map_err(|error| error.to_string())
     }

@@ -79,7 +79,11 @@ mod tests {
         keepalive.arm(start);
         keepalive.heard(start + Duration::from_secs(4));
         assert_eq!(keepalive.tick(start + Duration::from_secs(5)), None);
-        assert_eq!(keepalive.tick(start + Duration::from_secs(9)), Some(false), "a count of 0: at the first silence");
+        assert_eq!(
+            keepalive.tick(start + Duration::from_secs(9)),
+            Some(false),
+            "a count of 0: at the first silence"
+        );
     }
 
     #[test]

@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn uris_are_judged_as_libvirt_judges_them() {
-        let judge = |name: &str| judge(Some(Text(name.as_bytes())), &["/system"]).map_err(|error| error.to_string());
+        let judge =
+            |name: &str| judge(Some(Text(name.as_bytes())), &["/system"]).map_err(|error| error.to_string());
         let taken = |uri: &str| Ok(uri.to_owned());
         assert_eq!(judge("secret:///system"), taken("secret:///system"));
         assert_eq!(judge("secret:/system"), taken("secret:///system"));
@@ -64,9 +65,15 @@ mod tests {
                 "operation forbidden: Remote URI 'secret+unix:///system' is not permitted to include a transport",
             ),
             ("secret:///embed?root=/x", "internal error: A secret driver is already registered"),
-            ("secret:///session", "internal error: unexpected secret URI path '/session', try secret:///system"),
+            (
+                "secret:///session",
+                "internal error: unexpected secret URI path '/session', try secret:///system",
+            ),
             ("secret:///", "internal error: unexpected secret URI path '/', try secret:///system"),
-            ("secret:///system/", "internal error: unexpected secret URI path '/system/', try secret:///system"),
+            (
+                "secret:///system/",
+                "internal error: unexpected secret URI path '/system/', try secret:///system",
+            ),
         ] {
             assert_eq!(judge(name), Err(expected.to_owned()), "{name}");
         }

@@ -14,17 +14,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
 use super::clients::{Clients, Limits};
-use super::connection::{Connection, Shared};
+use super::connection::{Connection, Shared, stopped};
 use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
 use super::log::Log;
 use super::process::Notice;
 use super::session::{Method, Service, Session};
-use super::admin;
 use crate::net::peer::Peer;
-use crate::secret::Keystore;
 
 /// All that the daemon's connections share.
 pub(super) struct Host {
@@ -88,7 +87,7 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
                 tracing::info!("nobody has come for {} s: ending", host.timeout.load(Ordering::Relaxed));
                 _ = host.stop.send(true);
             },
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
         }
     }
     Notice::Stopping.send();
@@ -107,7 +106,7 @@ async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = stopped(&mut stop) => return,
             accepted = async {
                 server.clients.room().await;
                 let (stream, _) = listener.accept().await?;

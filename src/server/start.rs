@@ -41,7 +41,9 @@ pub(super) fn main() -> ExitCode {
             _ = io::stdout().write_all(text.as_bytes());
             Ok(())
         }
-        Ok(Asked::Run(arguments)) if arguments.daemon && !arguments.detached => return process::detach(words),
+        Ok(Asked::Run(arguments)) if arguments.daemon && !arguments.detached => {
+            return process::detach(words);
+        }
         Ok(Asked::Run(arguments)) => run(&arguments, &words),
         Err(error) => Err(error),
     };
@@ -56,17 +58,22 @@ pub(super) fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let detached = match arguments.detached {
-        true => Some(process::settle_in_background(words.first().map_or("strongroomd".as_ref(), |name| name))?),
+        true => {
+            Some(process::settle_in_background(words.first().map_or("strongroomd".as_ref(), |name| name))?)
+        }
         false => None,
     };
     let (place, root) = locate(arguments)?;
     let privileged = rustix::process::geteuid().is_root();
     let named = arguments.config.is_some();
-    let file = arguments.config.clone().unwrap_or_else(|| settings::file_beside(&root.etc));
+    // A user's keystore is `~/.config/libvirt/secrets`.
+    let config_home = if privileged { None } else { root.etc.ancestors().nth(2) };
+    let usual = || Settings::default_file(arguments.root.as_deref(), config_home);
+    let file = arguments.config.clone().unwrap_or_else(usual);
     let (settings, warnings) = Settings::read(&file, named, privileged).map_err(misconfigured)?;
     let log = set_up_log(&settings, arguments, &place)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if !listen::is_activated() {
+    if std::env::var_os("LISTEN_FDS").is_none() {
         settings.main_socket_mode(None).map_err(misconfigured)?;
     }
     crate::memory::harden_process();
@@ -108,7 +115,12 @@ fn locate(arguments: &Arguments) -> Result<(Place, Root), StartError> {
 
 fn set_up_log(settings: &Settings, arguments: &Arguments, place: &Place) -> Result<Log, StartError> {
     let wrong = |key: &str, error: log::Malformed| {
-        misconfigured(settings.wrong(key, CONFIG_UNSUPPORTED, &error.to_string(), "see the sample file for its form"))
+        misconfigured(settings.wrong(
+            key,
+            CONFIG_UNSUPPORTED,
+            &error.to_string(),
+            "see the sample file for its form",
+        ))
     };
     let filters = settings.log_filters.as_deref().unwrap_or_default();
     let outputs = settings.log_outputs.as_deref().unwrap_or_default();
@@ -117,7 +129,7 @@ fn set_up_log(settings: &Settings, arguments: &Arguments, place: &Place) -> Resu
         Place::Session(_) | Place::Root(_) => Some(place.run()),
     };
     let setup = Setup {
-        level: Level::from_number(settings.log_level),
+        level: Level::from_number(settings.log_level.into()).unwrap_or(Level::Warning),
         outputs: log::Wanted::parse(outputs).map_err(|error| wrong("log_outputs", error))?,
         filters: Filters::parse(filters).map_err(|error| wrong("log_filters", error))?,
         verbose: arguments.verbose,
@@ -148,7 +160,8 @@ fn open(place: &Place, root: &Root, settings: &Settings) -> Result<Secrets, Star
         let advice = why.advice().unwrap_or("strongroom unlock opens it");
         tracing::warn!("serving a locked keystore: {why}; {advice}");
     }
-    let token = settings.system_token_file.clone().unwrap_or_else(|| root.sockets.join("common/system.token"));
+    let token =
+        settings.system_token_file.clone().unwrap_or_else(|| root.sockets.join("common/system.token"));
     let token = SystemToken::read_or_make(&token).map_err(failed)?;
     Ok(Secrets { driver, paths, token })
 }
@@ -172,7 +185,8 @@ fn check_activated(sockets: &[Listening], settings: &Settings) -> Result<(), Sta
     for socket in activated {
         let address = socket.socket.local_addr().ok();
         let path = address.as_ref().and_then(|address| address.as_pathname());
-        let mode = path.and_then(|path| std::fs::metadata(path).ok()).map(|it| it.permissions().mode() & 0o777);
+        let mode =
+            path.and_then(|path| std::fs::metadata(path).ok()).map(|it| it.permissions().mode() & 0o777);
         settings.main_socket_mode(mode).map_err(misconfigured)?;
     }
     Ok(())
@@ -182,7 +196,8 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
     let server = |name, limits: &settings::Limits| {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let anonymous = limits.max_anonymous_clients.map_or(0, count);
-        let workers = Workers { min: limits.min_workers, max: limits.max_workers, priority: limits.prio_workers };
+        let workers =
+            Workers { min: limits.min_workers, max: limits.max_workers, priority: limits.prio_workers };
         let clients = Limits { clients: count(limits.max_clients), anonymous };
         let keepalive = Keepalive::new(limits.keepalive_interval, limits.keepalive_count);
         Server::new(name, clients, count(limits.max_client_requests), workers, keepalive)
