@@ -65,6 +65,8 @@
 
 pub mod memory;
 pub mod conf;
+#[cfg(any(feature = "cli", feature = "daemon"))]
+mod clock;
 pub mod secret;
 pub mod seal;
 pub mod rpc;

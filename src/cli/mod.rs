@@ -6,7 +6,6 @@
 //! out unbuffered.
 
 mod args;
-mod clock;
 mod failure;
 mod generate;
 mod input;

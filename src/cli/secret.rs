@@ -18,7 +18,8 @@ use super::args::{
 };
 use super::failure::Failure;
 use super::output::{Output, warn};
-use super::{clock, input, prompt};
+use super::{input, prompt};
+use crate::clock;
 use crate::memory::SecretBytes;
 use crate::secret::{DefineFlags, Error, Event, EventKind, Lifecycle, ListFlags, MAX_VALUE, UsageType};
 use crate::{Connection, Secret};

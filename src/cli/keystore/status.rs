@@ -4,9 +4,9 @@
 //! key does not protect against stands beside what it does.
 
 use super::{ShowArguments, json};
-use crate::cli::clock;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Field, Output, Tone};
+use crate::clock;
 use crate::driver::{KeyStatus, SlotStatus, Status};
 
 /// Shows it.

@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 /// libvirt's timestamps: `2026-11-21 23:24:28.106+0000`.
-pub(super) fn timestamp(time: SystemTime) -> String {
+pub(crate) fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let second = since.as_secs() % 86_400;
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
@@ -15,7 +15,7 @@ pub(super) fn timestamp(time: SystemTime) -> String {
 }
 
 /// The date of a Unix time: `2026-11-21`.
-pub(super) fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     // Days since 0000-03-01 fall into eras of 400 years; counting from March puts the leap day last in its year.
     let day = seconds / 86_400 + 719_468;
     let (era, day) = (day / 146_097, day % 146_097);

@@ -1,1 +1,0 @@
-//! The daemon's log: libvirt's outputs, filters and line format.
