@@ -4,15 +4,15 @@
     guest.py DIRECTORY SOCKET TOKEN
 
 libvirt's QEMU driver runs embedded in this process and asks the secret daemon for the passphrase as virtqemud
-does: over virtsecretd-sock, with the system token in its identity. The disk is encrypted as a whole, boot sector
-included; that one writes a line to the serial port and switches the guest off. The line can come from nowhere else,
-so it says that the passphrase was right. A guest that doesn't start says why.
+does: over virtsecretd-sock, with the system token in its identity. The disk is encrypted as a whole, boot
+sector included; that one writes a line to the serial port and switches the guest off. The line can come from
+nowhere else, so it says that the passphrase was right. A guest that doesn't start says why.
 
-SOCKET is where the daemon listens, TOKEN its system.token. The driver has fixed places for both, so it gets a view
-of its own: an $XDG_RUNTIME_DIR in DIRECTORY, or, for root, /run/libvirt and /etc/libvirt in a mount namespace.
-DIRECTORY is empty, has a short name and belongs to who runs this, in whose name the daemon runs too. The daemon
-must hold no secrets; it holds none afterwards. The transcript is the same on every run. Ends with 0 once it ran
-through, whatever the guests did.
+SOCKET is where the daemon listens, TOKEN its system.token. The driver has fixed places for both, so it gets a
+view of its own: an $XDG_RUNTIME_DIR in DIRECTORY, or, for root, /run/libvirt and /etc/libvirt in a mount
+namespace. DIRECTORY is empty, has a short name and belongs to who runs this, in whose name the daemon runs too.
+The daemon must hold no secrets; it holds none afterwards. The transcript is the same on every run. Ends with 0
+once it ran through, whatever the guests did.
 
 Needs Debian's python3-libvirt, libvirt-daemon-driver-qemu, qemu-system-x86 and qemu-utils, but no KVM.
 """
@@ -216,9 +216,10 @@ def run_events():
 
 
 def stable(message, directory):
-    """Without times, process numbers and folders."""
-    message = message.replace(str(directory), "[DIR]")
-    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z ", "", message).strip()
+    """Without folders and times; of a QEMU that ended, what it said last, however its end was noticed."""
+    message = re.sub(r"^internal error: .*qemu-system-x86_64: -blockdev .*\}: ", "QEMU ended: ", message)
+    message = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z ", "", message)
+    return message.replace(str(directory), "[DIR]").strip()
 
 
 def domain(disk, serial, which):

@@ -4,9 +4,10 @@
     libvirt_python.py URI [--read-only URI] [--token FILE]
 
 The daemon must hold no secrets; it holds none afterwards. Lists are sorted; UUIDs that the daemon made up are
-shown as <uuid>, what libxml2 says of a document is left out, and so is the version. Two daemons' transcripts can so
-be compared line by line. `--read-only` is for a daemon with a socket of its own for that; `--token` names the
-daemon's system.token and adds the look at a private value. Ends with 0 once it ran through, whatever the answers.
+shown as <uuid>, what libxml2 says of a document is left out, and so is the version. Two daemons' transcripts
+can so be compared line by line. `--read-only` is for a daemon with a socket of its own for that; `--token` names
+the daemon's system.token and adds the look at a private value. Ends with 0 once it ran through, whatever the
+answers were.
 
 Needs Debian's python3-libvirt.
 """

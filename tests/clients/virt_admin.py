@@ -3,10 +3,11 @@
 
     virt_admin.py ADMIN-URI SERVER URI
 
-ADMIN-URI is virt-admin's, such as virtsecretd:///session?socket=PATH; SERVER what the daemon calls itself; URI that of
-its secrets, where connections come from for virt-admin to look at. Who runs this must be whom the daemon runs as, and
-nobody else may be connected. Times, process numbers, client numbers and counts of idle workers are masked, SERVER is
-shown as such. Ends with 0 once it ran through, whatever the answers were.
+ADMIN-URI is virt-admin's, such as virtsecretd:///session?socket=PATH; SERVER is what the daemon calls itself;
+URI, with ?socket=PATH too, that of its secrets: from there come the connections for virt-admin to look at. Who
+runs this must be whom the daemon runs as, and nobody else may be connected. Times, process numbers, client
+numbers and counts of workers are masked, SERVER is shown as such. Ends with 0 once it ran through, whatever the
+answers were.
 
 Needs Debian's libvirt-clients and python3-libvirt.
 """
@@ -64,9 +65,8 @@ class Admin:
     def run(self, *command):
         words = [self.server if word == "SERVER" else word for word in command]
         environment = {**os.environ, "LANG": "C.UTF-8", "TZ": "UTC"}
-        return subprocess.run(
-            ["virt-admin", "-c", self.uri, *words], capture_output=True, text=True, env=environment, check=False
-        )
+        command = ["virt-admin", "-c", self.uri, *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
     def newest_client(self, name):
         """The number of the one that connected last, which is shown by this name from now on."""
@@ -82,7 +82,9 @@ class Admin:
         text = text.replace(self.uri, "ADMIN-URI")
         text = re.sub(rf"\b{re.escape(self.server)}\b", "SERVER", text)
         text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+0000", "<time>", text)
+        # Columns and rules are as wide as the numbers were.
         text = re.sub(r"(?m)^-{10,}", "---", text)
+        text = re.sub(r"(?m)^( <\w+>| Id) +(\w+) {2,}", r"\1 \2 ", text)
         text = re.sub(rf"(unix_process_id: ){os.getpid()}\b", r"\1<this process>", text)
         text = re.sub(r"(?m)^(nWorkers|freeWorkers)( *): \d+", r"\1\2: <number>", text)
         text = re.sub(r"(library|daemon): (libvirt )?\d+\.\d+\.\d+", r"\1: <version>", text)
@@ -119,7 +121,8 @@ def workers(admin):
     admin("server-threadpool-set", "SERVER", "--max-workers", "many")
     admin("server-threadpool-set", "SERVER")
     admin("server-threadpool-set", "nobody", "--max-workers", "6")
-    admin("server-threadpool-set", "SERVER", "--max-workers", "20", "--min-workers", "5", "--priority-workers", "5")
+    admin("server-threadpool-set", "SERVER", "--max-workers", "20", "--min-workers", "5")
+    admin("server-threadpool-set", "SERVER", "--priority-workers", "5")
     admin("server-threadpool-info", "SERVER")
 
 
