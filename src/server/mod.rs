@@ -6,6 +6,7 @@ mod log;
 #[cfg(feature = "polkit")]
 mod polkit;
 mod process;
+#[cfg_attr(not(test), expect(dead_code, reason = "nobody asks for them yet"))]
 mod settings;
 
 /// Runs the daemon.
