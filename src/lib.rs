@@ -52,6 +52,7 @@
 //! | floor | module | what for |
 //! |---|---|---|
 //! | 0 | [`memory`] | pages for values and keys: never swapped, never dumped, wiped; the one home of `unsafe` |
+//! | 0 | [`conf`] | libvirt's configuration grammar |
 //! | 1 | [`secret`] | what a secret is: definition, usage, UUID, XML, errors, and the trait [`Keystore`] |
 //! | 2 | [`seal`] | a value becomes a sealed record and back; the keyring that holds the keys for it |
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |

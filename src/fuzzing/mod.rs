@@ -3,10 +3,12 @@
 //! Leans on every room that reads bytes from outside. Refuses nothing: every body takes any bytes, and panics only if
 //! a promise is broken.
 
+mod conf;
 mod edit;
 mod store;
 mod uri;
 
+pub use conf::fuzz_conf;
 pub use store::{fuzz_frames, fuzz_keyring};
 pub use uri::fuzz_uri;
 
@@ -61,6 +63,11 @@ mod tests {
     #[test]
     fn the_keyring_corpus_holds() {
         replay("fuzz/corpus/keyring", fuzz_keyring);
+    }
+
+    #[test]
+    fn the_conf_corpus_holds() {
+        replay("fuzz/corpus/conf", fuzz_conf);
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! daemon with `--timeout=120`) work unchanged, under either name; `--root` is ours. Leans on clap. Refuses words that
 //! are no option, as stock does, with status 1 and one line. Paths come out absolute: a detached daemon lives in `/`.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "until the daemon starts"))]
-
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 

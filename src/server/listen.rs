@@ -5,8 +5,6 @@
 //! open than that, and a dead daemon's socket is replaced, not missing for a while. Refuses to take a socket from a living
 //! daemon, to follow a link in its place, and sockets from systemd whose purpose it doesn't know.
 
-#![expect(dead_code, reason = "until the daemon starts")]
-
 use std::fmt;
 use std::fs;
 use std::io;

@@ -4,8 +4,6 @@
 //! Refuses to fork (the program starts itself again, so that there is no half-copied process) and to break another
 //! daemon's lock on the pid file.
 
-#![expect(dead_code, reason = "until the daemon starts")]
-
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};

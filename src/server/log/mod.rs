@@ -6,8 +6,6 @@
 //!
 //! [`filters`] says which events are told, [`line`] how they read, [`outputs`] where they go.
 
-#![expect(dead_code, reason = "until the daemon starts")]
-
 mod filters;
 mod line;
 mod outputs;

@@ -1,1 +1,0 @@
-//! `virtsecretd.conf`, typed.
