@@ -82,6 +82,6 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(sent, packet::packet(call.reply(Status::Ok), &Value(b"seven b")));
+        assert_eq!(sent, packet(call.reply(Status::Ok), &Value(b"seven b")));
     }
 }
