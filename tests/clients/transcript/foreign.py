@@ -2,7 +2,7 @@
 
 A server may read the arguments before it says that it lacks the driver, and find fault with them. So each call is made
 with arguments of several shapes, until one brings the answer. Leans on talk.py and wire.py. Refuses to lose a line: the
-calls of which libvirt 9.0 dies come last, and its death ends the transcript.
+calls of which libvirt dies come last, and its death ends the transcript.
 """
 
 import random
@@ -12,8 +12,8 @@ from .wire import Dropped, params, param, some, string, u32, u64
 LAST = 460
 OURS = {1, 2, 3, 60, 66, 67, 68, 69, 70, 110, *range(139, 148), 149, 157, 287, 360, 361, 380, 381, 419}
 # STORAGE_POOL_GET_INFO, STORAGE_VOL_GET_INFO, {NETWORK,STORAGE_POOL}_IS_{ACTIVE,PERSISTENT}, INTERFACE_IS_ACTIVE,
-# STORAGE_VOL_GET_INFO_FLAGS: on a connection without the driver, libvirt 9.0 follows a null pointer.
-DEADLY = [87, 98, 152, 153, 154, 155, 156, 378]
+# STORAGE_VOL_GET_INFO_FLAGS, NETWORK_{SET,GET}_METADATA: without the driver, libvirt (9.0, 11.3) follows a null pointer.
+DEADLY = [87, 98, 152, 153, 154, 155, 156, 378, 444, 445]
 
 
 def run(talk):
