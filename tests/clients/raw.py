@@ -22,6 +22,7 @@ sys.dont_write_bytecode = True
 
 from transcript import admin, calls, foreign, life, secret  # noqa: E402
 from transcript.talk import Talk  # noqa: E402
+from transcript.wire import Dropped  # noqa: E402
 
 
 def main():
@@ -52,4 +53,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, Dropped) as error:
+        sys.exit(f"raw.py: nobody answers any more: {error!r}")
