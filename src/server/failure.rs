@@ -26,7 +26,9 @@ pub(super) fn undecodable() -> Error {
 }
 
 pub(super) fn no_program(header: &Header) -> Error {
-    rpc(format!("Cannot find program {} version {}", header.program, header.version))
+    // libvirt prints both as signed numbers.
+    let (program, version) = (header.program.cast_signed(), header.version.cast_signed());
+    rpc(format!("Cannot find program {program} version {version}"))
 }
 
 pub(super) fn bad_status(header: &Header) -> Error {

@@ -21,18 +21,21 @@ impl<'a> Decode<'a> for SetIdentity<'a> {
     }
 }
 
-/// Checks the parameters; gives the system token, if it is among them.
+/// Checks the parameters; gives the system token, if it is among them. Of several mistakes libvirt reports names that are
+/// too long first, then, in the order of the names, repetitions, unknown names and wrong types.
 pub(super) fn token<'a>(asked: &SetIdentity<'a>) -> Result<Option<&'a [u8]>, Error> {
-    let parameters = &asked.parameters.0;
+    let mut parameters: Vec<&Parameter<'a>> = asked.parameters.0.iter().collect();
+    if let Some(long) = parameters.iter().find(|parameter| parameter.name.0.len() > MAX_NAME) {
+        let name = long.name.to_text();
+        let detail = format!("parameter {name} too big for destination");
+        return Err(Error::new(ErrorCode::InternalError, ErrorDomain::None, detail));
+    }
+    parameters.sort_by_key(|parameter| parameter.name.0);
     let mut token = None;
     for (at, parameter) in parameters.iter().enumerate() {
         let name = parameter.name.to_text();
-        if parameter.name.0.len() > MAX_NAME {
-            return Err(Error::new(
-                ErrorCode::InternalError,
-                ErrorDomain::None,
-                "parameter name is too long",
-            ));
+        if at > 0 && parameters[at - 1].name == parameter.name {
+            return Err(invalid(format!("parameter '{name}' occurs multiple times")));
         }
         let Some((_, wanted)) = PARAMETERS.iter().find(|(known, _)| *known == name) else {
             let detail = format!("parameter '{name}' not supported");
@@ -43,9 +46,6 @@ pub(super) fn token<'a>(asked: &SetIdentity<'a>) -> Result<Option<&'a [u8]>, Err
             return Err(invalid(format!(
                 "invalid type '{sent}' for parameter '{name}', expected '{wanted}'"
             )));
-        }
-        if parameters[..at].iter().any(|earlier| earlier.name == parameter.name) {
-            return Err(invalid(format!("parameter '{name}' occurs multiple times")));
         }
         if let (TOKEN, Typed::String(text)) = (name.as_str(), parameter.value) {
             token = Some(text.0);

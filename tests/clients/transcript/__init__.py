@@ -1,0 +1,1 @@
+"""The cases that raw.py runs, and the wire they speak."""
