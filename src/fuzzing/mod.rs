@@ -5,10 +5,16 @@
 
 mod conf;
 mod edit;
+mod rpc;
+#[cfg(feature = "daemon")]
+mod session;
 mod store;
 mod uri;
 
 pub use conf::fuzz_conf;
+pub use rpc::fuzz_rpc;
+#[cfg(feature = "daemon")]
+pub use session::fuzz_session;
 pub use store::{fuzz_frames, fuzz_keyring};
 pub use uri::fuzz_uri;
 
@@ -68,6 +74,17 @@ mod tests {
     #[test]
     fn the_conf_corpus_holds() {
         replay("fuzz/corpus/conf", fuzz_conf);
+    }
+
+    #[test]
+    fn the_rpc_corpus_holds() {
+        replay("fuzz/corpus/rpc", fuzz_rpc);
+    }
+
+    #[cfg(feature = "daemon")]
+    #[test]
+    fn the_session_corpus_holds() {
+        replay("fuzz/corpus/session", fuzz_session);
     }
 
     #[test]

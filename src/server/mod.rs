@@ -24,6 +24,8 @@ mod outgoing;
 #[cfg(feature = "polkit")]
 mod polkit;
 mod process;
+#[cfg(any(fuzzing, test))]
+mod rehearsal;
 mod serve;
 mod session;
 mod settings;
@@ -32,6 +34,9 @@ mod transit;
 
 /// The libvirt whose answers these are, as its own daemons number themselves: 12.8.0.
 const LIBVIRT_LEVEL: u64 = 12_008_000;
+
+#[cfg(any(fuzzing, test))]
+pub(crate) use rehearsal::rehearse;
 
 /// Runs the daemon, from the command line to its end.
 pub fn main() -> std::process::ExitCode {

@@ -1,0 +1,98 @@
+//! A conversation without sockets, for fuzzers and tests: bytes in, replies checked.
+//!
+//! Leans on `session` as the daemon does. Refuses nothing; panics if a promise is broken.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use secrecy::ExposeSecret;
+
+use super::calls::{Calls, Secrets};
+use super::keepalive::Keepalive;
+use super::outgoing::Outgoing;
+use super::session::{Action, Call, Method, Service, Session};
+use crate::driver::{Caller, Driver, Keys, Root};
+use crate::memory::SecretBytes;
+use crate::net::peer::Peer;
+use crate::net::token::SystemToken;
+use crate::rpc::packet::{HEAD, packet_length};
+use crate::rpc::remote::{ErrorBody, procedure};
+use crate::rpc::{Decode, Header, Kind, Reader, Status, decode, program};
+use crate::secret::Keystore;
+
+/// Says these packets to a session. `socket`: bit 0 for the read-only one, bit 1 for one that asks polkit, bit 2 for a
+/// peer that is root.
+pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
+    let secrets = secrets();
+    let peer = Peer::new(None, if socket & 4 == 0 { 1000 } else { 0 }, 0);
+    let method = if socket & 2 == 0 { Method::None } else { Method::Polkit };
+    let calls = Calls::new(secrets, peer, socket & 1 != 0, Arc::new(|event| drop(event)));
+    let mut session = Session::new(Service::Secrets(calls), method, peer, Keepalive::new(None, 0));
+    while let Some(Ok(length)) = bytes.first_chunk().map(|word| packet_length(*word)) {
+        let Some((packet, rest)) = bytes.split_at_checked(length) else { return };
+        bytes = rest;
+        let Ok(header) = Header::decode(&mut Reader::new(&packet[4..HEAD])) else { return };
+        let was_authenticated = session.is_authenticated();
+        let action = session.receive(&Call { header, arguments: &packet[HEAD..] }, Instant::now());
+        match action {
+            Action::Nothing => assert!(!is_call(&header), "no answer to {header:?}"),
+            Action::Send(reply) => check(&header, &reply, was_authenticated),
+            Action::Work(_, work) => check(&header, &work(), was_authenticated),
+            Action::Last(reply) => return check(&header, &reply, was_authenticated),
+            Action::AskPolkit(asked) => assert_eq!(asked, header),
+            Action::Wait | Action::Drop => panic!("{header:?} is neither a reason to wait nor to go"),
+        }
+    }
+}
+
+/// A reply is this call's, can be read, and tells no private value; to a stranger it tells nothing.
+fn check(call: &Header, reply: &Outgoing, was_authenticated: bool) {
+    let bytes: Vec<u8> = reply.rest().iter().flat_map(|part| part.iter().copied()).collect();
+    let Ok(header) = Header::decode(&mut Reader::new(&bytes[4..])) else { panic!("no header in the reply") };
+    assert_eq!(bytes.first_chunk().map(|word| packet_length(*word)), Some(Ok(bytes.len())));
+    if call.program == program::KEEPALIVE && !is_call(call) {
+        return assert_eq!((header.procedure, header.serial, bytes.len()), (2, 0, HEAD));
+    }
+    assert_eq!(Header { kind: header.kind, status: header.status, ..*call }, header);
+    assert_eq!(header.kind, Kind::Reply);
+    if header.status == Status::Error {
+        let Ok(error) = decode::<ErrorBody<'_>>(&bytes[HEAD..]) else { panic!("no error in the reply") };
+        assert!(error.message.is_some_and(|message| !message.0.is_empty()), "an error without a word");
+    } else if !was_authenticated {
+        assert!((procedure::AUTH_LIST..=procedure::AUTH_POLKIT).contains(&header.procedure), "{header:?}");
+    }
+    assert!(!bytes.windows(PRIVATE.len()).any(|window| window == PRIVATE), "a private value in {header:?}");
+}
+
+fn is_call(header: &Header) -> bool {
+    matches!(header.kind, Kind::Call | Kind::CallWithFds)
+}
+
+/// A keystore of one private secret, in a directory that goes with the process's temporary ones.
+fn secrets() -> Arc<Secrets> {
+    static SECRETS: OnceLock<Arc<Secrets>> = OnceLock::new();
+    Arc::clone(SECRETS.get_or_init(|| {
+        let directory = std::env::temp_dir().join(format!("strongroom-rehearsal-{}", std::process::id()));
+        _ = std::fs::remove_dir_all(&directory);
+        let (Ok(root), key) = (Root::embed(&directory), directory.join("host.key")) else {
+            panic!("no root")
+        };
+        let keys = Keys { host_key: Some(key), ..Keys::default() };
+        let Ok(driver) = Driver::open(root, "secret:///system".into(), &keys) else { panic!("no keystore") };
+        let owner = driver.session(Caller::OWNER);
+        let Ok(secret) = owner.define_xml(SECRET, 0) else { panic!("no secret") };
+        let value =
+            SecretBytes::copy_of(PRIVATE).and_then(|value| Ok(owner.set_value(secret.uuid, value, 0)));
+        assert!(matches!(value, Ok(Ok(()))), "no value");
+        let Ok(token) = SystemToken::read_or_make(&directory.join("token/system.token")) else {
+            panic!("no token")
+        };
+        assert_eq!(token.expose_secret().len(), 32);
+        Arc::new(Secrets { driver, paths: &["/system"], token })
+    }))
+}
+
+const SECRET: &[u8] =
+    b"<secret private='yes'><uuid>11111111-1111-1111-1111-111111111111</uuid><usage type='ceph'><name>n</name></usage></secret>";
+
+const PRIVATE: &[u8] = b"the private value that nobody may read";
