@@ -204,6 +204,33 @@ impl Calls {
         }
     }
 
+    /// The packet that announces an event, if its registration still stands.
+    pub(super) fn announcement(&self, announcement: &Announcement) -> Option<Outgoing> {
+        let callback = *announcement.id.get()?;
+        self.open.as_ref().filter(|open| open.subscriptions.contains_key(&callback))?;
+        let secret = name_of(announcement.event.secret());
+        let header = |procedure| Header {
+            program: program::REMOTE,
+            version: VERSION,
+            procedure,
+            kind: Kind::Message,
+            serial: remote::EVENT_SERIAL,
+            status: Status::Ok,
+        };
+        let bytes = match &announcement.event {
+            Event::Lifecycle(_, what) => {
+                let event = i32::from(*what == Lifecycle::Undefined);
+                let body = remote::LifecycleEvent { callback, secret, event, detail: 0 };
+                packet(header(procedure::SECRET_EVENT_LIFECYCLE), &body)
+            }
+            Event::ValueChanged(_) => {
+                let body = remote::ValueChangedEvent { callback, secret };
+                packet(header(procedure::SECRET_EVENT_VALUE_CHANGED), &body)
+            }
+        };
+        Some(bytes.into())
+    }
+
     fn open(&mut self, call: &Call<'_>) -> Result<Action, Error> {
         let asked: remote::Open<'_> = call.read()?;
         if self.open.is_some() {
@@ -310,34 +337,6 @@ impl Calls {
     /// For calls on the connection.
     fn opened(&self) -> Result<&Open, Error> {
         self.open.as_ref().ok_or_else(failure::hypervisor_not_open)
-    }
-}
-
-impl Announcement {
-    /// The packet, for a registration that still stands.
-    pub(super) fn packet(&self) -> Option<Outgoing> {
-        let callback = *self.id.get()?;
-        let secret = name_of(self.event.secret());
-        let header = |procedure| Header {
-            program: program::REMOTE,
-            version: VERSION,
-            procedure,
-            kind: Kind::Message,
-            serial: remote::EVENT_SERIAL,
-            status: Status::Ok,
-        };
-        let bytes = match &self.event {
-            Event::Lifecycle(_, what) => {
-                let event = i32::from(*what == Lifecycle::Undefined);
-                let body = remote::LifecycleEvent { callback, secret, event, detail: 0 };
-                packet(header(procedure::SECRET_EVENT_LIFECYCLE), &body)
-            }
-            Event::ValueChanged(_) => {
-                let body = remote::ValueChangedEvent { callback, secret };
-                packet(header(procedure::SECRET_EVENT_VALUE_CHANGED), &body)
-            }
-        };
-        Some(bytes.into())
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::authority::Authority;
 use super::calls::Announcement;
 use super::clients::Welcome;
-use super::inbound::{Inbound, Incoming, Room};
+use super::inbound::{Inbound, Incoming, Rest, Room};
 use super::outgoing::Outgoing;
 use super::session::{Action, Call, Session};
 use super::transit::{Load, PATIENCE, PAUSE, Transit};
@@ -73,6 +73,7 @@ impl Connection {
             work: JoinSet::new(),
             since: Instant::now(),
             moved: Instant::now(),
+            half: None,
             paused: None,
             last: false,
         };
@@ -89,13 +90,15 @@ struct Serving {
     inbound: Inbound,
     /// Replies and events, oldest first.
     out: VecDeque<Outgoing>,
-    /// What they hold of secret memory.
+    /// What they hold.
     out_load: Option<Load>,
     work: JoinSet<Done>,
     /// When it came.
     since: Instant,
     /// When bytes last went either way.
     moved: Instant,
+    /// When half a packet was seen first.
+    half: Option<Instant>,
     /// When it began to wait for others to make room.
     paused: Option<Instant>,
     /// The connection ends when what is queued is sent.
@@ -141,7 +144,7 @@ impl Serving {
                     Err(_) => return "a call of its broke off",
                 },
                 Some(event) = events.recv() => {
-                    if let Some(event) = event.packet() {
+                    if let Some(event) = self.session.announcement(&event) {
                         self.queue(event);
                     }
                 }
@@ -193,22 +196,36 @@ impl Serving {
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
-            let room = |header: &Header| if session.is_authenticated() { room(header) } else { Room::NONE };
-            let incoming = stream.try_io(Interest::READABLE, || {
-                inbound.receive(stream.as_fd(), page, ended, transit, room, &mut gathered)
-            });
-            let action = match incoming {
-                Ok(Incoming::Packet(header, arguments)) => {
-                    let now = Instant::now();
-                    self.moved = now;
-                    Ok(session.receive(&Call { header, arguments }, now))
-                }
-                Ok(Incoming::End(ending)) => Err(ending),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Action::Wait),
-                Err(_) => Err("its socket failed"),
+            let known = session.is_authenticated();
+            let room = |header: &Header| if known { room(header) } else { Room::NONE };
+            let rest = match self.half {
+                _ if ended => Rest::Never,
+                Some(since) if since.elapsed() >= PATIENCE => Rest::Late,
+                _ => Rest::Soon,
+            };
+            let mut receive = || {
+                let incoming = inbound.receive(stream.as_fd(), page, rest, transit, room, &mut gathered)?;
+                Ok(match incoming {
+                    Incoming::Packet(header, arguments) => {
+                        let now = Instant::now();
+                        self.moved = now;
+                        Ok(session.receive(&Call { header, arguments }, now))
+                    }
+                    Incoming::End(ending) => Err(ending),
+                })
+            };
+            let received = match rest {
+                Rest::Late => receive(), // the reactor has told of what is there already
+                Rest::Soon | Rest::Never => stream.try_io(Interest::READABLE, receive),
             };
             drop(gathered);
             inbound.wipe(page);
+            self.half = inbound.has_seen_half().then(|| self.half.unwrap_or_else(Instant::now));
+            let action = match received {
+                Ok(action) => action,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Action::Wait),
+                Err(_) => Err("its socket failed"),
+            };
             match action? {
                 Action::Wait => Ok(false),
                 action => self.act(action).map(|()| true),
@@ -226,7 +243,7 @@ impl Serving {
                 self.queue(reply);
             }
             Action::Work(bytes, work) => {
-                let load = self.shared.transit.secret(bytes);
+                let load = self.shared.transit.load(bytes, 0);
                 self.work.spawn_blocking(move || {
                     let reply = work();
                     drop(load);
@@ -265,12 +282,16 @@ impl Serving {
                 Err(_) => return Err("it closed"),
             }
         }
-        let held: usize = self.out.iter().filter(|packet| packet.is_secret()).map(Outgoing::len).sum();
-        self.out_load = (held > 0).then(|| self.shared.transit.secret(held.next_power_of_two()));
-        if self.out.iter().map(Outgoing::len).sum::<usize>() > MOST_QUEUED {
-            return Err("it doesn't read what it asked for");
+        if self.out.is_empty() {
+            self.out_load = None;
+            return Ok(());
         }
-        Ok(())
+        let (secret, plain): (Vec<_>, Vec<_>) = self.out.iter().partition(|packet| packet.is_secret());
+        let [secret, plain] =
+            [secret, plain].map(|packets| packets.iter().map(|packet| packet.len()).sum::<usize>());
+        let load = self.out_load.get_or_insert_with(|| self.shared.transit.load(0, 0));
+        load.change(secret.next_power_of_two(), plain);
+        if plain > MOST_QUEUED { Err("it doesn't read what it asked for") } else { Ok(()) }
     }
 
     /// Whether another call may come.
@@ -289,6 +310,7 @@ impl Serving {
             self.session.deadline(),
             self.paused.map(|_| Instant::now() + PAUSE),
             stuck.then(|| self.moved + LONGEST_STANDSTILL),
+            self.half.map(|since| since + PATIENCE).filter(|late| *late > Instant::now()),
             self.is_loitering().then(|| self.since + LONGEST_ANONYMITY),
         ];
         waits.into_iter().flatten().min()

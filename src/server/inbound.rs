@@ -29,6 +29,17 @@ pub(super) enum Incoming<'a> {
     End(&'static str),
 }
 
+/// When what is missing of a packet may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// In a moment: it is worth waiting.
+    Soon,
+    /// It should have come by now. The kernel may have no room for it, because the client's buffer is small: make some.
+    Late,
+    /// The client sends no more.
+    Never,
+}
+
 /// How much of a large packet to keep, and where.
 pub(super) struct Room {
     /// The longest arguments that this call has.
@@ -50,6 +61,8 @@ pub(super) struct Inbound {
     swallow: usize,
     /// How much of the page was written to.
     touched: usize,
+    /// Part of a packet was there, and not all of it.
+    half: bool,
 }
 
 /// A packet that doesn't fit into the page.
@@ -57,19 +70,28 @@ struct Large {
     header: Header,
     /// Bytes still to come.
     missing: usize,
+    /// Bytes to keep, in all.
+    keep: usize,
     kept: Kept,
     load: Load,
 }
 
+/// Grows with what really comes, up to what the call has use for.
 enum Kept {
+    /// So many of the bytes are filled.
     Secret(SecretBytes, usize),
-    Ordinary(Vec<u8>, usize),
+    Ordinary(Vec<u8>),
 }
 
 impl Inbound {
     /// Whether it holds memory for a packet that isn't whole.
     pub(super) fn is_gathering(&self) -> bool {
         self.large.is_some()
+    }
+
+    /// Whether part of a packet has come, and is left where it is.
+    pub(super) fn has_seen_half(&self) -> bool {
+        self.half
     }
 
     /// Wipes what was written to the page.
@@ -79,12 +101,12 @@ impl Inbound {
 
     /// The next packet, if it is there; [`io::ErrorKind::WouldBlock`] if it isn't yet. The page is overwritten.
     ///
-    /// `ended`: nothing more will come, so that what isn't whole never will be. `room` says what a large packet is worth.
+    /// `rest`: whether to wait for what is missing. `room` says what a large packet is worth.
     pub(super) fn receive<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
         page: &'a mut SecretBytes,
-        ended: bool,
+        rest: Rest,
         transit: &Arc<Transit>,
         room: impl FnOnce(&Header) -> Room,
         kept: &'a mut Option<Gathered>,
@@ -98,23 +120,28 @@ impl Inbound {
         if self.large.is_none() {
             let (seen, _) = recv(socket, &mut *page.expose_secret_mut(), RecvFlags::PEEK)?;
             self.touched = seen;
-            let waiting = || match ended {
-                true => Ok(Incoming::End("it ended amid a packet")),
-                false => Err(io::ErrorKind::WouldBlock.into()),
-            };
+            self.half = false;
             if seen == 0 {
                 return Ok(Incoming::End("it closed"));
             }
+            let mut waiting = || match rest {
+                Rest::Never => Ok(Incoming::End("it ended amid a packet")),
+                Rest::Soon | Rest::Late => {
+                    self.half = true;
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+            };
             let bytes = &page.expose_secret()[..seen];
             let Some(word) = bytes.first_chunk() else { return waiting() };
             let Ok(length) = packet_length(*word) else {
                 return Ok(Incoming::End("it sent a length that no packet has"));
             };
             let Ok(header) = Header::decode(&mut Reader::new(&bytes[4..])) else { return waiting() };
-            if length <= page.len() {
-                if seen < length {
-                    return waiting();
-                }
+            // Memory is for those who send something: a header alone gets none, whatever length it claims.
+            if seen < length.min(page.len()) && rest != Rest::Late {
+                return waiting();
+            }
+            if seen >= length {
                 take(socket, &mut page.expose_secret_mut()[..length])?;
                 let Some(arguments) = self.arguments(&header, &page.expose_secret()[HEAD..length]) else {
                     return Ok(Incoming::End(TOO_MANY_FDS));
@@ -136,6 +163,7 @@ impl Inbound {
         let Some(large) = self.large.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let header = large.header;
         let gathered = kept.insert(Gathered { kept: large.kept, _load: large.load });
+        self.half = false;
         match self.arguments(&header, gathered.bytes()) {
             Some(arguments) => Ok(Incoming::Packet(header, arguments)),
             None => Ok(Incoming::End(TOO_MANY_FDS)),
@@ -163,8 +191,8 @@ pub(super) struct Gathered {
 impl Gathered {
     fn bytes(&self) -> &[u8] {
         match &self.kept {
-            Kept::Secret(bytes, _) => bytes.expose_secret(),
-            Kept::Ordinary(bytes, _) => bytes,
+            Kept::Secret(bytes, filled) => &bytes.expose_secret()[..*filled],
+            Kept::Ordinary(bytes) => bytes,
         }
     }
 }
@@ -172,36 +200,45 @@ impl Gathered {
 impl Large {
     fn begin(header: Header, missing: usize, room: &Room, transit: &Arc<Transit>) -> io::Result<Self> {
         let keep = missing.min(room.bytes);
-        let (kept, load) = if room.secret {
-            let load = transit.secret(keep.next_power_of_two());
-            (Kept::Secret(SecretBytes::zeroed(keep).map_err(io::Error::other)?, 0), load)
+        let (kept, load) = if room.secret && keep > 0 {
+            let bytes = SecretBytes::zeroed(keep.min(FIRST)).map_err(io::Error::other)?;
+            let load = transit.load(bytes.len(), 0);
+            (Kept::Secret(bytes, 0), load)
         } else {
-            (Kept::Ordinary(Vec::new(), keep), transit.ordinary(0)) // grows with what really comes
+            (Kept::Ordinary(Vec::new()), transit.load(0, 0))
         };
-        Ok(Self { header, missing, kept, load })
+        Ok(Self { header, missing, keep, kept, load })
     }
 
-    /// Takes what there is, up to the packet's end.
+    /// Takes what there is, up to the packet's end; no more than a page at once.
     fn gather(&mut self, socket: BorrowedFd<'_>, page: &mut SecretBytes) -> io::Result<usize> {
-        let page = page.expose_secret_mut();
-        let some = page.len().min(self.missing);
-        let (place, ordinary) = match &mut self.kept {
-            Kept::Secret(bytes, have) if *have < bytes.len() => {
-                let taken = recv(socket, &mut bytes.expose_secret_mut()[*have..], RecvFlags::empty())?.0;
-                *have += taken;
-                self.missing -= taken;
-                return Ok(taken);
+        let taken = match &mut self.kept {
+            Kept::Secret(bytes, filled) if *filled < self.keep => {
+                if *filled == bytes.len() {
+                    let mut more =
+                        SecretBytes::zeroed(self.keep.min(2 * bytes.len())).map_err(io::Error::other)?;
+                    more.overwrite(0, bytes.expose_secret());
+                    self.load.change(more.len().next_power_of_two(), 0);
+                    *bytes = more;
+                }
+                let taken = recv(socket, &mut bytes.expose_secret_mut()[*filled..], RecvFlags::empty())?.0;
+                *filled += taken;
+                taken
             }
-            Kept::Ordinary(bytes, keep) if bytes.len() < *keep => {
-                (&mut page[..some.min(*keep - bytes.len())], Some(bytes))
+            Kept::Ordinary(bytes) if bytes.len() < self.keep => {
+                let page = page.expose_secret_mut();
+                let some = page.len().min(self.keep - bytes.len());
+                let taken = recv(socket, &mut page[..some], RecvFlags::empty())?.0;
+                bytes.extend_from_slice(&page[..taken]);
+                self.load.change(0, bytes.capacity());
+                taken
             }
-            Kept::Secret(..) | Kept::Ordinary(..) => (&mut page[..some], None),
+            Kept::Secret(..) | Kept::Ordinary(_) => {
+                let page = page.expose_secret_mut();
+                let some = page.len().min(self.missing);
+                recv(socket, &mut page[..some], RecvFlags::empty())?.0
+            }
         };
-        let taken = recv(socket, &mut *place, RecvFlags::empty())?.0;
-        if let Some(bytes) = ordinary {
-            bytes.extend_from_slice(&place[..taken]);
-            self.load.grow(bytes.capacity());
-        }
         self.missing -= taken;
         Ok(taken)
     }
@@ -217,5 +254,8 @@ fn take(socket: BorrowedFd<'_>, mut place: &mut [u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// What half a packet gets of secret memory at first.
+const FIRST: usize = 8 << 10;
 
 const TOO_MANY_FDS: &str = "it sent more file descriptors than a packet may have";

@@ -171,7 +171,8 @@ async fn reload(host: &Arc<Host>) {
     Notice::Reloading.send();
     let driver = Arc::clone(&host.secrets.driver);
     match tokio::task::spawn_blocking(move || driver.reload()).await {
-        Ok(what) => tracing::info!("reloaded: {what:?}"),
+        Ok(Ok(what)) => tracing::info!("reloaded: {what}"),
+        Ok(Err(error)) => tracing::error!("reloading failed: {error}"),
         Err(_) => tracing::error!("reloading broke off"),
     }
     Notice::Ready.send();

@@ -13,7 +13,7 @@
 
 use std::time::Instant;
 
-use super::calls::Calls;
+use super::calls::{Announcement, Calls};
 use super::keepalive::Keepalive;
 use super::outgoing::Outgoing;
 use super::{admin, failure};
@@ -178,6 +178,14 @@ impl Session {
                 failure::log(&error, &call, &self.peer);
                 fault::refusal(call, &error).into()
             }
+        }
+    }
+
+    /// Something has happened that this client may have asked to hear of.
+    pub(super) fn announcement(&self, announcement: &Announcement) -> Option<Outgoing> {
+        match &self.service {
+            Service::Secrets(calls) => calls.announcement(announcement),
+            Service::Admin(_) => None,
         }
     }
 

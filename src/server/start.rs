@@ -85,7 +85,7 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let sockets = listen::listen(&plan(&place, &settings))?;
     check_activated(&sockets, &settings)?;
 
-    let host = Arc::new(host(secrets, &settings, log, arguments.timeout.unwrap_or(0)));
+    let host = Arc::new(host(secrets, &settings, log.clone(), arguments.timeout.unwrap_or(0)));
     let runtime = runtime(&settings)?;
     let ready = || {
         tracing::info!("ready");
@@ -96,6 +96,7 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     };
     let served = runtime.block_on(serve::serve(host, sockets, ready));
     runtime.shutdown_timeout(serve::LONGEST_GOODBYE);
+    log.flush();
     served.map_err(|error| StartError::new(Exit::Signals, format!("cannot serve: {error}")))
 }
 

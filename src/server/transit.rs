@@ -26,16 +26,11 @@ pub(super) struct Load {
 }
 
 impl Transit {
-    /// Counts so many bytes of secret memory.
-    pub(super) fn secret(self: &Arc<Self>, bytes: usize) -> Load {
-        self.secret.fetch_add(bytes, Ordering::Relaxed);
-        Load { transit: Arc::clone(self), secret: bytes, ordinary: 0 }
-    }
-
-    /// Counts so many bytes of ordinary memory.
-    pub(super) fn ordinary(self: &Arc<Self>, bytes: usize) -> Load {
-        self.ordinary.fetch_add(bytes, Ordering::Relaxed);
-        Load { transit: Arc::clone(self), secret: 0, ordinary: bytes }
+    /// Counts so many bytes of secret memory, and of ordinary memory.
+    pub(super) fn load(self: &Arc<Self>, secret: usize, ordinary: usize) -> Load {
+        let mut load = Load { transit: Arc::clone(self), secret: 0, ordinary: 0 };
+        load.change(secret, ordinary);
+        load
     }
 
     /// Whether nothing new should be begun. If so, those who hold some and stand still hear of it.
@@ -55,18 +50,21 @@ impl Transit {
 }
 
 impl Load {
-    /// It has become this much of ordinary memory.
-    pub(super) fn grow(&mut self, ordinary: usize) {
-        self.transit.ordinary.fetch_add(ordinary, Ordering::Relaxed);
-        self.transit.ordinary.fetch_sub(self.ordinary, Ordering::Relaxed);
-        self.ordinary = ordinary;
+    /// It has become this much.
+    pub(super) fn change(&mut self, secret: usize, ordinary: usize) {
+        let replace = |counter: &AtomicUsize, old: usize, new: usize| {
+            counter.fetch_add(new, Ordering::Relaxed);
+            counter.fetch_sub(old, Ordering::Relaxed);
+        };
+        replace(&self.transit.secret, self.secret, secret);
+        replace(&self.transit.ordinary, self.ordinary, ordinary);
+        (self.secret, self.ordinary) = (secret, ordinary);
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.transit.secret.fetch_sub(self.secret, Ordering::Relaxed);
-        self.transit.ordinary.fetch_sub(self.ordinary, Ordering::Relaxed);
+        self.change(0, 0);
     }
 }
 
@@ -89,16 +87,16 @@ mod tests {
     #[test]
     fn it_is_crowded_while_too_much_is_held_and_no_longer() {
         let transit = Arc::new(Transit::default());
-        let mut held: Vec<Load> = (0..12).map(|_| transit.secret(128 << 10)).collect();
+        let mut held: Vec<Load> = (0..12).map(|_| transit.load(128 << 10, 0)).collect();
         assert!(!transit.is_crowded());
-        held.push(transit.secret(1));
+        held.push(transit.load(1, 0));
         assert!(transit.is_crowded());
         held.pop();
         assert!(!transit.is_crowded());
-        let mut large = transit.ordinary(0);
-        large.grow(65 << 20);
+        let mut large = transit.load(0, 0);
+        large.change(0, 65 << 20);
         assert!(transit.is_crowded());
-        large.grow(1);
+        large.change(0, 1);
         assert!(!transit.is_crowded());
     }
 }
