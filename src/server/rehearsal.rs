@@ -69,7 +69,7 @@ fn is_call(header: &Header) -> bool {
 }
 
 /// A keystore of one private secret, in a directory that goes with the process's temporary ones.
-fn secrets() -> Arc<Secrets> {
+pub(super) fn secrets() -> Arc<Secrets> {
     static SECRETS: OnceLock<Arc<Secrets>> = OnceLock::new();
     Arc::clone(SECRETS.get_or_init(|| {
         let directory = std::env::temp_dir().join(format!("strongroom-rehearsal-{}", std::process::id()));

@@ -217,3 +217,122 @@ impl Session {
 fn is_authentication(number: i32) -> bool {
     matches!(number, procedure::AUTH_LIST..=procedure::AUTH_POLKIT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::packet::HEAD;
+    use crate::rpc::remote::{ErrorBody, Open, feature};
+    use crate::rpc::{Encode, Text, decode};
+    use crate::server::rehearsal;
+    use std::time::Duration;
+
+    /// A client of a socket that asks polkit, if `method` says so.
+    fn client(method: Method, uid: u32) -> Session {
+        let peer = Peer::new(None, uid, 0);
+        let calls = Calls::new(rehearsal::secrets(), peer, false, std::sync::Arc::new(drop));
+        let keepalive = Keepalive::new(Some(Duration::from_secs(5)), 5);
+        Session::new(Service::Secrets(calls), method, peer, keepalive)
+    }
+
+    fn header(procedure: i32) -> Header {
+        let (kind, status) = (Kind::Call, Status::Ok);
+        Header { program: program::REMOTE, version: VERSION, procedure, kind, serial: 7, status }
+    }
+
+    /// What is answered: nothing, a number that the body begins with, or the error's message.
+    fn say(session: &mut Session, header: Header, body: &impl Encode) -> Result<Option<i32>, String> {
+        let mut arguments = Vec::new();
+        body.encode(&mut arguments);
+        let reply = match session.receive(&Call { header, arguments: &arguments }, Instant::now()) {
+            Action::Send(reply) | Action::Last(reply) => reply,
+            Action::AskPolkit(_) => return Err("polkit is asked".into()),
+            _ => return Ok(None),
+        };
+        let bytes: Vec<u8> = reply.rest().iter().flat_map(|part| part.to_vec()).collect();
+        assert_eq!(bytes[20..24], 7u32.to_be_bytes(), "the serial comes back");
+        match bytes[27] {
+            0 => Ok(decode::<Number>(&bytes[HEAD..]).ok().map(|it| it.number)),
+            _ => Err(decode::<ErrorBody<'_>>(&bytes[HEAD..]).unwrap().message.unwrap().to_text()),
+        }
+    }
+
+    fn open(session: &mut Session) -> Result<Option<i32>, String> {
+        say(
+            session,
+            header(procedure::CONNECT_OPEN),
+            &Open { name: Some(Text(b"secret:///system")), flags: 0 },
+        )
+    }
+
+    #[test]
+    fn a_stranger_gets_nothing_until_polkit_has_said_yes() {
+        let mut session = client(Method::Polkit, 1000);
+        let required = Err("authentication required".to_owned());
+        assert_eq!(open(&mut session), required);
+        assert_eq!(
+            say(&mut session, header(procedure::CONNECT_SUPPORTS_FEATURE), &Number { number: 10 }),
+            required
+        );
+        assert_eq!(say(&mut session, header(procedure::CONNECT_CLOSE), &()), required);
+        // AUTH_LIST answers a list: its length, then what is in it.
+        assert_eq!(say(&mut session, header(procedure::AUTH_LIST), &()), Ok(Some(1)));
+        assert_eq!(open(&mut session), required, "to be told the way is not to have gone it");
+        assert_eq!(say(&mut session, header(procedure::AUTH_POLKIT), &()), Err("polkit is asked".into()));
+        let denied = session.authenticated(header(procedure::AUTH_POLKIT), Err(failure::no_sasl()));
+        assert!(denied.len() > HEAD && !session.is_authenticated());
+        _ = session.authenticated(header(procedure::AUTH_POLKIT), Ok(()));
+        assert_eq!(open(&mut session), Ok(None));
+    }
+
+    #[test]
+    fn root_is_let_in_by_asking_how() {
+        let mut session = client(Method::Polkit, 0);
+        assert!(open(&mut session).is_err());
+        assert_eq!(say(&mut session, header(procedure::AUTH_LIST), &()), Ok(Some(1)));
+        assert_eq!(open(&mut session), Ok(None));
+    }
+
+    #[test]
+    fn the_checks_come_in_libvirts_order() {
+        let mut session = client(Method::Polkit, 1000);
+        let wrong_all = Header { program: 1, status: Status::Error, procedure: 9999, ..header(1) };
+        assert_eq!(say(&mut session, wrong_all, &()), Err("Cannot find program 1 version 1".into()));
+        let wrong_status = Header { program: program::REMOTE, ..wrong_all };
+        assert_eq!(say(&mut session, wrong_status, &()), Err("Unexpected message status 1".into()));
+        let wrong_procedure = Header { status: Status::Ok, ..wrong_status };
+        assert_eq!(say(&mut session, wrong_procedure, &()), Err("unknown procedure: 9999".into()));
+        assert_eq!(open(&mut session), Err("authentication required".into()));
+        let mut session = client(Method::None, 1000);
+        let undecodable = Err("Unable to decode message payload".into());
+        assert_eq!(say(&mut session, header(procedure::SECRET_GET_VALUE), &()), undecodable);
+    }
+
+    #[test]
+    fn only_a_client_that_knows_keepalive_is_pinged() {
+        let mut session = client(Method::None, 1000);
+        assert_eq!(open(&mut session), Ok(None));
+        assert_eq!(session.deadline(), None);
+        let asked = say(
+            &mut session,
+            header(procedure::CONNECT_SUPPORTS_FEATURE),
+            &Number { number: feature::KEEPALIVE },
+        );
+        assert_eq!(asked, Ok(Some(1)));
+        let due = session.deadline().unwrap();
+        assert!(matches!(session.tick(due), Action::Send(_)));
+        for _ in 0..4 {
+            _ = session.tick(session.deadline().unwrap());
+        }
+        assert!(matches!(session.tick(session.deadline().unwrap()), Action::Drop));
+    }
+
+    #[test]
+    fn what_is_no_call_is_dropped_without_an_answer() {
+        let mut session = client(Method::None, 1000);
+        for kind in [Kind::Reply, Kind::Message, Kind::Stream, Kind::StreamHole, Kind::Other(9)] {
+            assert_eq!(say(&mut session, Header { kind, ..header(procedure::CONNECT_OPEN) }, &()), Ok(None));
+        }
+        assert_eq!(open(&mut session), Ok(None), "and the connection goes on");
+    }
+}
