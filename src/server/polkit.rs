@@ -1,1 +1,0 @@
-//! Authentication of local users by polkit.
