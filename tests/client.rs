@@ -294,10 +294,11 @@ fn the_command_line_carries_the_largest_values_events_and_the_token() {
     }
     let told = String::from_utf8(watching.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(told, format!("event 'lifecycle' for secret {PRIVATE}: Defined\nevents received: 1\n\n"));
-    // Whoever can't read the token is told so.
-    let token = server.home.path().join("run/libvirt/common/system.token");
-    fs::rename(&token, token.with_extension("away")).unwrap();
-    let output = session(&["secret-get-value", &PRIVATE.to_string(), "--elevated"]).output().unwrap();
+    // Whoever has no token is told so.
+    let words = ["-c", &server.by_socket(), "secret-get-value", &PRIVATE.to_string(), "--elevated"];
+    let elsewhere = server.home.path().join("cache");
+    let output = server.strongroom(&words).env("XDG_RUNTIME_DIR", &elsewhere).output().unwrap();
+    let token = elsewhere.join("libvirt/common/system.token");
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains(&format!("there is no system token in '{}'", token.display())), "{told}");
 }
@@ -307,7 +308,7 @@ fn a_users_daemon_is_started_once_and_under_its_name() {
     let server = Server::unstarted();
     let script = "#!/bin/sh\necho \"$$ $*\" >> \"$HOME/started\"\n\
                   ln -s libvirt-sock \"$XDG_RUNTIME_DIR/libvirt/virtsecretd-sock\"\nexec libvirtd \"$@\"\n";
-    server.write("virtsecretd", script);
+    server.write_program("virtsecretd", script);
     let here = server.home.path();
     let list = |name: &str, value: &Path| {
         let mut command = server.strongroom(&["-c", "secret:///session", "secret-list"]);
@@ -345,7 +346,7 @@ fn a_users_daemon_is_started_once_and_under_its_name() {
 #[test]
 fn a_daemon_that_does_not_start_is_told_from_one_that_is_missing() {
     let server = Server::unstarted();
-    server.write("virtsecretd", "#!/bin/sh\nexit 3\n");
+    server.write_program("virtsecretd", "#!/bin/sh\nexit 3\n");
     let told = |directory: &Path| {
         let mut command = server.strongroom(&["-c", "secret:///session", "secret-list"]);
         String::from_utf8(command.env("VIRTD_PATH", directory).output().unwrap().stderr).unwrap()
@@ -389,8 +390,12 @@ impl Server {
         for folder in ["run", "config", "cache"] {
             fs::create_dir(home.path().join(folder)).unwrap();
         }
-        // Where it lies now, its user might not get to it.
-        fs::copy(env!("CARGO_BIN_EXE_strongroom"), home.path().join("strongroom")).unwrap();
+        // Where it lies now, its user might not get to it. Not copied by this process: a program can't be run while a
+        // child of another test's still has it open for writing.
+        let program = home.path().join("strongroom");
+        assert!(
+            Command::new("cp").arg(env!("CARGO_BIN_EXE_strongroom")).arg(program).status().unwrap().success()
+        );
         if rustix::process::geteuid().is_root() {
             for folder in ["", "run", "config", "cache"] {
                 chown(home.path().join(folder), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -407,11 +412,18 @@ impl Server {
         format!("secret:///session?socket={}", self.socket().display())
     }
 
-    /// A file in its home, executable.
+    /// A file in its home.
     fn write(&self, name: &str, content: &str) {
+        fs::write(self.home.path().join(name), content).unwrap();
+    }
+
+    /// A program in its home; not written by this process, as above.
+    fn write_program(&self, name: &str, content: &str) {
+        let write = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
         let path = self.home.path().join(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(
+            Command::new("sh").args(["-c", write, "sh"]).arg(path).arg(content).status().unwrap().success()
+        );
     }
 
     fn strongroom(&self, words: &[&str]) -> Command {
