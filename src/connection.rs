@@ -1,16 +1,17 @@
 //! What a Rust program uses: a connection by URI, and the secrets it reaches.
 //!
-//! A thin face over whichever [`Keystore`] the URI names. Leans on `client` for the URI and on `driver` for keystores
-//! opened in this process. Refuses to add rules of its own: every check is the keystore's.
+//! A thin face over whichever [`Keystore`] the URI names. Leans on `driver` for keystores opened in this process and on
+//! `client` for URIs and for the keystores of daemons. Refuses to add rules of its own: every check is the keystore's.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ::uuid::Uuid;
 
-use crate::client::{BadUri, Uri};
+use crate::client::{BadUri, Client, Uri};
 use crate::driver::{Caller, Driver, Keys, Made, NewStore, Root, Status};
 use crate::memory::SecretBytes;
 use crate::secret::{
@@ -27,13 +28,17 @@ pub struct Connection {
 
 /// A keystore that this process opened itself: what can be asked of it beyond libvirt's API.
 #[derive(Debug)]
-pub struct Embedded(Arc<Driver>);
+pub struct Embedded {
+    driver: Arc<Driver>,
+    caller: Caller,
+}
 
 impl Embedded {
     /// Opens the `secret:///embed?root=DIR` keystore that `uri` names; makes it if it doesn't exist yet.
     pub fn open(uri: &str, options: OpenOptions) -> Result<Self, Error> {
+        let caller = Caller { read_only: options.read_only, ..Caller::OWNER };
         let (root, keys) = locate(uri, options)?;
-        Driver::open(root, uri.to_owned(), &keys).map(Self)
+        Ok(Self { driver: Driver::open(root, uri.to_owned(), &keys)?, caller })
     }
 
     /// Makes the keystore that `uri` names, and refuses where there is one.
@@ -49,32 +54,53 @@ impl Embedded {
 
     /// The owner's view of it.
     pub fn keystore(&self) -> Arc<dyn Keystore> {
-        Arc::new(self.0.session(Caller::OWNER))
+        Arc::new(self.driver.session(self.caller))
     }
 
     /// How it stands.
     pub fn status(&self) -> Status {
-        self.0.status()
+        self.driver.status()
     }
 
     /// Checks every record and every file.
     pub fn verify(&self) -> Result<Verified, Error> {
-        self.0.verify()
+        self.driver.verify()
     }
 }
 
-/// The root that a URI names, and the keys to open it with.
-fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
+/// Reads a URI of ours.
+fn parse(text: &str) -> Result<Uri, Error> {
     let uri = Uri::parse(text).map_err(|why| match why {
         BadUri::NoScheme => Error::no_driver_for(&format!("URI '{text}' does not include a driver name"))
             .advise("a keystore in a directory is named so: secret:///embed?root=/some/directory"),
         _ => Error::new(ErrorCode::InternalError, ErrorDomain::None, format!("Unable to parse URI {text}"))
             .advise(format!("{why}; encode blanks and special characters as %XX")),
     })?;
-    let is_embed = uri.transport.is_none() && uri.host.is_none() && uri.path == "/embed";
-    if uri.scheme != "secret" || !is_embed {
-        let advice = "this version opens keystores in this process: secret:///embed?root=DIR";
+    let is_ours = match uri.path.as_str() {
+        "/embed" => uri.transport.is_none() && uri.host.is_none(),
+        "/system" | "/session" => true,
+        _ => false,
+    };
+    if uri.scheme != "secret" || !is_ours {
+        let advice = "keystores are named secret:///embed?root=DIR (in this process), secret:///system and \
+                      secret:///session (a daemon's)";
         return Err(Error::no_driver_for(text).advise(advice));
+    }
+    Ok(uri)
+}
+
+fn is_embedded(uri: &Uri) -> bool {
+    uri.path == "/embed"
+}
+
+/// The root that a URI names, and the keys to open it with.
+fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
+    let uri = parse(text)?;
+    if !is_embedded(&uri) {
+        return Err(Error::failed(format!(
+            "the keystore of {text} is opened by its daemon, not by this process"
+        ))
+        .advise("this works on a keystore in a directory: secret:///embed?root=DIR"));
     }
     let root = uri.param("root").ok_or_else(|| {
         Error::new(ErrorCode::InvalidArg, ErrorDomain::None, "Missing URI parameter 'root'")
@@ -97,14 +123,34 @@ pub struct OpenOptions {
     pub passphrase: Option<SecretBytes>,
     /// A recovery key, as it was shown, to open the recovery slot with.
     pub recovery_key: Option<SecretBytes>,
+    /// Change nothing, and read no values.
+    pub read_only: bool,
+}
+
+impl OpenOptions {
+    fn has_keys(&self) -> bool {
+        self.key_file.is_some() || self.passphrase.is_some() || self.recovery_key.is_some()
+    }
 }
 
 impl Connection {
-    /// Opens the keystore that `uri` names; makes it if it doesn't exist yet.
+    /// Opens the keystore that `uri` names.
+    ///
+    /// `secret:///system` and `secret:///session` are the keystores of this host's and of this user's daemon, which may be
+    /// Strongroom's or libvirt's own. They are reached over a Unix socket, found as libvirt finds it; `?socket=PATH` names
+    /// another, `?mode=direct` and `?mode=legacy` choose between `virtsecretd` and `libvirtd`. A user's own daemon is
+    /// started if need be (not with `LIBVIRT_AUTOSTART=0`). When the daemon ends the connection, every call fails from
+    /// then on, and [`Events`] end.
+    ///
+    /// ```no_run
+    /// let daemon = strongroom::Connection::open("secret:///session")?;
+    /// println!("{} secrets", daemon.num_of_secrets()?);
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
     ///
     /// `secret:///embed?root=DIR` is a keystore in the directory `DIR` (an absolute path), which this process has to
     /// itself while it is open. `key=FILE` names the host key's file; [`OpenOptions::key_file`] says where it is looked
-    /// for otherwise. Blanks and special characters are written as `%XX`.
+    /// for otherwise. Blanks and special characters are written as `%XX`. It is made if it doesn't exist yet.
     ///
     /// A keystore whose key isn't there opens all the same, *locked*: secrets are listed, and each call that needs the
     /// key says what was tried.
@@ -133,8 +179,17 @@ impl Connection {
 
     /// [`open`](Self::open), with options.
     pub fn open_with(uri: &str, options: OpenOptions) -> Result<Self, Error> {
-        let embedded = Embedded::open(uri, options)?;
-        Ok(Self::over(embedded.keystore()))
+        let parsed = parse(uri)?;
+        if is_embedded(&parsed) {
+            return Ok(Self::over(Embedded::open(uri, options)?.keystore()));
+        }
+        if options.has_keys() {
+            let detail = format!("a key was given for {uri}, whose daemon opens its keystore with its own");
+            return Err(
+                Error::new(ErrorCode::InvalidArg, ErrorDomain::None, detail).advise("leave out the key")
+            );
+        }
+        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only)?)))
     }
 
     /// A connection to a keystore at hand.
@@ -195,7 +250,7 @@ impl Connection {
         let (send, receive) = mpsc::channel();
         let sink = Box::new(move |event: &Event| _ = send.send(event.clone()));
         let subscription = self.keystore.subscribe(kind, only, sink)?;
-        Ok(Events { receive, subscription, _keystore: Arc::clone(&self.keystore) })
+        Ok(Events { receive, ended: Cell::new(false), subscription, _keystore: Arc::clone(&self.keystore) })
     }
 
     /// The same keystore for a caller who may read private values. A program that opened the keystore itself may; a
@@ -305,17 +360,26 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Events as they come: an iterator that waits, and never ends by itself. Dropping it ends the subscription.
+/// Events as they come: an iterator that waits, and ends only when the connection to the daemon is lost. Dropping it ends
+/// the subscription.
 pub struct Events {
     receive: Receiver<Event>,
+    ended: Cell<bool>,
     subscription: Subscription,
     _keystore: Arc<dyn Keystore>,
 }
 
 impl Events {
-    /// The next event, or `None` if none came in time.
+    /// The next event, or `None` if none came in time, or none will come any more ([`ended`](Self::ended)).
     pub fn next_within(&self, time: Duration) -> Option<Event> {
-        self.receive.recv_timeout(time).ok()
+        let next = self.receive.recv_timeout(time);
+        self.ended.set(next == Err(RecvTimeoutError::Disconnected));
+        next.ok()
+    }
+
+    /// Whether the last look found that the connection is lost: any call then says why.
+    pub fn ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// The subscription's id.
@@ -328,6 +392,8 @@ impl Iterator for Events {
     type Item = Event;
 
     fn next(&mut self) -> Option<Event> {
-        self.receive.recv().ok()
+        let next = self.receive.recv().ok();
+        self.ended.set(next.is_none());
+        next
     }
 }

@@ -55,9 +55,13 @@ Examples:
 /// Which keystore, and how to open it.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArguments {
-    /// The keystore's URI, such as secret:///embed?root=/srv/keystore
+    /// The keystore's URI: secret:///embed?root=DIR, secret:///session or secret:///system
     #[arg(short, long, value_name = "URI", global = true)]
     pub(crate) connect: Option<String>,
+
+    /// Change nothing, and read no values
+    #[arg(short, long, global = true)]
+    pub(crate) readonly: bool,
 
     /// The file of the host key that opens the keystore
     #[arg(long, value_name = "FILE", global = true, help_heading = UNLOCKING)]
@@ -215,7 +219,7 @@ pub(crate) struct GetValueArguments {
     #[arg(long)]
     pub(crate) plain: bool,
 
-    /// Give a private value too; only who opens the keystore itself may ask for that
+    /// Give a private value too; for who opens the keystore, or may read the host's system token
     #[arg(long)]
     pub(crate) elevated: bool,
 }

@@ -81,6 +81,7 @@ fn options(arguments: &ConnectArguments) -> Result<OpenOptions, Failure> {
         key_file: arguments.key_file.clone(),
         passphrase: told("passphrase", arguments.passphrase, arguments.passphrase_fd)?,
         recovery_key: told("recovery key", arguments.recovery_key, arguments.recovery_key_fd)?,
+        read_only: arguments.readonly,
     })
 }
 

@@ -217,6 +217,10 @@ fn wait(
             if !arguments.r#loop {
                 return Ok(received);
             }
+        } else if events.ended() {
+            // Any call tells why.
+            connection.num_of_secrets()?;
+            return Ok(received);
         } else if interrupted.load(Ordering::Relaxed) {
             output.text("event loop interrupted\n")?;
             return Ok(received);

@@ -1,7 +1,206 @@
-//! How keystores are named: URIs. The transports that reach remote ones will stand here too.
+//! Keystores of a daemon, reached over libvirt's RPC protocol; and how keystores are named: URIs.
 //!
-//! Leans on `secret` for errors.
+//! [`Client`] is a [`Keystore`] at the other end of a Unix socket: stock libvirt's daemons and Strongroom's are the same to
+//! it. [`route`] finds the socket, [`autostart`] starts a user's own daemon, [`open`] gets in, [`wire`] carries calls and
+//! [`reader`] takes in what comes back. One thread for each connection, and no other runtime.
+//!
+//! Leans on `rpc` for messages and on `net` for the host's token. Refuses what libvirt's own client refuses before it asks
+//! the server; every other check is the server's. Values lie in secret memory from the socket to the caller and back.
 
+mod autostart;
+mod open;
+mod reader;
+mod remote_error;
+mod route;
+mod socket;
 mod uri;
+mod wire;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use ::uuid::Uuid;
+use secrecy::ExposeSecret;
+
+use crate::memory::SecretBytes;
+use crate::net::token::SystemToken;
+use crate::rpc::remote::{
+    Define, Flagged, Line, ListAll, Number, Register, SecretName, Secrets, SetValue, UsageName,
+    Uuid as UuidBody, Uuids, procedure,
+};
+use crate::rpc::xdr::Malformed;
+use crate::rpc::{Decode, Encode, Text, Value, decode};
+use crate::secret::{
+    Error, ErrorCode, ErrorDomain, EventKind, EventSink, Function, Handle, Keystore, MAX_VALUE, Subscription,
+    UsageType, parse_uuid,
+};
+use reader::handle;
+use route::{Places, Route};
 pub use uri::{BadUri, Uri};
+use wire::{Registration, Wire, undecodable};
+
+/// A daemon's keystore, over one connection. Every call may be made from any thread; the connection ends when this is
+/// dropped. When the server ends it, every call fails from then on, and subscriptions' sinks are dropped.
+pub struct Client {
+    wire: Arc<Wire>,
+    uri: String,
+    route: Route,
+    read_only: bool,
+    has_events: bool,
+}
+
+impl Client {
+    /// Connects to the daemon that `uri`, as it was written in `text`, names.
+    pub fn open(text: &str, uri: &Uri, read_only: bool) -> Result<Self, Error> {
+        let route = Route::find(text, uri, read_only, &Places::here())?;
+        Self::by(route, text.to_owned(), read_only)
+    }
+
+    fn by(route: Route, uri: String, read_only: bool) -> Result<Self, Error> {
+        let (wire, has_events) = open::open(&route, read_only)?;
+        Ok(Self { wire, uri, route, read_only, has_events })
+    }
+
+    /// Refused here, before anything is sent: so does libvirt's client.
+    fn check_writable(&self, function: Function) -> Result<(), Error> {
+        if self.read_only { Err(Error::read_only(function)) } else { Ok(()) }
+    }
+
+    /// A call that gives back a secret.
+    fn one_secret(&self, procedure: i32, body: &impl Encode) -> Result<Handle, Error> {
+        let reply = self.wire.call(procedure, body)?;
+        read::<SecretName<'_>>(&reply).map(|secret| handle(&secret))
+    }
+}
+
+impl Keystore for Client {
+    fn uri(&self) -> String {
+        self.uri.clone()
+    }
+
+    fn num_of_secrets(&self) -> Result<usize, Error> {
+        let reply = self.wire.call(procedure::CONNECT_NUM_OF_SECRETS, &())?;
+        usize::try_from(read::<Number>(&reply)?.number).map_err(|_| undecodable(Malformed))
+    }
+
+    fn list_secrets(&self, max: usize) -> Result<Vec<Uuid>, Error> {
+        let max = i32::try_from(max).unwrap_or(i32::MAX); // the server has a limit, and words for it
+        let reply = self.wire.call(procedure::CONNECT_LIST_SECRETS, &Number { number: max })?;
+        let uuids = read::<Uuids<'_>>(&reply)?.uuids.0;
+        uuids.iter().map(|uuid| parse_uuid(uuid.0).ok_or(undecodable(Malformed))).collect()
+    }
+
+    fn list_all(&self, flags: u32) -> Result<Vec<Handle>, Error> {
+        let all = ListAll { need_results: 1, flags };
+        let reply = self.wire.call(procedure::CONNECT_LIST_ALL_SECRETS, &all)?;
+        Ok(read::<Secrets<'_>>(&reply)?.secrets.0.iter().map(handle).collect())
+    }
+
+    fn lookup_by_uuid(&self, uuid: Uuid) -> Result<Handle, Error> {
+        self.one_secret(procedure::SECRET_LOOKUP_BY_UUID, &UuidBody { uuid: uuid.into_bytes() })
+    }
+
+    fn lookup_by_usage(&self, kind: UsageType, id: &str) -> Result<Handle, Error> {
+        let usage = UsageName { kind: kind.number(), id: text(id.as_bytes())? };
+        self.one_secret(procedure::SECRET_LOOKUP_BY_USAGE, &usage)
+    }
+
+    fn define_xml(&self, xml: &[u8], flags: u32) -> Result<Handle, Error> {
+        self.check_writable(Function::Define)?;
+        self.one_secret(procedure::SECRET_DEFINE_XML, &Define { xml: text(xml)?, flags })
+    }
+
+    fn xml_desc(&self, uuid: Uuid, flags: u32) -> Result<String, Error> {
+        let asked = Flagged { secret: name(uuid), flags };
+        let reply = self.wire.call(procedure::SECRET_GET_XML_DESC, &asked)?;
+        Ok(read::<Line<'_>>(&reply)?.text.to_text())
+    }
+
+    fn set_value(&self, uuid: Uuid, value: SecretBytes, flags: u32) -> Result<(), Error> {
+        self.check_writable(Function::SetValue)?;
+        if value.len() > MAX_VALUE {
+            let detail = format!("value length greater than maximum: {} > {MAX_VALUE}", value.len());
+            return Err(Error::new(ErrorCode::Rpc, ErrorDomain::Remote, detail));
+        }
+        let set = SetValue { secret: name(uuid), value: Value(value.expose_secret()), flags };
+        self.wire.call_in_secret(procedure::SECRET_SET_VALUE, &set).map(drop)
+    }
+
+    fn value(&self, uuid: Uuid, flags: u32) -> Result<SecretBytes, Error> {
+        self.check_writable(Function::Value)?;
+        self.wire.ask_value(&Flagged { secret: name(uuid), flags })
+    }
+
+    fn undefine(&self, uuid: Uuid) -> Result<(), Error> {
+        self.check_writable(Function::Undefine)?;
+        self.wire.call(procedure::SECRET_UNDEFINE, &name(uuid)).map(drop)
+    }
+
+    fn subscribe(&self, kind: EventKind, only: Option<Uuid>, sink: EventSink) -> Result<Subscription, Error> {
+        if !self.has_events {
+            return Err(Error::new(
+                ErrorCode::NoSupport,
+                ErrorDomain::Remote,
+                "virConnectSecretEventRegisterAny",
+            )
+            .advise("the server is too old to send events on secrets"));
+        }
+        let register = Register { event: kind as i32, secret: only.map(name) };
+        let id = self.wire.register(&register, Registration { kind, only, sink })?;
+        let wire = Arc::downgrade(&self.wire);
+        Ok(Subscription::new(id, move || {
+            if let Some(wire) = wire.upgrade() {
+                wire.deregister(id);
+            }
+        }))
+    }
+
+    /// On a connection of its own, so that this one stays what it is. A token that the server doesn't know is no error to
+    /// it: private values stay refused then.
+    fn elevated(&self) -> Result<Arc<dyn Keystore>, Error> {
+        let token = SystemToken::read(&self.route.token)?.ok_or_else(|| {
+            let path = self.route.token.display();
+            Error::failed(format!("there is no system token in '{path}' to become elevated with")).advise(
+                "libvirt's daemons make it when they start, for their own user to read: see that one runs here, and run \
+                 this as that user",
+            )
+        })?;
+        let elevated = Self::by(self.route.clone(), self.uri.clone(), self.read_only)?;
+        open::identify(&elevated.wire, &token)?;
+        Ok(Arc::new(elevated))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.wire.hang_up();
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// What a reply says.
+fn read<'a, T: Decode<'a>>(reply: &'a [u8]) -> Result<T, Error> {
+    decode(reply).map_err(undecodable)
+}
+
+/// A string that the wire can carry.
+fn text(bytes: &[u8]) -> Result<Text<'_>, Error> {
+    if bytes.len() > Text::MAX {
+        return Err(Error::new(ErrorCode::Rpc, ErrorDomain::Rpc, "Unable to encode message payload"));
+    }
+    Ok(Text(bytes))
+}
+
+/// A secret as calls name it: only the UUID counts.
+fn name(uuid: Uuid) -> SecretName<'static> {
+    SecretName { uuid: uuid.into_bytes(), kind: UsageType::None.number(), id: Text(b"") }
+}

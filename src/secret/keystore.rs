@@ -148,7 +148,8 @@ impl Event {
     }
 }
 
-/// Receives events. Called on the thread of the call that caused them.
+/// Receives events. Called on the thread of the call that caused them, or on the one that reads from a daemon. Dropped when
+/// no more can come.
 pub type EventSink = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// A registration for events: drop it to end it.

@@ -1,0 +1,125 @@
+//! Getting in: connect, authenticate, see whether the server can be pinged, open the keystore.
+//!
+//! The sequence is libvirt's own client's. Leans on `wire` for the calls and on `net` for who we are. Refuses SASL, which this
+//! version has not, and to ask a person for anything: polkit's agent does that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::route::{Authentication, Route};
+use super::wire::Wire;
+use super::{read, socket, text};
+use crate::net::peer::Peer;
+use crate::net::token::SystemToken;
+use crate::rpc::remote::{AuthTypes, Number, OPEN_READ_ONLY, Open, auth, feature, procedure};
+use crate::rpc::typed::{Parameter, Typed};
+use crate::rpc::xdr::{List, Sink};
+use crate::rpc::{Encode, Text};
+use crate::secret::{Error, ErrorCode, ErrorDomain};
+
+/// A connection on which the keystore is open, and whether its events can be told apart.
+pub(super) fn open(route: &Route, read_only: bool) -> Result<(Arc<Wire>, bool), Error> {
+    let stream = socket::connect(&route.socket, route.daemon)?;
+    let wire = Wire::start(stream, BEAT)?;
+    // What fails from here on has to end the reader too.
+    let has_events = enter(&wire, route, read_only).inspect_err(|_| wire.hang_up())?;
+    Ok((wire, has_events))
+}
+
+/// All that comes before the first call on secrets.
+pub(super) fn enter(wire: &Wire, route: &Route, read_only: bool) -> Result<bool, Error> {
+    authenticate(wire, route.authentication)?;
+    if supports(wire, feature::KEEPALIVE)? {
+        wire.keep_alive();
+    }
+    let flags = if read_only { OPEN_READ_ONLY } else { 0 };
+    let open = Open { name: Some(text(route.name.as_bytes())?), flags };
+    wire.call(procedure::CONNECT_OPEN, &open)?;
+    supports(wire, feature::EVENT_CALLBACK)
+}
+
+fn authenticate(wire: &Wire, wanted: Option<Authentication>) -> Result<(), Error> {
+    let offered = match wire.call(procedure::AUTH_LIST, &()) {
+        Ok(reply) => read::<AuthTypes>(&reply)?.types.0,
+        Err(error) if error.code() == ErrorCode::NoSupport => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let wanted = wanted.map(|wanted| match wanted {
+        Authentication::Sasl => ("sasl", auth::SASL),
+        Authentication::Polkit => ("polkit", auth::POLKIT),
+    });
+    let chosen = match wanted {
+        Some((name, number)) if !offered.is_empty() && !offered.contains(&number) => {
+            return Err(failed(format!("requested authentication type {name} rejected"))
+                .advise("the server doesn't offer it: leave auth= out of the URI"));
+        }
+        Some((_, number)) if !offered.is_empty() => number,
+        _ => offered.first().copied().unwrap_or(auth::NONE),
+    };
+    match chosen {
+        auth::NONE => Ok(()),
+        auth::POLKIT => by_polkit(wire),
+        other => Err(failed(format!("unsupported authentication type {other}"))
+            .advise("this version has no SASL: use a socket with auth_unix_rw none or polkit")),
+    }
+}
+
+fn by_polkit(wire: &Wire) -> Result<(), Error> {
+    let reply = wire.call(procedure::AUTH_POLKIT, &()).map_err(|error| match error.code() {
+        ErrorCode::AuthUnavailable => error.advise(
+            "there is nobody to ask for a password: start an agent (pkttyagent --process $$), join the group that polkit \
+             lets in, or run as root",
+        ),
+        ErrorCode::AuthFailed => {
+            error.advise("polkit's rules don't let this user in: ask who administers the host, or try --readonly")
+        }
+        _ => error,
+    })?;
+    match read::<Number>(&reply)?.number {
+        0 => Err(failed("polkit wants more than one step".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn failed(detail: String) -> Error {
+    Error::new(ErrorCode::AuthFailed, ErrorDomain::Remote, detail)
+}
+
+/// What the server says of a feature. One that it won't speak of it doesn't have; but a connection that is lost is lost.
+fn supports(wire: &Wire, feature: i32) -> Result<bool, Error> {
+    match wire.call(procedure::CONNECT_SUPPORTS_FEATURE, &Number { number: feature }) {
+        Ok(reply) => Ok(read::<Number>(&reply)?.number != 0),
+        Err(error) if error.code() == ErrorCode::SystemError => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Tells the server who we are, and shows the token that only the host's own daemons can read.
+pub(super) fn identify(wire: &Wire, token: &SystemToken) -> Result<(), Error> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let me = Peer::new(i32::try_from(std::process::id()).ok(), uid, gid);
+    let named = |name, value| Parameter { name: Text::from(name), value };
+    let mut list = vec![
+        named("unix-user-id", Typed::ULLong(uid.into())),
+        named("unix-group-id", Typed::ULLong(gid.into())),
+        named("process-id", Typed::LLong(std::process::id().into())),
+    ];
+    list.extend(me.start_time.map(|ticks| named("process-time", Typed::ULLong(ticks))));
+    list.push(named("system.token", Typed::String(Text(token.expose_secret()))));
+    wire.call_in_secret(procedure::CONNECT_SET_IDENTITY, &Identity(List(list))).map(drop)
+}
+
+/// CONNECT_SET_IDENTITY asks.
+struct Identity<'a>(List<Parameter<'a>, 20>);
+
+impl Encode for Identity<'_> {
+    fn encode<S: Sink>(&self, to: &mut S) {
+        self.0.encode(to);
+        0_u32.encode(to); // flags
+    }
+}
+
+/// How long a server may be silent before it is pinged, as libvirt has it.
+const BEAT: Duration = Duration::from_secs(5);

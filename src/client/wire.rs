@@ -1,0 +1,331 @@
+//! One connection to a server: calls go out, whoever made one waits for its reply, events find their sinks.
+//!
+//! Many threads may call at once; a thread of its own ([`Reader`]) takes in what comes, in whatever order. Leans on `rpc` for
+//! packets. Refuses to go on after anything that is no protocol: the connection is lost then, everybody who waits hears
+//! of it, and so does every later call. It doesn't connect again by itself, because subscriptions would be gone.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use ::uuid::Uuid;
+use rustix::net::SendFlags;
+use secrecy::ExposeSecret;
+
+use super::reader::Reader;
+use crate::memory::SecretBytes;
+use crate::rpc::keepalive::Beat;
+use crate::rpc::remote::{Number, procedure};
+use crate::rpc::xdr::Malformed;
+use crate::rpc::{Encode, Header, Kind, Status, VERSION, decode, packet, program, secret_packet};
+use crate::secret::{Error, ErrorCode, ErrorDomain, Event, EventKind, EventSink};
+
+/// A connection, as long as it lasts.
+pub(super) struct Wire {
+    socket: UnixStream,
+    /// Held while a packet goes out, so that packets stay whole.
+    writing: Mutex<()>,
+    /// Pings and pongs to be sent by whoever is next able to: bits of [`PING`] and [`PONG`].
+    owed: AtomicU8,
+    keepalive: AtomicBool,
+    state: Mutex<State>,
+    reader: OnceLock<ThreadId>,
+}
+
+#[derive(Default)]
+struct State {
+    next_serial: u32,
+    waiting: HashMap<u32, Waiting>,
+    registered: HashMap<i32, Arc<Registration>>,
+    lost: Option<Error>,
+}
+
+/// A call whose reply is to come.
+struct Waiting {
+    procedure: i32,
+    tell: Sender<Answer>,
+    registers: Option<Registration>,
+}
+
+/// What a reply holds.
+pub(super) enum Body {
+    /// Anything but a value.
+    Plain(Vec<u8>),
+    /// A value.
+    Value(SecretBytes),
+}
+
+/// How a call ended.
+pub(super) type Answer = Result<Body, Error>;
+
+/// Who wants to hear of what.
+pub(super) struct Registration {
+    pub(super) kind: EventKind,
+    pub(super) only: Option<Uuid>,
+    pub(super) sink: EventSink,
+}
+
+impl Wire {
+    /// Begins to read from this socket. `beat`: how long the server may be silent before it is pinged.
+    pub(super) fn start(socket: UnixStream, beat: Duration) -> Result<Arc<Self>, Error> {
+        let failed = |error: &io::Error| {
+            Error::system("cannot read from the server", error).in_domain(ErrorDomain::Rpc)
+        };
+        socket.set_read_timeout(Some(beat)).map_err(|error| failed(&error))?;
+        let input = socket.try_clone().map_err(|error| failed(&error))?;
+        let wire = Arc::new(Self {
+            socket,
+            writing: Mutex::default(),
+            owed: AtomicU8::new(0),
+            keepalive: AtomicBool::new(false),
+            state: Mutex::default(),
+            reader: OnceLock::new(),
+        });
+        let reader = Reader::new(input, Arc::clone(&wire))?;
+        let thread = thread::Builder::new().name("strongroom-wire".to_owned());
+        let thread = thread.spawn(move || reader.run()).map_err(|error| failed(&error))?;
+        _ = wire.reader.set(thread.thread().id());
+        Ok(wire)
+    }
+
+    /// From now on the server may be pinged: it has said that it answers.
+    pub(super) fn keep_alive(&self) {
+        self.keepalive.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls, and gives the reply's body.
+    pub(super) fn call(&self, procedure: i32, body: &impl Encode) -> Result<Vec<u8>, Error> {
+        let (header, reply) = self.announce(procedure, None)?;
+        self.write(&packet(header, body));
+        self.wait(&reply).and_then(plain)
+    }
+
+    /// The same for a body that holds a value or a token: its packet is made in secret memory.
+    pub(super) fn call_in_secret(&self, procedure: i32, body: &impl Encode) -> Result<Vec<u8>, Error> {
+        let (header, reply) = self.announce(procedure, None)?;
+        match secret_packet(header, body) {
+            Ok(packet) => self.write(packet.expose_secret()),
+            Err(exhausted) => {
+                self.state().waiting.remove(&header.serial);
+                return Err(exhausted.into());
+            }
+        }
+        self.wait(&reply).and_then(plain)
+    }
+
+    /// SECRET_GET_VALUE.
+    pub(super) fn ask_value(&self, body: &impl Encode) -> Result<SecretBytes, Error> {
+        let (header, reply) = self.announce(procedure::SECRET_GET_VALUE, None)?;
+        self.write(&packet(header, body));
+        match self.wait(&reply)? {
+            Body::Value(value) => Ok(value),
+            Body::Plain(_) => Err(undecodable(Malformed)),
+        }
+    }
+
+    /// Registers for events, and gives the registration's id. The sink is there before the next packet is looked at.
+    pub(super) fn register(&self, body: &impl Encode, registration: Registration) -> Result<i32, Error> {
+        let register = procedure::CONNECT_SECRET_EVENT_REGISTER_ANY;
+        let (header, reply) = self.announce(register, Some(registration))?;
+        self.write(&packet(header, body));
+        let body = self.wait(&reply).and_then(plain)?;
+        decode::<Number>(&body).map(|it| it.number).map_err(undecodable)
+    }
+
+    /// Ends a registration. The server's answer is waited for, so that the same one can be made again, unless nobody could
+    /// read it: a sink may drop its own subscription.
+    pub(super) fn deregister(&self, id: i32) {
+        let registration = self.state().registered.remove(&id);
+        drop(registration);
+        let procedure = procedure::CONNECT_SECRET_EVENT_DEREGISTER_ANY;
+        if let Ok((header, reply)) = self.announce_anywhere(procedure, None) {
+            self.write(&packet(header, &Number { number: id }));
+            if !self.is_reader() {
+                _ = self.wait(&reply);
+            }
+        }
+    }
+
+    /// Says good-bye, and gives the server a moment to say it too.
+    pub(super) fn hang_up(&self) {
+        if let Ok((header, reply)) = self.announce(procedure::CONNECT_CLOSE, None) {
+            self.write(&packet(header, &()));
+            _ = reply.recv_timeout(GOOD_BYE);
+        }
+        _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn announce(
+        &self,
+        procedure: i32,
+        registers: Option<Registration>,
+    ) -> Result<(Header, Receiver<Answer>), Error> {
+        if self.is_reader() {
+            let detail = "a call was made from within an event's sink, where its reply can't be read";
+            return Err(Error::not_now(detail).advise("hand the event to another thread"));
+        }
+        self.announce_anywhere(procedure, registers)
+    }
+
+    /// Makes ready for the reply, before the call is sent.
+    fn announce_anywhere(
+        &self,
+        procedure: i32,
+        registers: Option<Registration>,
+    ) -> Result<(Header, Receiver<Answer>), Error> {
+        let (tell, reply) = mpsc::channel();
+        let mut state = self.state();
+        if let Some(lost) = &state.lost {
+            return Err(lost.clone());
+        }
+        let serial = state.next_serial;
+        state.next_serial = serial.wrapping_add(1);
+        state.waiting.insert(serial, Waiting { procedure, tell, registers });
+        let (program, kind, status) = (program::REMOTE, Kind::Call, Status::Ok);
+        Ok((Header { program, version: VERSION, procedure, kind, serial, status }, reply))
+    }
+
+    fn wait(&self, reply: &Receiver<Answer>) -> Answer {
+        reply.recv().unwrap_or_else(|_| Err(self.state().lost.clone().unwrap_or_else(end_of_file)))
+    }
+
+    fn is_reader(&self) -> bool {
+        self.reader.get() == Some(&thread::current().id())
+    }
+
+    /// Sends a packet. When that fails, the reader is woken to find the end, behind what the server may have said before.
+    fn write(&self, packet: &[u8]) {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if send_all(&self.socket, packet).is_err() {
+            _ = self.socket.shutdown(Shutdown::Both);
+        }
+        drop(writing);
+        self.settle();
+    }
+
+    /// Pays what is owed, unless somebody is writing (who will pay) or there is no room (then the next who writes). The
+    /// reader never waits for room: the server may be waiting for it to read.
+    fn settle(&self) {
+        while self.owed.load(Ordering::SeqCst) != 0 {
+            let _writing = match self.writing.try_lock() {
+                Ok(writing) => writing,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            let owed = self.owed.swap(0, Ordering::SeqCst);
+            let mut unpaid = 0;
+            for (bit, beat) in [(PING, Beat::Ping), (PONG, Beat::Pong)] {
+                let now = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                if owed & bit != 0 && rustix::net::send(&self.socket, &beat.packet(), now).is_err() {
+                    unpaid |= bit;
+                }
+            }
+            if unpaid != 0 {
+                self.owed.fetch_or(unpaid, Ordering::SeqCst);
+                return;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the reader does.
+impl Wire {
+    /// Whether the server may be pinged.
+    pub(super) fn is_kept_alive(&self) -> bool {
+        self.keepalive.load(Ordering::Relaxed)
+    }
+
+    /// Sends a ping or a pong as soon as may be.
+    pub(super) fn beat(&self, beat: Beat) {
+        let bit = match beat {
+            Beat::Ping => PING,
+            Beat::Pong => PONG,
+        };
+        self.owed.fetch_or(bit, Ordering::SeqCst);
+        self.settle();
+    }
+
+    /// Which procedure the call of this serial was for, if its reply is still to come.
+    pub(super) fn awaited(&self, serial: u32) -> Option<i32> {
+        self.state().waiting.get(&serial).map(|waiting| waiting.procedure)
+    }
+
+    /// Gives a call its answer.
+    pub(super) fn deliver(&self, serial: u32, answer: Answer) {
+        let mut state = self.state();
+        let Some(Waiting { tell, registers, .. }) = state.waiting.remove(&serial) else { return };
+        if let (Some(registration), Ok(Body::Plain(body))) = (registers, &answer)
+            && let Ok(Number { number: id @ 0.. }) = decode(body)
+        {
+            state.registered.insert(id, Arc::new(registration));
+        }
+        drop(state);
+        _ = tell.send(answer); // nobody waits for a deregistration's
+    }
+
+    /// Calls the sink of a registration.
+    pub(super) fn emit(&self, id: i32, event: &Event) {
+        let registration = self.state().registered.get(&id).map(Arc::clone);
+        if let Some(registration) = registration
+            && registration.kind == event.kind()
+            && registration.only.is_none_or(|only| only == event.secret().uuid)
+        {
+            (registration.sink)(event);
+        }
+    }
+
+    /// Ends the connection. Those who wait are told by their channels' end, sinks by being dropped.
+    pub(super) fn lose(&self, why: Error) {
+        let mut state = self.state();
+        state.lost.get_or_insert(why);
+        let gone = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.registered));
+        drop(state);
+        drop(gone);
+        _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// The error of a connection that its server ended.
+pub(super) fn end_of_file() -> Error {
+    let eio = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+    Error::system("End of file while reading data", &eio)
+        .in_domain(ErrorDomain::Rpc)
+        .advise("the server has ended the connection: see its log, and connect again")
+}
+
+/// The error of a reply that can't be read.
+pub(super) fn undecodable(_: Malformed) -> Error {
+    Error::new(ErrorCode::Rpc, ErrorDomain::Rpc, "Unable to decode message payload")
+}
+
+fn plain(body: Body) -> Result<Vec<u8>, Error> {
+    match body {
+        Body::Plain(body) => Ok(body),
+        Body::Value(_) => Err(undecodable(Malformed)),
+    }
+}
+
+/// Not by `Write`: a program that doesn't ignore SIGPIPE must not die of a server's end.
+fn send_all(socket: &UnixStream, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        let sent = rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL))?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
+
+const PING: u8 = 1;
+const PONG: u8 = 2;
+
+/// How long the server has to answer CONNECT_CLOSE. Nothing depends on it.
+const GOOD_BYE: Duration = Duration::from_secs(1);
