@@ -39,11 +39,13 @@
 //!
 //! Here: keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
-//! passphrases and recovery keys; secret memory; and the command line `strongroom`: virsh's secret
-//! commands, and `init`, `status` and `verify` for the keystore itself.
+//! passphrases and recovery keys; secret memory; the daemon `strongroomd`, which answers libvirt's RPC protocol on
+//! virtsecretd's sockets, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's
+//! (`secret:///system`, `secret:///session`); and the command line `strongroom`: virsh's secret commands, `init`,
+//! `status` and `verify` for the keystore itself, `unlock` and `lock` for a daemon's.
 //!
-//! Not here yet: the daemon that answers libvirt's RPC protocol, so `virtqemud` and stock `virsh` can't use this
-//! version; connections to other hosts; import of libvirt's own directories. URIs that ask for those are refused.
+//! Not here yet: connections to other hosts, changing a keyring's slots, import of libvirt's own directories. URIs that
+//! ask for those are refused.
 //!
 //! # The map
 //!
@@ -55,13 +57,17 @@
 //! | 0 | [`conf`] | libvirt's configuration grammar |
 //! | 1 | [`secret`] | what a secret is: definition, usage, UUID, XML, errors, and the trait [`Keystore`] |
 //! | 2 | [`seal`] | a value becomes a sealed record and back; the keyring that holds the keys for it |
+//! | 2 | [`rpc`] | libvirt's wire: packets, XDR, the bodies of messages; no sockets |
+//! | 2 | [`net`] | who is at the other end of a socket; the token that a host's daemons share |
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
-//! | 4 | [`client`] | how keystores are named: URIs |
+//! | 4 | [`client`] | a daemon's keystore over its socket; how keystores are named: URIs |
 //! | 5 | [`Connection`] | the face for programs |
+//! | 5 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
 //! | 6 | `cli` | the command line (feature `cli`, on by default; the library builds without it) |
 //!
-//! docs/architecture.md tells the way of a value through them, docs/threat-model.md what is promised and what is not.
+//! docs/architecture.md tells the way of a value through them, docs/threat-model.md what is promised and what is not,
+//! docs/daemon.md how to run the daemon.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod memory;

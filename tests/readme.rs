@@ -1,7 +1,7 @@
-//! What the README tells people to type works as it stands there.
+//! What the README and docs/daemon.md tell people to type works as it stands there.
 //!
-//! Runs `docs/quickstart.sh` with the program at hand, and each block of README.md under a `<!-- tested -->` line in a
-//! fresh directory. The README's Rust example is a doctest (lib.rs includes it). Refuses to run `tests/run`, which
+//! Runs `docs/quickstart.sh` with the program at hand, and each block under a `<!-- tested -->` line in a fresh
+//! directory. The README's Rust example is a doctest (lib.rs includes it). Refuses to run `tests/run`, which
 //! would run this; that it is there and is a shell script has to do.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -32,31 +32,55 @@ fn the_quickstart_shows_what_it_says() {
 
 #[test]
 fn the_readmes_commands_work() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let blocks: Vec<&str> = readme
-        .split("<!-- tested -->\n```sh\n")
-        .skip(1)
-        .map(|rest| rest.split("\n```").next().unwrap())
-        .collect();
-    assert!(!blocks.is_empty(), "README.md has no tested block");
-    let directory = tempfile::tempdir().unwrap();
-    for block in blocks {
-        let shown = run(Command::new("sh").args(["-euc", block]).current_dir(&directory));
+    for block in tested_blocks("README.md") {
+        let directory = tempfile::tempdir().unwrap();
+        let shown = run(Command::new("sh").args(["-euc", &block]).current_dir(&directory));
         assert!(shown.contains("\n32\n"), "the value has another length:\n{shown}");
         assert!(shown.contains("ceph client.cinder secret"), "{shown}");
     }
 }
 
 #[test]
-fn the_scripts_that_the_readme_names_are_there() {
+fn the_daemons_page_can_be_tried_out() {
+    for block in tested_blocks("docs/daemon.md") {
+        let directory = tempfile::tempdir().unwrap();
+        let shown = run(Command::new("sh").args(["-euc", &block]).current_dir(&directory));
+        assert!(shown.contains("ceph client.cinder secret"), "{shown}");
+        assert!(directory.path().join("try/etc/secrets/secrets.log").exists());
+    }
+}
+
+#[test]
+fn the_scripts_and_pages_that_are_named_are_there() {
     for script in ["docs/quickstart.sh", "tests/run", "fuzz/run"] {
         run(Command::new("sh").args(["-n", script]).current_dir(root()));
     }
     run(Command::new("bash").args(["-n", ".ci/run"]).current_dir(root()));
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    for link in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-        assert!(link.starts_with('#') || root().join(link).exists(), "README.md links to {link}");
+    for (page, folder) in [("README.md", ""), ("docs/daemon.md", "docs")] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let is_there = match link.strip_prefix('#') {
+                Some(heading) => text.lines().any(|line| anchor(line).is_some_and(|it| it == heading)),
+                None => root().join(folder).join(link).exists(),
+            };
+            assert!(is_there, "{page} links to {link}");
+        }
     }
+}
+
+/// The blocks of a page that are under `<!-- tested -->`.
+fn tested_blocks(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let behind = text.split("<!-- tested -->\n```sh\n").skip(1);
+    let blocks: Vec<_> = behind.map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect();
+    assert!(!blocks.is_empty(), "{page} has no tested block");
+    blocks
+}
+
+/// What a heading is called in links.
+fn anchor(line: &str) -> Option<String> {
+    let heading = line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#'))?;
+    Some(heading.to_lowercase().replace(' ', "-"))
 }
 
 /// Runs it as a newcomer would: `strongroom` in the path, nothing of ours in the environment. Gives what was shown.

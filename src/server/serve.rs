@@ -91,6 +91,7 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
         }
     }
     Notice::Stopping.send();
+    Notice::HalfAMinuteMore.send();
     drop(names);
     let until = Instant::now() + LONGEST_GOODBYE;
     while host.main.clients.count().0 + host.admin.clients.count().0 > 0 && Instant::now() < until {
