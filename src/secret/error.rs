@@ -24,7 +24,7 @@ struct Parts {
     advice: Option<String>,
 }
 
-/// The three shapes that an error takes on libvirt's wire.
+/// The three shapes that an error takes on libvirt's wire, and one for what came over it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Detail {
@@ -42,45 +42,73 @@ pub enum Detail {
         /// The errno.
         errno: i32,
     },
+    /// A server said it: the message is taken as it came, and doesn't begin with its code's prefix.
+    Verbatim,
 }
 
-/// libvirt's error numbers (virErrorNumber), those that a secret connection can meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-#[non_exhaustive]
-#[allow(missing_docs)] // the names are libvirt's own
-pub enum ErrorCode {
-    InternalError = 1,
-    NoSupport = 3,
-    NoConnect = 5,
-    InvalidArg = 8,
-    OperationFailed = 9,
-    XmlError = 27,
-    OperationDenied = 29,
-    ConfSyntax = 33,
-    XmlDetail = 35,
-    SystemError = 38,
-    Rpc = 39,
-    AuthFailed = 45,
-    OperationInvalid = 55,
-    InvalidSecret = 65,
-    NoSecret = 66,
-    ConfigUnsupported = 67,
-    ArgumentUnsupported = 74,
-    AuthCancelled = 79,
-    AccessDenied = 88,
-    XmlInvalidSchema = 92,
-    AuthUnavailable = 94,
-    NoServer = 95,
-    NoClient = 96,
+/// Numbers with names. Those without one are kept as they are: a server may be newer than we are.
+macro_rules! numbered {
+    ($(#[$meta:meta])* pub enum $name:ident { $($word:ident = $number:literal,)* }) => {
+        $(#[$meta])*
+        pub enum $name {
+            $($word,)*
+            /// One without a name here.
+            Other(i32),
+        }
+
+        impl $name {
+            /// The one with this number.
+            pub fn from_number(number: i32) -> Self {
+                match number {
+                    $($number => Self::$word,)*
+                    other => Self::Other(other),
+                }
+            }
+
+            /// Its number.
+            pub fn number(self) -> i32 {
+                match self {
+                    $(Self::$word => $number,)*
+                    Self::Other(number) => number,
+                }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// libvirt's error numbers (virErrorNumber), those that a secret connection can meet.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    #[allow(missing_docs)] // the names are libvirt's own
+    pub enum ErrorCode {
+        InternalError = 1,
+        NoSupport = 3,
+        NoConnect = 5,
+        InvalidArg = 8,
+        OperationFailed = 9,
+        XmlError = 27,
+        OperationDenied = 29,
+        ConfSyntax = 33,
+        XmlDetail = 35,
+        SystemError = 38,
+        Rpc = 39,
+        AuthFailed = 45,
+        OperationInvalid = 55,
+        InvalidSecret = 65,
+        NoSecret = 66,
+        ConfigUnsupported = 67,
+        ArgumentUnsupported = 74,
+        AuthCancelled = 79,
+        AccessDenied = 88,
+        XmlInvalidSchema = 92,
+        AuthUnavailable = 94,
+        NoServer = 95,
+        NoClient = 96,
+    }
 }
 
 impl ErrorCode {
-    /// Its number.
-    pub fn number(self) -> i32 {
-        self as i32
-    }
-
     /// What libvirt puts before the detail of an ordinary error of this code.
     fn prefix(self) -> &'static str {
         match self {
@@ -92,7 +120,7 @@ impl ErrorCode {
             Self::XmlError => "XML error: ",
             Self::OperationDenied => "operation forbidden: ",
             Self::ConfSyntax => "configuration file syntax error: ",
-            Self::XmlDetail | Self::SystemError | Self::Rpc => "",
+            Self::XmlDetail | Self::SystemError | Self::Rpc | Self::Other(_) => "",
             Self::AuthFailed => "authentication failed: ",
             Self::OperationInvalid => "Requested operation is not valid: ",
             Self::InvalidSecret => "Invalid secret: ",
@@ -109,37 +137,31 @@ impl ErrorCode {
     }
 }
 
-/// libvirt's error domains (virErrorDomain), those that a secret connection can meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-#[non_exhaustive]
-#[allow(missing_docs)] // the names are libvirt's own
-pub enum ErrorDomain {
-    None = 0,
-    Xml = 5,
-    Rpc = 7,
-    Conf = 9,
-    Remote = 13,
-    Storage = 18,
-    Network = 19,
-    Domain = 20,
-    NodeDev = 22,
-    Interface = 26,
-    Secret = 30,
-    NwFilter = 33,
-    DomainSnapshot = 35,
-    DBus = 47,
-    Identity = 53,
-    Access = 55,
-    Polkit = 60,
-    Admin = 62,
-    DomainCheckpoint = 69,
-}
-
-impl ErrorDomain {
-    /// Its number.
-    pub fn number(self) -> i32 {
-        self as i32
+numbered! {
+    /// libvirt's error domains (virErrorDomain), those that a secret connection can meet.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    #[allow(missing_docs)] // the names are libvirt's own
+    pub enum ErrorDomain {
+        None = 0,
+        Xml = 5,
+        Rpc = 7,
+        Conf = 9,
+        Remote = 13,
+        Storage = 18,
+        Network = 19,
+        Domain = 20,
+        NodeDev = 22,
+        Interface = 26,
+        Secret = 30,
+        NwFilter = 33,
+        DomainSnapshot = 35,
+        DBus = 47,
+        Identity = 53,
+        Access = 55,
+        Polkit = 60,
+        Admin = 62,
+        DomainCheckpoint = 69,
     }
 }
 
@@ -368,10 +390,25 @@ impl Error {
         Self::new(code, ErrorDomain::Secret, detail)
     }
 
+    /// What a server reported: its message whole, its numbers whatever they are.
+    pub fn reported(code: ErrorCode, domain: ErrorDomain, message: &str, errno: Option<i32>) -> Self {
+        match (message.strip_prefix(code.prefix()), errno) {
+            (_, Some(errno)) => Self::new(code, domain, message).shaped(Detail::System { errno }),
+            (Some(detail), None) => Self::new(code, domain, detail),
+            (None, None) => Self::new(code, domain, message).shaped(Detail::Verbatim),
+        }
+    }
+
     /// Any other error, with its code's prefix.
     pub fn new(code: ErrorCode, domain: ErrorDomain, detail: impl Into<String>) -> Self {
         let (detail, shape) = (detail.into(), Detail::Ordinary);
         Self(Box::new(Parts { code, domain, detail, shape, advice: None }))
+    }
+
+    /// The same error, met elsewhere.
+    pub fn in_domain(mut self, domain: ErrorDomain) -> Self {
+        self.0.domain = domain;
+        self
     }
 
     /// The same error with the next step for the person who meets it. Advice never travels on the wire.
@@ -425,7 +462,7 @@ impl Error {
     fn prefix(&self) -> &'static str {
         match self.0.shape {
             Detail::Ordinary => self.0.code.prefix(),
-            Detail::Argument { .. } | Detail::System { .. } => "",
+            Detail::Argument { .. } | Detail::System { .. } | Detail::Verbatim => "",
         }
     }
 }
@@ -506,5 +543,21 @@ mod tests {
         let error = Error::system("cannot open 'x'", &io::Error::from_raw_os_error(28));
         assert_eq!(error.to_string(), "cannot open 'x': No space left on device");
         assert_eq!(error.shape(), &Detail::System { errno: 28 });
+    }
+
+    #[test]
+    fn what_a_server_reports_is_kept_whole() {
+        for (code, domain, message) in [
+            (88, 55, "access denied: 'secret' denied access"),
+            (8, 30, "unsupported flags (0x1) in function secretGetValue"),
+            (4711, -3, "something new"),
+        ] {
+            let code = ErrorCode::from_number(code);
+            let error = Error::reported(code, ErrorDomain::from_number(domain), message, None);
+            assert_eq!((error.code(), error.domain().number()), (code, domain));
+            assert_eq!(error.to_string(), message);
+        }
+        let rpc = Error::reported(ErrorCode::SystemError, ErrorDomain::None, "cannot: No space", Some(28));
+        assert_eq!(rpc.shape(), &Detail::System { errno: 28 });
     }
 }
