@@ -106,6 +106,12 @@ pub(super) fn no_slot() -> Error {
         .advise("leave the host key in, or add --with-passphrase or --with-recovery-key; --key-file FILE names the host key's place")
 }
 
+/// What was given as a host key, and can't be one.
+pub(super) fn no_host_key(len: usize) -> Error {
+    Error::failed(format!("the host key that was given has {len} bytes; a host key is exactly 32"))
+        .advise("take the file as it was made: 32 raw bytes, no newline behind them")
+}
+
 /// A passphrase that is hardly one.
 pub(super) fn short_passphrase(len: usize) -> Error {
     Error::failed(format!("the passphrase has {len} bytes; at least {MIN_PASSPHRASE} are needed"))

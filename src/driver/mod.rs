@@ -45,6 +45,8 @@ pub use status::{Argon2Status, KeyStatus, LogStatus, Made, MemoryStatus, SlotSta
 pub struct Keys {
     /// The host key's file; the usual places if `None`.
     pub host_key: Option<PathBuf>,
+    /// A host key itself: its 32 bytes.
+    pub host_key_bytes: Option<SecretBytes>,
     /// A passphrase.
     pub passphrase: Option<SecretBytes>,
     /// A recovery key, as it was shown.
