@@ -34,6 +34,11 @@ pub(super) fn fewer_workers_than_kept() -> Error {
     invalid("minWorkers cannot be larger than maxWorkers")
 }
 
+/// libvirt's daemons work without threads from the start or never.
+pub(super) fn no_workers() -> Error {
+    invalid("maxWorkers must not be switched from zero to non-zero and vice versa")
+}
+
 /// libvirt 11.3's words. They mean the limit of clients that wait for authentication, not how many do.
 pub(super) fn fewer_clients_than_anonymous() -> Error {
     let detail = "The overall maximum number of clients must not be less than the number of clients \

@@ -53,16 +53,12 @@ impl Calls {
         let known = [MIN_WORKERS, MAX_WORKERS, PRIORITY_WORKERS].map(|name| (name, "uint"));
         parameters::check(&asked.parameters.0, &known)?;
         let wanted = |name, before| number_of(&asked, name).unwrap_or(before);
-        server
-            .shared
-            .workers
-            .set(|mut pool| {
-                pool.min = wanted(MIN_WORKERS, pool.min);
-                pool.max = wanted(MAX_WORKERS, pool.max);
-                pool.priority = wanted(PRIORITY_WORKERS, pool.priority);
-                pool
-            })
-            .ok_or_else(failure::fewer_workers_than_kept)?;
+        server.shared.workers.set(|mut pool| {
+            pool.min = wanted(MIN_WORKERS, pool.min);
+            pool.max = wanted(MAX_WORKERS, pool.max);
+            pool.priority = wanted(PRIORITY_WORKERS, pool.priority);
+            pool
+        })?;
         Ok(Action::Send(call.reply(&())))
     }
 

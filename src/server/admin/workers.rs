@@ -5,10 +5,13 @@
 //! daemon was started with. So what is shown is: `nWorkers`, the reactor's threads and those that wait for the disk;
 //! `freeWorkers`, the reactor's; `jobQueueDepth`, calls that wait for a thread. What is set is kept and shown, and
 //! changes no thread: libvirt's `minWorkers` and `prioWorkers` have nothing to stand for, and `maxWorkers` is settled at the
-//! start. Leans on atomics. Refuses fewer threads at most than are kept, as libvirt does.
+//! start. Leans on atomics. Refuses fewer threads at most than are kept, and none, as libvirt does.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use super::failure;
+use crate::secret::Error;
 
 /// How many threads there shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +50,18 @@ impl Workers {
         *self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what there shall be. `None`: `change` asks for what can't be.
-    pub(super) fn set(&self, change: impl FnOnce(Pool) -> Pool) -> Option<()> {
+    /// Changes what there shall be.
+    pub(super) fn set(&self, change: impl FnOnce(Pool) -> Pool) -> Result<(), Error> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = change(*pool);
-        (changed.min <= changed.max).then(|| *pool = changed)
+        if changed.max < changed.min {
+            return Err(failure::fewer_workers_than_kept());
+        }
+        if changed.max == 0 {
+            return Err(failure::no_workers());
+        }
+        *pool = changed;
+        Ok(())
     }
 
     /// How many calls have a thread, and how many wait for one.
@@ -94,9 +104,17 @@ mod tests {
     #[test]
     fn a_change_that_cannot_be_changes_nothing() {
         let workers = Workers::new(Pool { min: 5, max: 20, priority: 5 });
-        assert_eq!(workers.set(|pool| Pool { min: 21, priority: 9, ..pool }), None);
+        let refused = |change: fn(Pool) -> Pool| workers.set(change).unwrap_err().to_string();
+        assert_eq!(
+            refused(|pool| Pool { min: 21, priority: 9, ..pool }),
+            "invalid argument: minWorkers cannot be larger than maxWorkers"
+        );
+        assert_eq!(
+            refused(|pool| Pool { min: 0, max: 0, ..pool }),
+            "invalid argument: maxWorkers must not be switched from zero to non-zero and vice versa"
+        );
         assert_eq!(workers.pool(), Pool { min: 5, max: 20, priority: 5 });
-        assert_eq!(workers.set(|pool| Pool { min: 20, priority: 9, ..pool }), Some(()));
+        assert_eq!(workers.set(|pool| Pool { min: 20, priority: 9, ..pool }), Ok(()));
         assert_eq!(workers.pool(), Pool { min: 20, max: 20, priority: 9 });
     }
 }
