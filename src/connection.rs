@@ -110,7 +110,7 @@ fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
     let host_key = uri.param("key").filter(|key| !key.is_empty()).map(PathBuf::from);
     let host_key = host_key.or(options.key_file).or_else(|| environment().map(PathBuf::from));
     let OpenOptions { passphrase, recovery_key, .. } = options;
-    Ok((Root::embed(Path::new(root))?, Keys { host_key, passphrase, recovery_key }))
+    Ok((Root::embed(Path::new(root))?, Keys { host_key, host_key_bytes: None, passphrase, recovery_key }))
 }
 
 /// How to open a keystore, beyond its URI. The default suits most.

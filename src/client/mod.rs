@@ -2,11 +2,13 @@
 //!
 //! [`Client`] is a [`Keystore`] at the other end of a Unix socket: stock libvirt's daemons and Strongroom's are the same to
 //! it. [`route`] finds the socket, [`autostart`] starts a user's own daemon, [`open`] gets in, [`wire`] carries calls and
-//! [`reader`] takes in what comes back. One thread for each connection, and no other runtime.
+//! [`reader`] takes in what comes back. `admin` speaks to a daemon's admin socket. One thread for each connection, and no other runtime.
 //!
 //! Leans on `rpc` for messages and on `net` for the host's token. Refuses what libvirt's own client refuses before it asks
 //! the server; every other check is the server's. Values lie in secret memory from the socket to the caller and back.
 
+#[cfg(feature = "cli")]
+mod admin;
 mod autostart;
 mod open;
 mod reader;
@@ -40,6 +42,8 @@ use crate::secret::{
 };
 use reader::handle;
 use route::{Places, Route};
+#[cfg(feature = "cli")]
+pub(crate) use admin::Admin;
 pub use uri::{BadUri, Uri};
 use wire::{Registration, Wire, undecodable};
 

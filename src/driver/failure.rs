@@ -4,6 +4,7 @@
 //! leave anybody without a next step.
 
 use std::io;
+use std::path::Path;
 
 use ::uuid::Uuid;
 
@@ -104,6 +105,18 @@ pub(super) fn already_there(root: &Root) -> Error {
 pub(super) fn no_slot() -> Error {
     Error::failed("a keystore that nothing opens can't be made: it needs a host key, a passphrase or a recovery key")
         .advise("leave the host key in, or add --with-passphrase or --with-recovery-key; --key-file FILE names the host key's place")
+}
+
+/// A host key's file that was named, and isn't there.
+#[cfg(feature = "cli")]
+pub(super) fn no_key_file(file: &Path) -> Error {
+    Error::failed(format!("no key file '{}'", file.display())).advise("mind the spelling")
+}
+
+/// What was given as a host key, and can't be one.
+pub(super) fn no_host_key(len: usize) -> Error {
+    Error::failed(format!("the host key that was given has {len} bytes; a host key is exactly 32"))
+        .advise("take the file as it was made: 32 raw bytes, no newline behind them")
 }
 
 /// A passphrase that is hardly one.

@@ -21,7 +21,7 @@ mod tests;
 mod unlock;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
@@ -45,6 +45,8 @@ pub use status::{Argon2Status, KeyStatus, LogStatus, Made, MemoryStatus, SlotSta
 pub struct Keys {
     /// The host key's file; the usual places if `None`.
     pub host_key: Option<PathBuf>,
+    /// A host key itself: its 32 bytes.
+    pub host_key_bytes: Option<SecretBytes>,
     /// A passphrase.
     pub passphrase: Option<SecretBytes>,
     /// A recovery key, as it was shown.
@@ -221,6 +223,15 @@ fn check(new: &NewStore) -> Result<(), Error> {
         return Err(failure::no_slot());
     }
     new.passphrase.as_ref().map_or(Ok(()), check_passphrase)
+}
+
+/// The host key in a file, for who sends it to a daemon.
+#[cfg(feature = "cli")]
+pub(crate) fn read_host_key(file: &Path) -> Result<SecretBytes, Error> {
+    match hostkey::places(Some(file)).first().map(hostkey::read).transpose()?.flatten() {
+        Some(key) => Ok(key.bytes().try_clone()?),
+        None => Err(failure::no_key_file(file)),
+    }
 }
 
 /// Refuses a passphrase that is hardly one.

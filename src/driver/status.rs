@@ -1,10 +1,11 @@
 //! How a keystore stands, in words and numbers: what `strongroom status` shows.
 //!
-//! Leans on serde for `--json`. Refuses to sound safer than it is: it says what the host key does not protect against.
+//! Leans on serde: as JSON it is what `--json` writes, and how a daemon tells it. Refuses to sound safer than it is: it says what the host key does not protect against.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Driver;
 use super::failure::SEE_VERIFY;
@@ -14,7 +15,7 @@ use crate::seal::{SlotInfo, SlotKind};
 use crate::store::Finding;
 
 /// A keystore's standing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
     /// What was opened.
@@ -48,19 +49,19 @@ pub struct Status {
     /// How secret memory is protected.
     pub memory: MemoryStatus,
     /// How far rollback is noticed.
-    pub rollback: &'static str,
+    pub rollback: Cow<'static, str>,
     /// What was found when it was opened.
     pub findings: Vec<Finding>,
 }
 
 /// One way to open a keystore.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SlotStatus {
     /// Its id.
     pub id: String,
     /// What opens it.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The operator's name for it.
     pub label: String,
     /// When it was made, in Unix seconds.
@@ -70,7 +71,7 @@ pub struct SlotStatus {
 }
 
 /// The parameters of Argon2id.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Argon2Status {
     /// Memory, in KiB.
@@ -82,7 +83,7 @@ pub struct Argon2Status {
 }
 
 /// The size of the log.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LogStatus {
     /// How long it is.
@@ -92,7 +93,7 @@ pub struct LogStatus {
 }
 
 /// The standing of this process's secret memory.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct MemoryStatus {
     /// What protects it.
@@ -104,17 +105,17 @@ pub struct MemoryStatus {
 }
 
 /// A key, and what it is worth.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct KeyStatus {
     /// The slot.
     pub slot: SlotStatus,
     /// Whom or what it protects against.
-    pub protects: &'static str,
+    pub protects: Cow<'static, str>,
     /// What it doesn't.
-    pub does_not: &'static str,
+    pub does_not: Cow<'static, str>,
     /// How it could be made to protect against more.
-    pub advice: Option<&'static str>,
+    pub advice: Option<Cow<'static, str>>,
 }
 
 /// A keystore that was just made.
@@ -154,7 +155,7 @@ impl Driver {
             generation: None,
             copies: None,
             memory: MemoryStatus::now(),
-            rollback: ROLLBACK,
+            rollback: ROLLBACK.into(),
             findings: Vec::new(),
         };
         match &*self.state() {
@@ -215,7 +216,12 @@ impl KeyStatus {
         };
         let advice = (slot.kind == SlotKind::HostKey && inside)
             .then_some("move the key file out of the root, and name its new place with --key-file");
-        Self { slot: SlotStatus::of(slot), protects, does_not, advice }
+        Self {
+            slot: SlotStatus::of(slot),
+            protects: protects.into(),
+            does_not: does_not.into(),
+            advice: advice.map(Cow::Borrowed),
+        }
     }
 }
 
@@ -237,6 +243,6 @@ impl SlotStatus {
             _ => None,
         };
         let (id, label) = (slot.id.to_string(), slot.label.clone());
-        Self { id, kind: slot.kind.name(), label, made_at: slot.made_at, argon2id }
+        Self { id, kind: slot.kind.name().into(), label, made_at: slot.made_at, argon2id }
     }
 }

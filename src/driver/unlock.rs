@@ -3,8 +3,8 @@
 //! Leans on `hostkey` and `seal`. Refuses to go on after a typing error in a recovery key, though another key might
 //! open the keystore: who typed it wants to know.
 
-use super::{Keys, hostkey};
-use crate::seal::{Opener, RecoveryKey, RecoveryKeyError, SlotInfo, SlotKind, Tried};
+use super::{Keys, failure, hostkey};
+use crate::seal::{HostKey, Opener, RecoveryKey, RecoveryKeyError, SlotInfo, SlotKind, Tried};
 use crate::secret::Error;
 
 /// What there is to open slots with, and what isn't there.
@@ -14,11 +14,14 @@ pub(super) struct AtHand {
     missing: Vec<Error>,
     /// The files of those that could.
     key_files: Vec<String>,
+    /// One was given itself.
+    given_host_key: bool,
 }
 
 /// Gathers host keys from their places, then what was given.
 pub(super) fn at_hand(host_keys: &[hostkey::Place], keys: &Keys) -> Result<AtHand, Error> {
-    let mut found = AtHand { openers: Vec::new(), missing: Vec::new(), key_files: Vec::new() };
+    let mut found =
+        AtHand { openers: Vec::new(), missing: Vec::new(), key_files: Vec::new(), given_host_key: false };
     for place in host_keys {
         match hostkey::read(place) {
             Ok(Some(key)) => {
@@ -28,6 +31,11 @@ pub(super) fn at_hand(host_keys: &[hostkey::Place], keys: &Keys) -> Result<AtHan
             Ok(None) => found.missing.push(Error::failed(format!("no key file '{}'", place.path.display()))),
             Err(error) => found.missing.push(error),
         }
+    }
+    if let Some(bytes) = &keys.host_key_bytes {
+        let key = HostKey::from_bytes(bytes.try_clone()?);
+        found.openers.push(Opener::HostKey(key.ok_or_else(|| failure::no_host_key(bytes.len()))?));
+        found.given_host_key = true;
     }
     // What costs time to try comes last.
     if let Some(text) = &keys.recovery_key {
@@ -61,7 +69,7 @@ impl AtHand {
         if slots.iter().any(|slot| takes_host_key(slot.kind)) {
             reasons.extend(self.missing.iter().map(|error| error.detail().to_owned()));
         }
-        if tried.iter().any(|tried| takes_host_key(tried.slot.kind)) {
+        if !self.key_files.is_empty() && tried.iter().any(|tried| takes_host_key(tried.slot.kind)) {
             reasons.push(format!("the key in {} is not this keystore's", self.key_files.join(" or ")));
         }
         reasons
@@ -69,6 +77,13 @@ impl AtHand {
 
     fn of_given(&self, tried: &[Tried]) -> Vec<String> {
         let mut reasons = Vec::new();
+        if self.given_host_key {
+            let was_tried = tried.iter().any(|tried| takes_host_key(tried.slot.kind));
+            reasons.push(match was_tried {
+                true => "the host key that was given is not this keystore's".to_owned(),
+                false => "none of its slots takes a host key".to_owned(),
+            });
+        }
         for opener in &self.openers {
             let (given, is_for): (_, fn(SlotKind) -> bool) = match opener {
                 Opener::HostKey(_) => continue,

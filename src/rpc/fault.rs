@@ -1,8 +1,10 @@
 //! How an error travels: the body of a reply that says "no".
 //!
-//! Leans on `secret` for what an error is. Refuses to send advice: that is for the person at this end.
+//! Leans on `secret` for what an error is. Refuses to send advice to libvirt's clients, who have no place for it; our own
+//! program has: `str3`.
 
 use super::packet::{Header, Status, packet};
+use super::program;
 use super::remote::ErrorBody;
 use super::xdr::Text;
 use crate::secret::{Detail, Error};
@@ -16,6 +18,7 @@ pub fn refusal(call: Header, error: &Error) -> Vec<u8> {
         Detail::System { errno } => ("%s", message.as_str(), *errno, -1),
         _ => (format.as_str(), error.detail(), -1, -1),
     };
+    let advice = error.advice().filter(|_| call.program == program::STRONGROOM);
     let body = ErrorBody {
         code: error.code().number(),
         domain: error.domain().number(),
@@ -24,7 +27,7 @@ pub fn refusal(call: Header, error: &Error) -> Vec<u8> {
         guest: None,
         str1: Some(Text::from(str1)),
         str2: Some(Text::from(str2)),
-        str3: None,
+        str3: advice.map(Text::from),
         int1,
         int2,
         network: None,

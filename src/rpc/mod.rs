@@ -1,16 +1,18 @@
 //! libvirt's wire, pure: packets, XDR, message bodies, keepalive. No sockets and no clock here.
 //!
-//! [`Header`] stands before every body; [`remote`] has the bodies of the calls on secrets, [`typed`] the parameters
-//! of a few calls, [`keepalive`] the heartbeat, [`fault`] how errors travel, `foreign` what other drivers' calls get. `server` reads what `client` writes, and
+//! [`Header`] stands before every body; [`remote`] has the bodies of the calls on secrets, [`admin`] those on the daemon,
+//! [`strongroom`] our own, [`typed`] the parameters of a few calls, [`keepalive`] the heartbeat, [`fault`] how errors travel, `foreign` what other drivers' calls get. `server` reads what `client` writes, and
 //! the other way round.
 //!
 //! Leans on `memory` for packets that carry values, on `secret` for errors. Refuses lengths before it allocates for them.
 
+pub mod admin;
 pub mod fault;
 pub(crate) mod foreign;
 pub mod keepalive;
 pub mod packet;
 pub mod remote;
+pub mod strongroom;
 pub mod typed;
 pub mod xdr;
 

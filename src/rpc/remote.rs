@@ -253,7 +253,7 @@ body! {
         str1: Option<Text<'a>>,
         /// The message without its prefix, or the name of a bad argument.
         str2: Option<Text<'a>>,
-        /// Never there.
+        /// Our advice, in replies of our own program only.
         str3: Option<Text<'a>>,
         /// The errno of a system error, 0 for a bad argument, else -1.
         int1: i32,

@@ -242,6 +242,13 @@ impl Error {
         .shaped(Detail::Argument { function, argument: "flags" })
     }
 
+    /// The same for calls on the daemon itself, by libvirt's name for the function.
+    pub fn unsupported_admin_flags(unknown: u32, function: &'static str) -> Self {
+        let detail = format!("unsupported flags (0x{unknown:x}) in function {function}");
+        Self::new(ErrorCode::InvalidArg, ErrorDomain::Admin, detail)
+            .shaped(Detail::Argument { function, argument: "flags" })
+    }
+
     /// A value of no bytes.
     pub fn empty_value() -> Self {
         Self::secret(ErrorCode::InvalidArg, "value in virSecretSetValue must not be NULL")
@@ -411,7 +418,7 @@ impl Error {
         self
     }
 
-    /// The same error with the next step for the person who meets it. Advice never travels on the wire.
+    /// The same error with the next step for the person who meets it. Advice travels on no wire of libvirt's.
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.0.advice = Some(advice.into());
         self

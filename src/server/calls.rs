@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use ::uuid::Uuid;
 
 use super::outgoing::Outgoing;
-use super::session::{Action, Call, Work};
+use super::session::{Action, Call};
 use super::{failure, identity, opening};
 use crate::driver::{Caller, Driver, Session};
 use crate::memory::SecretBytes;
@@ -19,7 +19,7 @@ use crate::net::token::SystemToken;
 use crate::rpc::foreign::{self, Foreign};
 use crate::rpc::remote::{self, Number, SecretName, feature, procedure};
 use crate::rpc::xdr::List;
-use crate::rpc::{Header, Kind, Status, Text, VERSION, fault, packet, program};
+use crate::rpc::{Header, Kind, Status, Text, VERSION, packet, program};
 use crate::secret::{
     Error, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, MAX_LIST, Subscription, UsageType,
 };
@@ -317,16 +317,8 @@ impl Calls {
         held: usize,
         run: impl FnOnce(&Session, Header) -> Result<Vec<u8>, Error> + Send + 'static,
     ) -> Result<Action, Error> {
-        let (session, header, peer) = (Arc::clone(self.session()?), call.header, self.peer);
-        let work: Work = Box::new(move || {
-            let done = run(&session, header.reply(Status::Ok));
-            let refused = |error| {
-                failure::log(&error, &header, &peer);
-                fault::refusal(header, &error)
-            };
-            done.unwrap_or_else(refused).into()
-        });
-        Ok(Action::Work(held, work))
+        let session = Arc::clone(self.session()?);
+        Ok(Action::work(call.header, self.peer, held, move |header| run(&session, header)))
     }
 
     /// For calls on secrets.

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::admin::Workers;
 use super::authority::Authority;
 use super::calls::Announcement;
 use super::clients::Welcome;
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub(super) authority: Authority,
     /// The most calls that one client may have under way.
     pub(super) max_requests: AtomicUsize,
+    pub(super) workers: Arc<Workers>,
 }
 
 /// A call that was answered elsewhere.
@@ -244,9 +246,11 @@ impl Serving {
             }
             Action::Work(bytes, work) => {
                 let load = self.shared.transit.load(bytes, 0);
+                let mut job = self.shared.workers.job();
                 self.work.spawn_blocking(move || {
+                    job.begin();
                     let reply = work();
-                    drop(load);
+                    drop((load, job));
                     Done::Worked(reply)
                 });
             }

@@ -21,6 +21,7 @@ mod listen;
 mod log;
 mod opening;
 mod outgoing;
+mod parameters;
 #[cfg(feature = "polkit")]
 mod polkit;
 mod process;

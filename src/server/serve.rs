@@ -45,7 +45,6 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) clients: Arc<Clients>,
     pub(super) shared: Arc<Shared>,
-    pub(super) workers: admin::Workers,
     keepalive: Keepalive,
 }
 
@@ -54,15 +53,16 @@ impl Server {
         name: &'static str,
         limits: Limits,
         max_requests: usize,
-        workers: admin::Workers,
+        pool: admin::Pool,
         keepalive: Keepalive,
     ) -> Self {
         let shared = Shared {
             transit: Arc::default(),
             authority: super::authority::Authority::new(),
             max_requests: AtomicUsize::new(max_requests),
+            workers: Arc::new(admin::Workers::new(pool)),
         };
-        Self { name, clients: Arc::new(Clients::new(limits)), shared: Arc::new(shared), workers, keepalive }
+        Self { name, clients: Arc::new(Clients::new(limits)), shared: Arc::new(shared), keepalive }
     }
 }
 
@@ -150,7 +150,7 @@ fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
     let place = server.clients.welcome(peer, method == Method::None, read_only);
     let client = Arc::clone(&place.client);
     let service = match role {
-        Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host))),
+        Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host), peer, client.id)),
         Role::Main | Role::ReadOnly => {
             let announce = move |event| {
                 if send.try_send(event).is_err() {

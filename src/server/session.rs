@@ -63,6 +63,26 @@ pub(super) enum Action {
 /// A call that may block.
 pub(super) type Work = Box<dyn FnOnce() -> Outgoing + Send>;
 
+impl Action {
+    /// A call that may block: `run` gets the reply's header and gives the reply. `held`: what it keeps of secret memory
+    /// meanwhile.
+    pub(super) fn work(
+        call: Header,
+        peer: Peer,
+        held: usize,
+        run: impl FnOnce(Header) -> Result<Vec<u8>, Error> + Send + 'static,
+    ) -> Self {
+        let work: Work = Box::new(move || {
+            let refused = |error| {
+                failure::log(&error, &call, &peer);
+                fault::refusal(call, &error)
+            };
+            run(call.reply(Status::Ok)).unwrap_or_else(refused).into()
+        });
+        Self::Work(held, work)
+    }
+}
+
 /// How the clients of a socket prove who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicU32;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 
-use super::admin::Workers;
+use super::admin::Pool;
 use super::args::{self, Arguments, Asked};
 use super::calls::Secrets;
 use super::clients::Limits;
@@ -197,11 +197,10 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
     let server = |name, limits: &settings::Limits| {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let anonymous = limits.max_anonymous_clients.map_or(0, count);
-        let workers =
-            Workers { min: limits.min_workers, max: limits.max_workers, priority: limits.prio_workers };
+        let pool = Pool { min: limits.min_workers, max: limits.max_workers, priority: limits.prio_workers };
         let clients = Limits { clients: count(limits.max_clients), anonymous };
         let keepalive = Keepalive::new(limits.keepalive_interval, limits.keepalive_count);
-        Server::new(name, clients, count(limits.max_client_requests), workers, keepalive)
+        Server::new(name, clients, count(limits.max_client_requests), pool, keepalive)
     };
     let method = |auth| match auth {
         Auth::None => Method::None,

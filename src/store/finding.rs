@@ -3,10 +3,10 @@
 //! Leans on serde for `verify --json`. Names secrets by UUID, never by value; refuses to guess at what can't be known.
 
 use ::uuid::Uuid;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One thing that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 #[non_exhaustive]
 pub enum Finding {
@@ -30,7 +30,7 @@ pub enum Finding {
         /// How many bytes it has up to its last that is not zero.
         len: u64,
         /// The secrets that it was about, as far as that can be told.
-        #[serde(serialize_with = "as_strings")]
+        #[serde(serialize_with = "as_strings", deserialize_with = "from_strings")]
         secrets: Vec<Uuid>,
         /// The file in `etc/secrets` that keeps the bytes.
         kept_as: Option<String>,
@@ -47,19 +47,19 @@ pub enum Finding {
     /// A secret's definition doesn't open.
     DefinitionDamaged {
         /// Which secret.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
         uuid: Uuid,
     },
     /// A secret's value doesn't open.
     ValueDamaged {
         /// Which secret.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
         uuid: Uuid,
     },
     /// A secret's `.xml` copy was missing or wrong.
     CopyDiffers {
         /// Which secret.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
         uuid: Uuid,
         /// Whether it was written anew.
         rebuilt: bool,
@@ -134,4 +134,13 @@ fn as_string<S: serde::Serializer>(uuid: &Uuid, serializer: S) -> Result<S::Ok, 
 
 fn as_strings<S: serde::Serializer>(uuids: &[Uuid], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(uuids.iter().map(Uuid::to_string))
+}
+
+fn from_string<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn from_strings<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Uuid>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| text.parse().map_err(serde::de::Error::custom)).collect()
 }

@@ -1,9 +1,10 @@
-//! What may be typed behind `init`, `status` and `verify`.
+//! What may be typed behind `init`, `status`, `unlock`, `lock` and `verify`.
 //!
 //! Leans on clap. What opens an existing keystore (`--passphrase`, `--recovery-key`) and what a new one shall have
 //! (`--with-passphrase`, `--with-recovery-key`) have names of their own, so that nobody mistakes one for the other.
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
@@ -17,6 +18,14 @@ pub(crate) enum KeystoreCommand {
     /// Show how the keystore stands: open or locked, its keys, its size, what was found
     #[command(after_help = STATUS_HELP)]
     Status(ShowArguments),
+
+    /// Open a running daemon's locked keystore
+    #[command(after_help = UNLOCK_HELP)]
+    Unlock(DaemonArguments),
+
+    /// Close a running daemon's keystore and wipe its keys
+    #[command(after_help = LOCK_HELP)]
+    Lock(DaemonArguments),
 
     /// Check every record and every file of the keystore
     #[command(after_help = VERIFY_HELP)]
@@ -43,7 +52,40 @@ Examples:
 
 const STATUS_HELP: &str = "\
 A locked keystore is shown too, with the reason and what opens it; that is no
-failure. Fails if there is no keystore, or if it can't be opened at all.";
+failure. Fails if there is no keystore, or if it can't be opened at all.
+
+A daemon is asked for its own keystore: --connect secret:///system or
+secret:///session, or --admin-socket PATH. Only root and the user that the
+daemon runs as may ask.";
+
+const UNLOCK_HELP: &str = "\
+Which daemon: --connect secret:///system or secret:///session (?socket=PATH
+names its main socket: the admin socket lies beside it), or --admin-socket PATH;
+without either this user's own, for root the system's. Only root and the user
+that the daemon runs as may unlock.
+
+What with: --key-file, --passphrase, --passphrase-fd, --recovery-key or
+--recovery-key-fd. Files are read by this command, so the daemon needs no access
+to them. Without any of them the daemon looks for the host key where it looks
+when it starts; if it isn't there and a passphrase opens the keystore, it is
+asked for. All that was defined stays, clients stay connected, and nothing is
+started anew.
+
+Examples:
+  The host key's file is back in its place:
+    strongroom unlock
+  With the recovery key from paper, on this user's own daemon:
+    strongroom -c secret:///session unlock --recovery-key
+  From a script, which has the passphrase elsewhere:
+    pass show hosts/h1 | strongroom unlock --passphrase-fd 0";
+
+const LOCK_HELP: &str = "\
+Calls under way are finished first. From then on secrets are listed, but none is
+read or changed; new ephemeral secrets work. Nothing opens the keystore again but
+'strongroom unlock' and a new start of the daemon: a key that is in its place
+does not.
+
+Which daemon: as for 'strongroom unlock'.";
 
 const VERIFY_HELP: &str = "\
 One line for each finding, 'problem:' or 'note:'; the last line always is
@@ -83,9 +125,20 @@ pub(crate) struct InitArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
     /// Write JSON, for programs
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Which daemon.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArguments {
+    /// The daemon's admin socket, whatever --connect says
+    #[arg(long, value_name = "PATH")]
+    pub(super) admin_socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,11 @@
-//! Our own commands, on the keystore as a whole: `init`, `status`, `verify`.
+//! Our own commands, on the keystore as a whole: `init`, `status`, `unlock`, `lock`, `verify`.
 //!
-//! They open the keystore in this process, for they look behind libvirt's API. Leans on [`Embedded`]. Refuses to make a
+//! They look behind libvirt's API, so they open the keystore in this process, or ask its daemon on the admin socket
+//! ([`daemon`]). Leans on [`Embedded`]. Refuses to make a
 //! keystore in passing: only `init` does, so that a mistyped root is not taken for an empty keystore.
 
 mod args;
+mod daemon;
 mod init;
 mod status;
 mod verify;
@@ -16,7 +18,7 @@ use super::{Arguments, named, options};
 use crate::Embedded;
 use crate::secret::Error;
 pub(super) use args::KeystoreCommand;
-use args::{InitArguments, ShowArguments, VerifyArguments};
+use args::{DaemonArguments, InitArguments, ShowArguments, VerifyArguments};
 
 /// Runs a command.
 pub(super) fn run(
@@ -26,7 +28,12 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     match command {
         KeystoreCommand::Init(these) => init::run(these, &arguments.connect, output),
-        KeystoreCommand::Status(these) => status::run(these, &open(arguments)?.status(), output),
+        KeystoreCommand::Status(these) => match daemon::meant(&these.daemon, &arguments.connect) {
+            Some(socket) => daemon::status(&socket?, these, output),
+            None => status::run(these, &open(arguments)?.status(), output),
+        },
+        KeystoreCommand::Unlock(these) => daemon::unlock(these, &arguments.connect, output),
+        KeystoreCommand::Lock(these) => daemon::lock(these, &arguments.connect, output),
         KeystoreCommand::Verify(these) => verify::run(these, || open(arguments), output),
     }
 }

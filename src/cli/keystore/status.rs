@@ -67,14 +67,16 @@ fn standing(status: &Status) -> Field {
 /// What a key is worth: the lines that `init` and `status` share.
 pub(super) fn worth(key: &KeyStatus) -> Vec<Field> {
     let mut fields =
-        vec![Field::of("  protects from", key.protects), Field::of("  but not from", key.does_not)];
-    fields.extend(key.advice.map(|advice| Field { tone: Tone::Doubtful, ..Field::of("  better", advice) }));
+        vec![Field::of("  protects from", &key.protects), Field::of("  but not from", &key.does_not)];
+    fields.extend(
+        key.advice.as_ref().map(|advice| Field { tone: Tone::Doubtful, ..Field::of("  better", advice) }),
+    );
     fields
 }
 
 /// What a slot is called: its kind, and its label if it has one.
 pub(super) fn words(slot: &SlotStatus) -> String {
-    if slot.label.is_empty() { slot.kind.to_owned() } else { format!("{} '{}'", slot.kind, slot.label) }
+    if slot.label.is_empty() { slot.kind.to_string() } else { format!("{} '{}'", slot.kind, slot.label) }
 }
 
 fn in_full(slot: &SlotStatus) -> String {

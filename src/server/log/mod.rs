@@ -10,7 +10,7 @@ mod filters;
 mod line;
 mod outputs;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -53,6 +53,16 @@ pub(super) struct Setup {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(pub(super) String);
+
+/// Why outputs can't be set.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// What could not be done, in libvirt's words, and why.
+    #[error("{0}: {1}")]
+    Unopened(String, io::Error),
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -137,7 +147,7 @@ impl Log {
 
     /// Sets the outputs; an empty text brings the usual one back. If one can't be had, all stays as it is. Blocks on
     /// opening a file: not for the event loop's thread.
-    pub(super) fn set_outputs(&self, text: &str) -> Result<(), Malformed> {
+    pub(super) fn set_outputs(&self, text: &str) -> Result<(), Unusable> {
         let mut wanted = Wanted::parse(text)?;
         if wanted.is_empty() {
             wanted.push(self.0.default.clone());
@@ -227,15 +237,20 @@ fn usual(detached: bool, file: PathBuf) -> Destination {
             _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
             Destination::File(file)
         }
-        (false, true) if !std::io::stderr().is_terminal() => Destination::Journald,
+        (false, true) if !io::stderr().is_terminal() => Destination::Journald,
         (false, _) => Destination::Stderr,
     }
 }
 
-fn open(wanted: &[Wanted]) -> Result<Arc<[Output]>, Malformed> {
+fn open(wanted: &[Wanted]) -> Result<Arc<[Output]>, Unusable> {
     let one = |wanted: &Wanted| {
-        Output::open(wanted, IDENTITY)
-            .map_err(|error| Malformed(format!("cannot open the log output '{wanted}': {error}")))
+        Output::open(wanted, IDENTITY).map_err(|error| {
+            let doing = match &wanted.destination {
+                Destination::File(path) => format!("failed to open {}", path.display()),
+                _ => format!("failed to open the log output '{wanted}'"),
+            };
+            Unusable::Unopened(doing, error)
+        })
     };
     wanted.iter().map(one).collect()
 }

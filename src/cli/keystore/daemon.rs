@@ -1,0 +1,176 @@
+//! `strongroom unlock`, `lock`, and `status` of a daemon's keystore: over its admin socket.
+//!
+//! Leans on `client` for the call and on `driver` for where daemons have their sockets. Refuses keystores that no daemon
+//! has open; there is nothing to unlock there. Keys go from where they are typed or read to the socket in secret memory.
+
+use std::path::{Path, PathBuf};
+
+use super::{DaemonArguments, ShowArguments, status};
+use crate::cli::args::ConnectArguments;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::{prompt, told, uri};
+use crate::client::{Admin, Uri};
+use crate::driver::{Root, Status, read_host_key};
+use crate::memory::SecretBytes;
+use crate::rpc::strongroom::key;
+use crate::secret::{Error, ErrorCode, ErrorDomain};
+
+/// Opens a daemon's keystore.
+pub(super) fn unlock(
+    daemon: &DaemonArguments,
+    connect: &ConnectArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut admin = Admin::connect(&socket(daemon, connect)?)?;
+    // What a newer daemon says may be more than can be read here; it can be unlocked all the same.
+    let status: Option<Status> = serde_json::from_str(&admin.status()?).ok();
+    if status.as_ref().is_some_and(|status| status.locked.is_none()) {
+        return output.extra("The keystore is open already\n");
+    }
+    let keys = given(connect)?;
+    match admin.unlock(&keys) {
+        Err(error) if keys.is_empty() && status.as_ref().is_some_and(takes_passphrase) => {
+            let answer = prompt::prompt("Enter the passphrase: ")?.ok_or(error)?;
+            admin.unlock(&[(key::PASSPHRASE, answer)])?;
+        }
+        done => done?,
+    }
+    output.extra("Keystore unlocked\n")
+}
+
+/// Closes a daemon's keystore.
+pub(super) fn lock(
+    daemon: &DaemonArguments,
+    connect: &ConnectArguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    Admin::connect(&socket(daemon, connect)?)?.lock()?;
+    output.extra("Keystore locked\n")
+}
+
+/// Shows how the keystore of the daemon at this socket stands.
+pub(super) fn status(socket: &Path, show: &ShowArguments, output: &mut Output) -> Result<(), Failure> {
+    let json = Admin::connect(socket)?.status()?;
+    if show.json {
+        return output.text(&format!("{json}\n"));
+    }
+    let status: Status = serde_json::from_str(&json).map_err(|error| {
+        Failure::told(format!("what the daemon says can't be read: {error}"))
+            .advise("the daemon is of another version; see what it says with: strongroom status --json")
+    })?;
+    status::run(show, &status, output)
+}
+
+/// The admin socket of a daemon, if one is named.
+pub(super) fn meant(
+    daemon: &DaemonArguments,
+    connect: &ConnectArguments,
+) -> Option<Result<PathBuf, Failure>> {
+    let named = uri(connect).and_then(|uri| Uri::parse(&uri).ok());
+    let is_daemon = named.is_some_and(|uri| uri.scheme == "secret" && DAEMONS.contains(&uri.path.as_str()));
+    (is_daemon || daemon.admin_socket.is_some()).then(|| socket(daemon, connect))
+}
+
+/// The admin socket: the one that was named, or that of the daemon that was, or this user's.
+fn socket(daemon: &DaemonArguments, connect: &ConnectArguments) -> Result<PathBuf, Failure> {
+    if let Some(path) = &daemon.admin_socket {
+        return Ok(path.clone());
+    }
+    match uri(connect) {
+        Some(text) => socket_of(&text),
+        None => in_directory("/session"),
+    }
+}
+
+fn socket_of(text: &str) -> Result<PathBuf, Failure> {
+    let unreadable = |why| {
+        Error::new(ErrorCode::InternalError, ErrorDomain::None, format!("Unable to parse URI {text}"))
+            .advise(why)
+    };
+    let uri = Uri::parse(text).map_err(|why| unreadable(why.to_string()))?;
+    if uri.scheme == "secret" && uri.path == "/embed" {
+        return Err(embedded(&uri));
+    }
+    let here = uri.host.is_none() && uri.transport.as_deref().is_none_or(|transport| transport == "unix");
+    if uri.scheme != "secret" || !here || !DAEMONS.contains(&uri.path.as_str()) {
+        let advice = "a daemon of this host is locked and unlocked: --connect secret:///system or \
+                      secret:///session, or --admin-socket PATH";
+        return Err(Error::no_driver_for(text).advise(advice).into());
+    }
+    match uri.param("socket") {
+        Some(main) => Ok(beside(Path::new(main))),
+        None => in_directory(&uri.path),
+    }
+}
+
+/// Where the daemon of this URI path has it. root's own session is the system.
+fn in_directory(path: &str) -> Result<PathBuf, Failure> {
+    let is_system = path == "/system" || rustix::process::geteuid().is_root();
+    let root = if is_system { Root::system() } else { Root::user()? };
+    Ok(root.sockets.join(ADMIN))
+}
+
+/// The admin socket beside a daemon's main or read-only one.
+fn beside(main: &Path) -> PathBuf {
+    let name = main.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let stem = name.strip_suffix("-sock-ro").or_else(|| name.strip_suffix("-sock"));
+    main.with_file_name(stem.map_or_else(|| ADMIN.to_owned(), |stem| format!("{stem}-admin-sock")))
+}
+
+fn embedded(uri: &Uri) -> Failure {
+    let failure = Failure::told(
+        "an embedded keystore is open only while a command runs: there is none to lock or unlock",
+    );
+    let served = uri.param("root").map(|root| Path::new(root).join("run").join(ADMIN));
+    match served.filter(|socket| socket.exists()) {
+        Some(socket) => {
+            failure.advise(format!("a daemon serves this root: --admin-socket '{}'", socket.display()))
+        }
+        None => failure.advise("give each command the key, for example with --passphrase; or name a daemon: --connect secret:///system"),
+    }
+}
+
+/// The keys that were given, each with its kind.
+fn given(connect: &ConnectArguments) -> Result<Vec<(u32, SecretBytes)>, Failure> {
+    let host_key = connect.key_file.as_deref().map(read_host_key).transpose()?;
+    let passphrase = told("passphrase", connect.passphrase, connect.passphrase_fd)?;
+    let recovery_key = told("recovery key", connect.recovery_key, connect.recovery_key_fd)?;
+    let keys = [(key::HOST, host_key), (key::PASSPHRASE, passphrase), (key::RECOVERY, recovery_key)];
+    Ok(keys.into_iter().filter_map(|(kind, key)| Some((kind, key?))).collect())
+}
+
+fn takes_passphrase(status: &Status) -> bool {
+    status.slots.iter().any(|slot| slot.kind == "passphrase")
+}
+
+/// The URI paths of daemons.
+const DAEMONS: [&str; 2] = ["/system", "/session"];
+
+/// The admin socket's name where nobody chose another.
+const ADMIN: &str = "virtsecretd-admin-sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_socket_lies_beside_the_one_that_is_named() {
+        for (main, admin) in [
+            ("/a/virtsecretd-sock", "/a/virtsecretd-admin-sock"),
+            ("/a/virtsecretd-sock-ro", "/a/virtsecretd-admin-sock"),
+            ("/a/libvirt-sock", "/a/libvirt-admin-sock"),
+            ("/a/s", "/a/virtsecretd-admin-sock"),
+        ] {
+            assert_eq!(beside(Path::new(main)), Path::new(admin), "{main}");
+        }
+        assert_eq!(
+            socket_of("secret:///session?socket=/a%20b/virtsecretd-sock").unwrap(),
+            Path::new("/a b/virtsecretd-admin-sock")
+        );
+        assert_eq!(
+            socket_of("secret+unix:///system").unwrap(),
+            Path::new("/run/libvirt/virtsecretd-admin-sock")
+        );
+    }
+}

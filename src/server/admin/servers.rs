@@ -1,0 +1,199 @@
+//! libvirt's ADMIN program: the daemon's two servers, their threads, limits and clients.
+//!
+//! Leans on `clients` and `workers` for what there is. Refuses to show anything but the kernel's word on who a client is:
+//! what it says of itself by CONNECT_SET_IDENTITY is not told here, as libvirt would. Reads users' names where it may
+//! block: they may come over a network.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::super::clients::{Client, Limits};
+use super::super::parameters;
+use super::super::serve::Server;
+use super::super::session::{Action, Call};
+use super::libvirt::{check_flags, number};
+use super::{Calls, failure};
+use crate::rpc::admin::{self, ClientName, ServerName};
+use crate::rpc::typed::{Parameter, Typed};
+use crate::rpc::xdr::List;
+use crate::rpc::{Header, Text, packet};
+use crate::secret::Error;
+
+impl Calls {
+    /// The server of this name.
+    pub(super) fn server(&self, server: &ServerName<'_>) -> Result<&Server, Error> {
+        self.find(server).ok_or_else(|| failure::no_server(&server.name.to_text()))
+    }
+
+    fn find(&self, server: &ServerName<'_>) -> Option<&Server> {
+        [&self.host.admin, &self.host.main].into_iter().find(|it| it.name.as_bytes() == server.name.0)
+    }
+
+    pub(super) fn pool(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::OfServer<'_> = call.read()?;
+        let workers = &self.server(&asked.server)?.shared.workers;
+        check_flags(asked.flags, "adminServerGetThreadPoolParameters", 0)?;
+        let (pool, (busy, waiting)) = (workers.pool(), workers.count());
+        let reactor = number(tokio::runtime::Handle::current().metrics().num_workers());
+        Ok(Action::Send(call.reply(&numbers(&[
+            (MIN_WORKERS, pool.min),
+            (MAX_WORKERS, pool.max),
+            ("nWorkers", reactor.saturating_add(busy)),
+            ("freeWorkers", reactor),
+            (PRIORITY_WORKERS, pool.priority),
+            ("jobQueueDepth", waiting),
+        ]))))
+    }
+
+    pub(super) fn set_pool(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::SetOfServer<'_> = call.read()?;
+        let server = self.server_to_set(&asked)?;
+        check_flags(asked.flags, "adminServerSetThreadPoolParameters", 0)?;
+        let known = [MIN_WORKERS, MAX_WORKERS, PRIORITY_WORKERS].map(|name| (name, "uint"));
+        parameters::check(&asked.parameters.0, &known)?;
+        let wanted = |name, before| number_of(&asked, name).unwrap_or(before);
+        server.shared.workers.set(|mut pool| {
+            pool.min = wanted(MIN_WORKERS, pool.min);
+            pool.max = wanted(MAX_WORKERS, pool.max);
+            pool.priority = wanted(PRIORITY_WORKERS, pool.priority);
+            pool
+        })?;
+        Ok(Action::Send(call.reply(&())))
+    }
+
+    pub(super) fn limits(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::OfServer<'_> = call.read()?;
+        let clients = &self.server(&asked.server)?.clients;
+        check_flags(asked.flags, "adminServerGetClientLimits", 0)?;
+        let (limits, (all, anonymous)) = (clients.limits(), clients.count());
+        Ok(Action::Send(call.reply(&numbers(&[
+            (MOST_CLIENTS, number(limits.clients)),
+            ("nclients", number(all)),
+            (MOST_ANONYMOUS, number(limits.anonymous)),
+            ("nclients_unauth", number(anonymous)),
+        ]))))
+    }
+
+    pub(super) fn set_limits(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::SetOfServer<'_> = call.read()?;
+        let server = self.server_to_set(&asked)?;
+        check_flags(asked.flags, "adminServerSetClientLimits", 0)?;
+        parameters::check(&asked.parameters.0, &[MOST_CLIENTS, MOST_ANONYMOUS].map(|name| (name, "uint")))?;
+        let before = server.clients.limits();
+        let wanted = |name, before| {
+            number_of(&asked, name).map_or(before, |count| usize::try_from(count).unwrap_or(usize::MAX))
+        };
+        let limits = Limits {
+            clients: wanted(MOST_CLIENTS, before.clients),
+            anonymous: wanted(MOST_ANONYMOUS, before.anonymous),
+        };
+        if limits.clients < limits.anonymous {
+            return Err(failure::fewer_clients_than_anonymous());
+        }
+        server.clients.set_limits(limits);
+        Ok(Action::Send(call.reply(&())))
+    }
+
+    fn server_to_set(&self, asked: &admin::SetOfServer<'_>) -> Result<&Server, Error> {
+        let server = &asked.server;
+        self.find(server).ok_or_else(|| failure::no_matching_server(&server.name.to_text()))
+    }
+
+    pub(super) fn list_clients(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::ListClients<'_> = call.read()?;
+        let server = self.server(&asked.server)?;
+        check_flags(asked.flags, "adminServerListClients", 0)?;
+        let found = server.clients.list();
+        let clients = match asked.need_results {
+            0 => Vec::new(),
+            _ if found.len() > admin::MAX_LIST => {
+                return Err(failure::too_many_clients(found.len(), admin::MAX_LIST));
+            }
+            _ => found.iter().map(|client| name_of(client, server)).collect(),
+        };
+        Ok(Action::Send(call.reply(&admin::Clients { clients: List(clients), count: number(found.len()) })))
+    }
+
+    pub(super) fn lookup_client(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::LookupClient<'_> = call.read()?;
+        let server = self.server(&asked.server)?;
+        check_flags(asked.flags, "adminServerLookupClient", 0)?;
+        let client = server.clients.find(asked.id).ok_or_else(|| failure::no_client(asked.id))?;
+        Ok(Action::Send(call.reply(&name_of(&client, server))))
+    }
+
+    pub(super) fn client_info(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::OfClient<'_> = call.read()?;
+        let ClientName { server, id, .. } = asked.client;
+        let server = self.find(&server).ok_or_else(|| failure::no_matching_server(&server.name.to_text()))?;
+        let client = server.clients.find(id).ok_or_else(|| failure::no_matching_client(id))?;
+        check_flags(asked.flags, "adminClientGetInfo", 0)?;
+        Ok(Action::work(call.header, self.peer, 0, move |header| Ok(info(&client, header))))
+    }
+
+    pub(super) fn close_client(&self, call: &Call<'_>) -> Result<Action, Error> {
+        let asked: admin::OfClient<'_> = call.read()?;
+        let server = self.server(&asked.client.server)?;
+        let client = server.clients.find(asked.client.id);
+        let client = client.ok_or_else(|| failure::no_client(asked.client.id))?;
+        check_flags(asked.flags, "adminClientClose", 0)?;
+        if client.id == self.id && std::ptr::eq(server, &raw const self.host.admin) {
+            return Ok(Action::Drop); // who closes itself hears no more
+        }
+        tracing::info!("client {} of {} is closed by {}", client.id, server.name, self.peer);
+        client.dismiss();
+        Ok(Action::Send(call.reply(&())))
+    }
+}
+
+fn name_of<'a>(client: &Arc<Client>, server: &Server) -> ClientName<'a> {
+    let since = client.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    ClientName {
+        server: ServerName { name: server.name.into() },
+        id: client.id,
+        since: since.cast_signed(),
+        transport: admin::TRANSPORT_UNIX,
+    }
+}
+
+/// What the kernel says of a client, and the names that the host has for its user and group, as a reply.
+fn info(client: &Client, header: Header) -> Vec<u8> {
+    let peer = client.peer;
+    let user = uzers::get_user_by_uid(peer.uid);
+    let group = uzers::get_group_by_gid(peer.gid);
+    let number = |number: u32| Typed::Int(number.cast_signed());
+    let user = user.as_ref().map(|user| Typed::String(Text(user.name().as_encoded_bytes())));
+    let group = group.as_ref().map(|group| Typed::String(Text(group.name().as_encoded_bytes())));
+    let known = [
+        ("readonly", Some(Typed::Boolean(client.read_only.load(Ordering::Relaxed)))),
+        ("unix_user_id", Some(number(peer.uid))),
+        ("unix_user_name", user),
+        ("unix_group_id", Some(number(peer.gid))),
+        ("unix_group_name", group),
+        ("unix_process_id", peer.pid.map(number)),
+    ];
+    let parameter =
+        |(name, value): (&'static str, Option<_>)| Some(Parameter { name: name.into(), value: value? });
+    packet(header, &admin::ClientInfo { parameters: List(known.into_iter().filter_map(parameter).collect()) })
+}
+
+fn numbers<'a>(numbers: &[(&'static str, u32)]) -> admin::Parameters<'a> {
+    let parameter =
+        |&(name, number): &(&'static str, u32)| Parameter { name: name.into(), value: Typed::UInt(number) };
+    admin::Parameters { parameters: List(numbers.iter().map(parameter).collect()) }
+}
+
+/// What a parameter shall be, if it is among those to set.
+fn number_of(asked: &admin::SetOfServer<'_>, name: &str) -> Option<u32> {
+    asked.parameters.0.iter().find_map(|parameter| match parameter.value {
+        Typed::UInt(number) if parameter.name.0 == name.as_bytes() => Some(number),
+        _ => None,
+    })
+}
+
+const MIN_WORKERS: &str = "minWorkers";
+const MAX_WORKERS: &str = "maxWorkers";
+const PRIORITY_WORKERS: &str = "prioWorkers";
+const MOST_CLIENTS: &str = "nclients_max";
+const MOST_ANONYMOUS: &str = "nclients_unauth_max";
