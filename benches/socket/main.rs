@@ -4,7 +4,7 @@
 //! if there is none) and the bare floors on one file system, and lets one lean client call them in turns: all
 //! in one round after the other, because machines drift. A figure is the median of the rounds; a ratio is the median of
 //! the rounds' ratios, its quartiles behind it. Nothing is asserted: missed budgets are named at the end.
-//! `STRONGROOM_BENCH_DIR` names another directory to measure in.
+//! On a busy machine the figures mean little, and it says so. `STRONGROOM_BENCH_DIR` names another directory to measure in.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod client;
@@ -29,10 +29,11 @@ fn main() {
     let directory = tempfile::tempdir_in(base).unwrap();
     open_to_all(directory.path());
     raise_descriptor_limit();
+    let load = load();
     let secrets = if quick { 100 } else { SECRETS };
     let ours = Daemon::strongroom(directory.path(), secrets);
     let stock = Daemon::libvirt(directory.path(), secrets);
-    println!("{EXPLANATION}");
+    println!("{EXPLANATION}\n{load}\n");
     println!(
         "{:<30} {:>12} {:<12} {:>12} {:>6}  {:<14} budget",
         "", "strongroom", "beside", "", "ratio", "quartiles"
@@ -269,6 +270,15 @@ fn per_second(rate: f64) -> String {
     format!("{rate:.0}/s")
 }
 
+/// What else the machine does: beside it, wake-ups take what they take, and no ratio means much.
+fn load() -> String {
+    let loads = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = loads.split(' ').next().unwrap().parse().unwrap();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let verdict = if load > processors as f64 { ": TOO BUSY to judge by this run" } else { "" };
+    format!("Load in the last minute: {load} on {processors} processors{verdict}.")
+}
+
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -281,5 +291,4 @@ without usages, because libvirtd compares each usage with every other when it st
 A set is durable when it is answered: strongroomd appends to its log and calls fdatasync; libvirtd writes the value, base64
 and unencrypted, to a new file, calls fsync and renames it. The bare append writes as many bytes as strongroomd's set.
 Each get decrypts: of 65,536 bytes that is work that neither a ping-pong nor libvirtd, which holds values in the clear, has.
-A ratio is strongroom's rate by the other's, so above 1 is in strongroom's favour.
-";
+A ratio is strongroom's rate by the other's, so above 1 is in strongroom's favour.";
