@@ -6,8 +6,6 @@
 use std::slice;
 use std::sync::{Mutex, PoisonError};
 
-use zeroize::Zeroize;
-
 use super::Exhausted;
 use super::blocks::{Blocks, order_of};
 use super::pages::{Pages, Protection};
@@ -80,13 +78,10 @@ impl Drop for Block {
     }
 }
 
-/// Wipes by words where it can: zeroize's volatile stores go one element at a time.
-fn wipe(bytes: &mut [u8]) {
-    // SAFETY: every bit pattern is a valid u64, and u8 has no padding.
-    let (head, words, tail) = unsafe { bytes.align_to_mut::<u64>() };
-    head.zeroize();
-    words.zeroize();
-    tail.zeroize();
+/// Wipes. `Zeroize` would do it a byte at a time; this is one `memset`, which the barrier keeps from being left out.
+pub(super) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    zeroize::optimization_barrier(bytes);
 }
 
 #[cfg(test)]

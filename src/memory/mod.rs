@@ -23,7 +23,6 @@ use std::mem;
 use std::sync::OnceLock;
 
 use secrecy::{ExposeSecret, ExposeSecretMut};
-use zeroize::Zeroize;
 
 use arena::{Arena, Block};
 pub use harden::harden_process;
@@ -96,7 +95,7 @@ impl SecretBytes {
     /// Keeps the first `len` bytes and wipes the rest. No effect when there are no more than `len`.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
-            self.expose_secret_mut()[len..].zeroize();
+            arena::wipe(&mut self.expose_secret_mut()[len..]);
             self.len = len;
         }
     }
@@ -178,9 +177,8 @@ pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
     }
     #[inline(never)]
     fn scrub() {
-        let mut stack = [0_u64; SCRUBBED_STACK / 8];
-        stack.zeroize();
-        std::hint::black_box(&stack);
+        let stack = [0_u8; SCRUBBED_STACK];
+        zeroize::optimization_barrier(&stack); // the zeros are written
         registers::clear();
     }
     let result = run(work);

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -113,6 +114,11 @@ impl Serving {
         mut events: mpsc::Receiver<Announcement>,
         mut stop: watch::Receiver<bool>,
     ) -> Ending {
+        let (client, transit) = (Arc::clone(&self.welcome.client), Arc::clone(&self.shared.transit));
+        let mut dismissed = pin!(client.dismissed());
+        let mut stopped = pin!(stopped(&mut stop));
+        // The alarm stays as it is when its hour moves on, as it does with each packet: it finds out when it goes off.
+        let (mut alarm, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), None);
         let mut ended = false;
         loop {
             if let Err(ending) = self.turn(ended) {
@@ -131,12 +137,16 @@ impl Serving {
                 (true, false) => None,
             };
             let stuck = !self.out.is_empty() || self.inbound.is_gathering();
-            let deadline = self.deadline(stuck);
-            let (stream, client, shared) = (&self.stream, &self.welcome.client, &self.shared);
+            if let Some(deadline) = self.deadline(stuck)
+                && armed.is_none_or(|armed| deadline < armed)
+            {
+                alarm.as_mut().reset(deadline.into());
+                armed = Some(deadline);
+            }
             tokio::select! {
                 biased;
-                () = client.dismissed() => return "it was dismissed",
-                () = stopped(&mut stop) => return self.finish().await,
+                () = &mut dismissed => return "it was dismissed",
+                () = &mut stopped => return self.finish().await,
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => match done {
                     Ok(Done::Worked(reply)) => self.queue(reply),
                     Ok(Done::Judged(call, verdict)) => {
@@ -150,19 +160,22 @@ impl Serving {
                         self.queue(event);
                     }
                 }
-                ready = ready(stream, interest) => match ready {
+                ready = ready(&self.stream, interest) => match ready {
                     Ok(closed) => ended |= closed,
                     Err(_) => return "its socket failed",
                 },
-                () = shared.transit.crowded(), if stuck => {
+                () = transit.crowded(), if stuck => {
                     if self.moved.elapsed() >= PATIENCE {
                         tracing::warn!("closing client {}: it stands still, and others wait for the memory that it holds", client.id);
                         return "others wait for what it holds";
                     }
                 }
-                () = sleep(deadline) => if let Some(ending) = self.tick(stuck) {
-                    return ending;
-                },
+                () = &mut alarm, if armed.is_some() => {
+                    armed = None;
+                    if let Some(ending) = self.tick(stuck) {
+                        return ending;
+                    }
+                }
             }
         }
     }
@@ -366,13 +379,6 @@ async fn ready(stream: &UnixStream, interest: Option<Interest>) -> io::Result<bo
 /// Waits until the daemon stops.
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     _ = stop.wait_for(|stop| *stop).await; // a sender that is gone stops it too
-}
-
-async fn sleep(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 thread_local! {
