@@ -110,13 +110,14 @@ impl Serving {
     ) -> Ending {
         let mut ended = false;
         loop {
-            if let Err(ending) = self.turn(ended) {
-                return ending;
-            }
+            let more = match self.turn(ended) {
+                Ok(more) => more,
+                Err(ending) => return ending,
+            };
             if self.last && self.out.is_empty() {
                 return "it is done";
             }
-            if self.out.is_empty() && self.may_read() && self.paused.is_none() && self.has_more() {
+            if more {
                 tokio::task::yield_now().await; // others have their turn
                 continue;
             }
@@ -162,25 +163,26 @@ impl Serving {
         }
     }
 
-    /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long.
-    fn turn(&mut self, ended: bool) -> Result<(), Ending> {
+    /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long: whether
+    /// there may be more to answer at once.
+    fn turn(&mut self, ended: bool) -> Result<bool, Ending> {
         self.send()?;
         for _ in 0..TURN {
             if !self.out.is_empty() || !self.may_read() {
-                break;
+                return Ok(false);
             }
             if self.shared.transit.is_crowded() && !self.inbound.is_gathering() {
                 let since = *self.paused.get_or_insert_with(Instant::now);
                 if since.elapsed() < LONGEST_PAUSE {
-                    break;
+                    return Ok(false);
                 }
             }
             self.paused = None;
             if !self.receive(ended)? {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Answers one packet. `false`: there is none yet.
@@ -276,11 +278,6 @@ impl Serving {
     /// Whether another call may come.
     fn may_read(&self) -> bool {
         !self.last && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
-    }
-
-    /// Whether the socket may have more to read at once.
-    fn has_more(&self) -> bool {
-        self.stream.try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 
     /// When to look at the clock.
