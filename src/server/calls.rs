@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use ::uuid::Uuid;
 
 use super::outgoing::Outgoing;
-use super::session::{Action, Call, Work};
+use super::session::{Action, Call, Held, Work};
 use super::{failure, identity, opening};
 use crate::driver::{Caller, Driver, Session};
 use crate::memory::SecretBytes;
@@ -168,7 +168,8 @@ impl Calls {
             procedure::SECRET_DEFINE_XML => {
                 let asked: remote::Define<'_> = call.read()?;
                 let (xml, flags) = (asked.xml.0.to_vec(), asked.flags);
-                self.work(call, 0, move |session, header| {
+                // The document, and what is made of it.
+                self.work(call, Held::Ordinary(4 * xml.len()), move |session, header| {
                     let defined = session.define_xml(&xml, flags)?;
                     Ok(packet(header, &name_of(&defined)))
                 })
@@ -178,7 +179,7 @@ impl Calls {
                 let (uuid, flags) = (Uuid::from_bytes(asked.secret.uuid), asked.flags);
                 let value = SecretBytes::copy_of(asked.value.0)?;
                 // The value, and the frame that it is sealed in.
-                let held = 2 * value.len().next_power_of_two();
+                let held = Held::Secret(2 * value.len().next_power_of_two());
                 self.work(call, held, move |session, header| {
                     session.set_value(uuid, value, flags)?;
                     Ok(packet(header, &()))
@@ -187,7 +188,7 @@ impl Calls {
             procedure::SECRET_UNDEFINE => {
                 let asked: SecretName<'_> = call.read()?;
                 let uuid = Uuid::from_bytes(asked.uuid);
-                self.work(call, 0, move |session, header| {
+                self.work(call, Held::Ordinary(0), move |session, header| {
                     session.undefine(uuid)?;
                     Ok(packet(header, &()))
                 })
@@ -271,6 +272,9 @@ impl Calls {
             1 => EventKind::ValueChanged,
             other => return Err(failure::no_such_event(other)),
         };
+        if open.subscriptions.len() >= MOST_SUBSCRIPTIONS {
+            return Err(failure::too_many_callbacks(MOST_SUBSCRIPTIONS));
+        }
         let only = asked.secret.map(|secret| Uuid::from_bytes(secret.uuid));
         let (id, announce) = (Arc::new(OnceLock::new()), Arc::clone(&self.announce));
         let known = Arc::clone(&id);
@@ -283,11 +287,11 @@ impl Calls {
         Ok(Action::Send(call.reply(&Number { number })))
     }
 
-    /// A call that may block, on this connection's secrets. `held`: what it keeps of secret memory meanwhile.
+    /// A call that may block, on this connection's secrets. `held`: what it keeps of memory meanwhile.
     fn work(
         &self,
         call: &Call<'_>,
-        held: usize,
+        held: Held,
         run: impl FnOnce(&Session, Header) -> Result<Vec<u8>, Error> + Send + 'static,
     ) -> Result<Action, Error> {
         let (session, header, peer) = (Arc::clone(self.session()?), call.header, self.peer);
@@ -345,6 +349,9 @@ fn name_of(handle: &Handle) -> SecretName<'_> {
     let (kind, id) = (handle.usage.kind.number(), Text(handle.usage.id.as_bytes()));
     SecretName { uuid: handle.uuid.into_bytes(), kind, id }
 }
+
+/// Registrations of one connection. libvirt has no limit; each costs memory, and time at every event.
+const MOST_SUBSCRIPTIONS: usize = 1024;
 
 fn is_ours(number: i32) -> bool {
     matches!(

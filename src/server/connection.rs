@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -22,8 +23,8 @@ use super::calls::Announcement;
 use super::clients::Welcome;
 use super::inbound::{Inbound, Incoming, Room};
 use super::outgoing::Outgoing;
-use super::session::{Action, Call, Session};
-use super::transit::{Load, PATIENCE, PAUSE, Transit};
+use super::session::{Action, Call, Held, Session};
+use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
 use crate::memory::SecretBytes;
 use crate::rpc::remote::procedure;
 use crate::rpc::{Header, Text, program};
@@ -69,16 +70,27 @@ impl Connection {
             shared,
             inbound: Inbound::default(),
             out: VecDeque::new(),
-            out_load: None,
+            out_load: Vec::new(),
             work: JoinSet::new(),
             since: Instant::now(),
-            moved: Instant::now(),
+            stuck: None,
             paused: None,
+            unchecked: 0,
             last: false,
         };
         let ending = serving.run(events, stop).await;
         tracing::debug!("client {id} is gone: {ending}");
     }
+}
+
+/// A client that has to move before others get what it holds.
+#[derive(Clone, Copy)]
+struct Stuck {
+    since: Instant,
+    /// When bytes last went.
+    moved: Instant,
+    /// Bytes still to come and to go.
+    missing: usize,
 }
 
 struct Serving {
@@ -89,15 +101,17 @@ struct Serving {
     inbound: Inbound,
     /// Replies and events, oldest first.
     out: VecDeque<Outgoing>,
-    /// What they hold of secret memory.
-    out_load: Option<Load>,
+    /// What they hold of memory.
+    out_load: Vec<Load>,
     work: JoinSet<Done>,
     /// When it came.
     since: Instant,
-    /// When bytes last went either way.
-    moved: Instant,
+    /// Half a packet is held, either way.
+    stuck: Option<Stuck>,
     /// When it began to wait for others to make room.
     paused: Option<Instant>,
+    /// What was sent since the socket was last known to have room for a whole value.
+    unchecked: usize,
     /// The connection ends when what is queued is sent.
     last: bool,
 }
@@ -121,13 +135,13 @@ impl Serving {
                 tokio::task::yield_now().await; // others have their turn
                 continue;
             }
-            let interest = match (self.out.is_empty(), self.may_read() && self.paused.is_none()) {
+            let interest = match (self.has_room(), self.may_read() && self.paused.is_none()) {
                 (false, _) => Some(Interest::WRITABLE),
                 (true, true) => Some(Interest::READABLE),
                 (true, false) => None,
             };
-            let stuck = !self.out.is_empty() || self.inbound.is_gathering();
-            let deadline = self.deadline(stuck);
+            self.see_whether_it_moves();
+            let (stuck, deadline) = (self.stuck, self.deadline());
             let (stream, client, shared) = (&self.stream, &self.welcome.client, &self.shared);
             tokio::select! {
                 biased;
@@ -141,7 +155,7 @@ impl Serving {
                     }
                     Err(_) => return "a call of its broke off",
                 },
-                Some(event) = events.recv() => {
+                Some(event) = events.recv(), if self.out.is_empty() => {
                     if let Some(event) = event.packet() {
                         self.queue(event);
                     }
@@ -150,13 +164,13 @@ impl Serving {
                     Ok(closed) => ended |= closed,
                     Err(_) => return "its socket failed",
                 },
-                () = shared.transit.crowded(), if stuck => {
-                    if self.moved.elapsed() >= PATIENCE {
+                () = shared.transit.crowded(), if stuck.is_some() => {
+                    if stuck.is_some_and(|it| it.moved.elapsed() >= PATIENCE || it.since.elapsed() >= LONGEST_HOLD) {
                         tracing::warn!("closing client {}: it stands still, and others wait for the memory that it holds", client.id);
                         return "others wait for what it holds";
                     }
                 }
-                () = sleep(deadline) => if let Some(ending) = self.tick(stuck) {
+                () = sleep(deadline) => if let Some(ending) = self.tick() {
                     return ending;
                 },
             }
@@ -168,25 +182,24 @@ impl Serving {
     fn turn(&mut self, ended: bool) -> Result<bool, Ending> {
         self.send()?;
         for _ in 0..TURN {
-            if !self.out.is_empty() || !self.may_read() {
+            if !self.has_room() || !self.may_read() {
                 return Ok(false);
             }
-            if self.shared.transit.is_crowded() && !self.inbound.is_gathering() {
-                let since = *self.paused.get_or_insert_with(Instant::now);
-                if since.elapsed() < LONGEST_PAUSE {
-                    return Ok(false);
-                }
+            let crowded = self.shared.transit.is_crowded();
+            let waits = self.paused.is_none_or(|since| since.elapsed() < LONGEST_PAUSE);
+            if crowded && waits && self.shared.transit.is_full() && self.inbound.missing().is_none() {
+                self.paused.get_or_insert_with(Instant::now);
+                return Ok(false);
             }
-            self.paused = None;
-            if !self.receive(ended)? {
+            if !self.receive(ended, !crowded || !waits)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Answers one packet. `false`: there is none yet.
-    fn receive(&mut self, ended: bool) -> Result<bool, Ending> {
+    /// Answers one packet. `false`: there is none yet. `large`: a large one may be begun.
+    fn receive(&mut self, ended: bool, large: bool) -> Result<bool, Ending> {
         PAGE.with_borrow_mut(|page| {
             let page = match page {
                 Some(page) => page,
@@ -195,18 +208,27 @@ impl Serving {
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
-            let room = |header: &Header| if session.is_authenticated() { room(header) } else { Room::NONE };
+            let room = |header: &Header| match session.is_authenticated() {
+                true => large.then(|| room(header)),
+                false => Some(Room::NONE),
+            };
             let incoming = stream.try_io(Interest::READABLE, || {
                 inbound.receive(stream.as_fd(), page, ended, transit, room, &mut gathered)
             });
             let action = match incoming {
                 Ok(Incoming::Packet(header, arguments)) => {
-                    let now = Instant::now();
-                    self.moved = now;
-                    Ok(session.receive(&Call { header, arguments }, now))
+                    self.paused = None;
+                    Ok(session.receive(&Call { header, arguments }, Instant::now()))
+                }
+                Ok(Incoming::Crowded) => {
+                    self.paused.get_or_insert_with(Instant::now);
+                    Ok(Action::Wait)
                 }
                 Ok(Incoming::End(ending)) => Err(ending),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Action::Wait),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.paused = None;
+                    Ok(Action::Wait)
+                }
                 Err(_) => Err("its socket failed"),
             };
             drop(gathered);
@@ -227,8 +249,11 @@ impl Serving {
                 self.last = true;
                 self.queue(reply);
             }
-            Action::Work(bytes, work) => {
-                let load = self.shared.transit.secret(bytes);
+            Action::Work(held, work) => {
+                let load = match held {
+                    Held::Secret(bytes) => self.shared.transit.secret(bytes),
+                    Held::Ordinary(bytes) => self.shared.transit.ordinary(bytes),
+                };
                 self.work.spawn_blocking(move || {
                     let reply = work();
                     drop(load);
@@ -258,7 +283,7 @@ impl Serving {
             match self.stream.try_write_vectored(&packet.rest()) {
                 Ok(0) => return Err("it closed"),
                 Ok(sent) => {
-                    self.moved = Instant::now();
+                    self.unchecked += sent + OVERHEAD;
                     if packet.advance(sent) {
                         self.out.pop_front();
                     }
@@ -267,12 +292,47 @@ impl Serving {
                 Err(_) => return Err("it closed"),
             }
         }
-        let held: usize = self.out.iter().filter(|packet| packet.is_secret()).map(Outgoing::len).sum();
-        self.out_load = (held > 0).then(|| self.shared.transit.secret(held.next_power_of_two()));
-        if self.out.iter().map(Outgoing::len).sum::<usize>() > MOST_QUEUED {
-            return Err("it doesn't read what it asked for");
-        }
+        let transit = &self.shared.transit;
+        let load = |packet: &Outgoing| match packet.is_secret() {
+            true => transit.secret(packet.len().next_power_of_two()),
+            false => transit.ordinary(packet.len()),
+        };
+        self.out_load = self.out.iter().map(load).collect();
         Ok(())
+    }
+
+    /// Whether the socket takes a whole value at once, so that none has to wait here. A client that sends calls and reads no
+    /// replies is not answered any more before it has.
+    fn has_room(&mut self) -> bool {
+        if !self.out.is_empty() {
+            return false;
+        }
+        if self.unchecked > MOST_UNCHECKED {
+            // The kernel calls it writable if three quarters of it are free: the runtime, until a write has failed.
+            let ask =
+                || match rustix::event::poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], Some(&NOW)) {
+                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                    Ok(_) | Err(_) => Ok(()),
+                };
+            if self.stream.try_io(Interest::WRITABLE, ask).is_err() {
+                return false;
+            }
+            self.unchecked = 0;
+        }
+        true
+    }
+
+    /// Notes since when it holds half a packet, and when that last got less.
+    fn see_whether_it_moves(&mut self) {
+        let out = self.out.iter().map(Outgoing::missing).sum::<usize>();
+        let missing = self.inbound.missing().unwrap_or(0) + out;
+        let now = Instant::now();
+        self.stuck = match self.stuck {
+            _ if missing == 0 => None,
+            Some(stuck) if stuck.missing == missing => Some(stuck),
+            Some(stuck) => Some(Stuck { moved: now, missing, ..stuck }),
+            None => Some(Stuck { since: now, moved: now, missing }),
+        };
     }
 
     /// Whether another call may come.
@@ -281,19 +341,19 @@ impl Serving {
     }
 
     /// When to look at the clock.
-    fn deadline(&self, stuck: bool) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         let waits = [
             self.session.deadline(),
             self.paused.map(|_| Instant::now() + PAUSE),
-            stuck.then(|| self.moved + LONGEST_STANDSTILL),
+            self.stuck.map(|stuck| stuck.moved + LONGEST_STANDSTILL),
             self.is_loitering().then(|| self.since + LONGEST_ANONYMITY),
         ];
         waits.into_iter().flatten().min()
     }
 
-    fn tick(&mut self, stuck: bool) -> Option<Ending> {
+    fn tick(&mut self) -> Option<Ending> {
         let now = Instant::now();
-        if stuck && now >= self.moved + LONGEST_STANDSTILL {
+        if self.stuck.is_some_and(|stuck| now >= stuck.moved + LONGEST_STANDSTILL) {
             return Some("it stood still amid a packet");
         }
         if self.is_loitering() && now >= self.since + LONGEST_ANONYMITY {
@@ -357,8 +417,14 @@ const PAGE_SIZE: usize = 16 << 10;
 /// Packets answered before others have their turn.
 const TURN: usize = 64;
 
-/// What a client may leave unread: more than the longest list of secrets with ordinary usages.
-const MOST_QUEUED: usize = 32 << 20;
+/// What is sent before the socket is asked whether it has room: with it, and with the quarter that may be full when it says
+/// that it has, two of the largest values still fit.
+const MOST_UNCHECKED: usize = 32 << 10;
+
+/// What the kernel adds to a packet, about.
+const OVERHEAD: usize = 768;
+
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// How long a client waits for others to make room, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -75,6 +75,10 @@ pub(super) fn no_such_callback(number: i32) -> Error {
     about_connection(format!("node device event callback {number} not registered"))
 }
 
+pub(super) fn too_many_callbacks(most: usize) -> Error {
+    about_connection(format!("a connection can have {most} event callbacks: deregister some first"))
+}
+
 /// AUTH_POLKIT on a socket that doesn't ask polkit.
 pub(super) fn unexpected_authentication() -> Error {
     about_connection("polkit authentication isn't asked for on this socket")

@@ -25,6 +25,8 @@ use crate::rpc::{Decode, Header, Kind, Reader};
 pub(super) enum Incoming<'a> {
     /// A packet: its header and its arguments, or as much of them as a call has use for.
     Packet(Header, &'a [u8]),
+    /// A large packet, for which there is no room at present. It stays in the kernel.
+    Crowded,
     /// The client is gone, or speaks another language: why, for the log.
     End(&'static str),
 }
@@ -67,9 +69,9 @@ enum Kept {
 }
 
 impl Inbound {
-    /// Whether it holds memory for a packet that isn't whole.
-    pub(super) fn is_gathering(&self) -> bool {
-        self.large.is_some()
+    /// How much is missing of a packet that it holds memory for, if there is one.
+    pub(super) fn missing(&self) -> Option<usize> {
+        self.large.as_ref().map(|large| large.missing)
     }
 
     /// Wipes what was written to the page.
@@ -79,14 +81,15 @@ impl Inbound {
 
     /// The next packet, if it is there; [`io::ErrorKind::WouldBlock`] if it isn't yet. The page is overwritten.
     ///
-    /// `ended`: nothing more will come, so that what isn't whole never will be. `room` says what a large packet is worth.
+    /// `ended`: nothing more will come, so that what isn't whole never will be. `room` says what a large packet is worth; nothing
+    /// if none may be begun now.
     pub(super) fn receive<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
         page: &'a mut SecretBytes,
         ended: bool,
         transit: &Arc<Transit>,
-        room: impl FnOnce(&Header) -> Room,
+        room: impl FnOnce(&Header) -> Option<Room>,
         kept: &'a mut Option<Gathered>,
     ) -> io::Result<Incoming<'a>> {
         while self.swallow > 0 {
@@ -121,8 +124,9 @@ impl Inbound {
                 };
                 return Ok(Incoming::Packet(header, arguments));
             }
+            let Some(room) = room(&header) else { return Ok(Incoming::Crowded) };
             take(socket, &mut page.expose_secret_mut()[..HEAD])?;
-            self.large = Some(Large::begin(header, length - HEAD, &room(&header), transit)?);
+            self.large = Some(Large::begin(header, length - HEAD, &room, transit)?);
         }
         let Some(large) = &mut self.large else { return Err(io::ErrorKind::WouldBlock.into()) };
         self.touched = page.len();

@@ -54,10 +54,19 @@ pub(super) enum Action {
     Last(Outgoing),
     /// Close, without a word.
     Drop,
-    /// Run this where it may block, then send what it gives. It holds so many bytes of secret memory.
-    Work(usize, Work),
+    /// Run this where it may block, then send what it gives.
+    Work(Held, Work),
     /// Ask polkit about the peer, then hand the answer to [`Session::authenticated`].
     AskPolkit(Header),
+}
+
+/// What a call under way holds of memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Held {
+    /// Of secret memory.
+    Secret(usize),
+    /// Of ordinary memory.
+    Ordinary(usize),
 }
 
 /// A call that may block.

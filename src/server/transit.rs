@@ -1,8 +1,8 @@
 //! What half-read calls and half-sent replies may take together, over all clients.
 //!
 //! Secret memory is small, and any client can ask for a large value and not read it, or begin a large call and not end it.
-//! So both are counted; while too much is in transit, nothing new is begun, and a client that holds some of it and doesn't move is
-//! let go. A client that keeps moving is never let go for this. Leans on atomics. Refuses nothing itself.
+//! So both are counted; while much is in transit, no large packet is begun, and a client that holds some of it and stands still,
+//! or is very slow, is let go; while too much is, small calls wait too. Leans on atomics. Refuses nothing itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,14 +38,24 @@ impl Transit {
         Load { transit: Arc::clone(self), secret: 0, ordinary: bytes }
     }
 
-    /// Whether nothing new should be begun. If so, those who hold some and stand still hear of it.
+    /// Whether no large packet should be begun. If so, those who hold some and stand still hear of it.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = self.secret.load(Ordering::Relaxed) > MOST_SECRET
-            || self.ordinary.load(Ordering::Relaxed) > MOST_ORDINARY;
+        let crowded = self.holds(1);
         if crowded {
             self.crowded.notify_waiters();
         }
         crowded
+    }
+
+    /// Whether nothing at all should be begun. It is crowded long before that.
+    pub(super) fn is_full(&self) -> bool {
+        self.holds(2)
+    }
+
+    /// Whether so many times the usual share is held.
+    fn holds(&self, times: usize) -> bool {
+        self.secret.load(Ordering::Relaxed) > times * MOST_SECRET
+            || self.ordinary.load(Ordering::Relaxed) > times * MOST_ORDINARY
     }
 
     /// Waits until somebody finds it crowded.
@@ -82,6 +92,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(10);
 /// How long a client may stand still with others waiting for what it holds.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
+/// How long it may hold it then, however slowly it moves.
+pub(super) const LONGEST_HOLD: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,8 +105,10 @@ mod tests {
         let mut held: Vec<Load> = (0..12).map(|_| transit.secret(128 << 10)).collect();
         assert!(!transit.is_crowded());
         held.push(transit.secret(1));
-        assert!(transit.is_crowded());
-        held.pop();
+        assert!(transit.is_crowded() && !transit.is_full());
+        held.push(transit.secret(12 << 17));
+        assert!(transit.is_full());
+        held.truncate(12);
         assert!(!transit.is_crowded());
         let mut large = transit.ordinary(0);
         large.grow(65 << 20);
