@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
-use super::clients::{Clients, Limits};
+use super::clients::{Clients, Limits, is_trusted};
 use super::connection::{Connection, Shared, stopped};
 use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
@@ -115,7 +115,18 @@ async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
             } => accepted,
         };
         match accepted.and_then(|stream| Ok((credentials(&stream)?, stream))) {
-            Ok((peer, stream)) => welcome(&host, role, peer, stream),
+            Ok((peer, stream)) if server.clients.has_room_for(&peer) => welcome(&host, role, peer, stream),
+            Ok((peer, stream)) => match server.clients.queue() {
+                Some(waiting) => {
+                    let host = Arc::clone(&host);
+                    tokio::spawn(async move {
+                        waiting.room().await;
+                        drop(waiting);
+                        welcome(&host, role, peer, stream);
+                    });
+                }
+                None => tracing::info!("refused {peer}: the places for its like are taken, and many wait"),
+            },
             Err(error) => {
                 let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
                 if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
@@ -139,7 +150,7 @@ fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
         Role::Main => (&host.main, host.methods[0], false),
         Role::ReadOnly => (&host.main, host.methods[1], true),
         Role::Admin => {
-            if !peer.is_root() && peer.uid != rustix::process::geteuid().as_raw() {
+            if !is_trusted(&peer) {
                 tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
                 return;
             }
