@@ -40,7 +40,7 @@ impl Transit {
 
     /// Whether no large packet should be begun. If so, those who hold some and stand still hear of it.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = self.holds(1);
+        let crowded = self.holds(1, 1);
         if crowded {
             self.crowded.notify_waiters();
         }
@@ -49,13 +49,13 @@ impl Transit {
 
     /// Whether nothing at all should be begun. It is crowded long before that.
     pub(super) fn is_full(&self) -> bool {
-        self.holds(2)
+        self.holds(2, 4)
     }
 
-    /// Whether so many times the usual share is held.
-    fn holds(&self, times: usize) -> bool {
-        self.secret.load(Ordering::Relaxed) > times * MOST_SECRET
-            || self.ordinary.load(Ordering::Relaxed) > times * MOST_ORDINARY
+    /// Whether so many times what is usual is held.
+    fn holds(&self, secret: usize, ordinary: usize) -> bool {
+        self.secret.load(Ordering::Relaxed) > secret * MOST_SECRET
+            || self.ordinary.load(Ordering::Relaxed) > ordinary * MOST_ORDINARY
     }
 
     /// Waits until somebody finds it crowded.
