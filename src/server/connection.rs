@@ -435,13 +435,23 @@ const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.
 const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
 
-/// What a large packet of an authenticated client is worth keeping of.
+/// What a large packet of an authenticated client is worth keeping of. What no call has use for may be a value that went
+/// astray: it is not kept, or in secret memory.
 fn room(header: &Header) -> Room {
     match (header.program, header.procedure) {
         (program::REMOTE, procedure::SECRET_SET_VALUE | procedure::CONNECT_SET_IDENTITY) => {
             Room { bytes: 3 * MAX_VALUE, secret: true }
         }
-        (program::REMOTE, _) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
+        (
+            program::REMOTE,
+            procedure::CONNECT_OPEN
+            | procedure::SECRET_LOOKUP_BY_USAGE
+            | procedure::SECRET_DEFINE_XML
+            | procedure::SECRET_GET_XML_DESC
+            | procedure::SECRET_GET_VALUE
+            | procedure::SECRET_UNDEFINE
+            | procedure::CONNECT_SECRET_EVENT_REGISTER_ANY,
+        ) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
         _ => Room { bytes: PAGE_SIZE, secret: true },
     }
 }
