@@ -138,7 +138,12 @@ impl Client {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Self { stream, serial: 0 })
+        Ok(Self::over(stream))
+    }
+
+    /// Over a connection that is there.
+    pub(crate) fn over(stream: UnixStream) -> Self {
+        Self { stream, serial: 0 }
     }
 
     /// Calls, and waits for the answer; events and pings in between are dropped.
