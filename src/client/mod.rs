@@ -40,10 +40,10 @@ use crate::secret::{
     Error, ErrorCode, ErrorDomain, EventKind, EventSink, Function, Handle, Keystore, MAX_VALUE, Subscription,
     UsageType, parse_uuid,
 };
-use reader::handle;
-use route::{Places, Route};
 #[cfg(feature = "cli")]
 pub(crate) use admin::Admin;
+use reader::handle;
+use route::{Places, Route};
 pub use uri::{BadUri, Uri};
 use wire::{Registration, Wire, undecodable};
 

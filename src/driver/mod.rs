@@ -23,7 +23,9 @@ mod unlock;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 use std::time::SystemTime;
 
 use ::uuid::Uuid;
@@ -153,6 +155,17 @@ impl Driver {
         self.ephemeral().len()
     }
 
+    /// Whether a call that changes nothing would have to wait: a secret moves between memory and disk, or the store opens
+    /// or closes.
+    fn would_wait(&self) -> bool {
+        matches!(self.state.try_read(), Err(TryLockError::WouldBlock))
+    }
+
+    /// Whether looking at every secret takes a while.
+    fn has_many(&self) -> bool {
+        matches!(&*self.state(), State::Open(open) if open.store.len() > MANY)
+    }
+
     /// Keeps things as they are: no secret moves between disk and memory, where it would be in both places or seem to be
     /// in none, and the store stays open, or locked.
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -241,6 +254,9 @@ pub(crate) fn check_passphrase(passphrase: &SecretBytes) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+/// Secrets that are looked at in well under a millisecond.
+const MANY: usize = 4096;
 
 /// The shortest passphrase, in bytes.
 pub(crate) const MIN_PASSPHRASE: usize = 8;

@@ -231,6 +231,12 @@ impl Session {
         &self.driver
     }
 
+    /// Whether a call that changes nothing had better not be made on a thread that can't wait: a secret moves between
+    /// memory and disk, the store opens or closes; or `all` secrets are to be looked at, and there are a great many.
+    pub fn would_wait(&self, all: bool) -> bool {
+        self.driver.would_wait() || (all && self.driver.has_many())
+    }
+
     /// The same session for another caller: what is subscribed stays so. For a connection that changes its identity.
     pub fn with_caller(&self, caller: Caller) -> Self {
         Self::new(Arc::clone(&self.driver), self.id, caller)

@@ -92,6 +92,13 @@ impl SecretBytes {
         registers::clear();
     }
 
+    /// Wipes the first `len` bytes, or all if there are fewer.
+    pub fn wipe_front(&mut self, len: usize) {
+        let bytes = self.expose_secret_mut();
+        let len = len.min(bytes.len());
+        arena::wipe(&mut bytes[..len]);
+    }
+
     /// Keeps the first `len` bytes and wipes the rest. No effect when there are no more than `len`.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {

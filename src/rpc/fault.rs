@@ -22,17 +22,22 @@ pub fn refusal(call: Header, error: &Error) -> Vec<u8> {
     let body = ErrorBody {
         code: error.code().number(),
         domain: error.domain().number(),
-        message: Some(Text::from(message.as_str())),
+        message: Some(cut(&message)),
         level: LEVEL_ERROR,
         guest: None,
-        str1: Some(Text::from(str1)),
-        str2: Some(Text::from(str2)),
-        str3: advice.map(Text::from),
+        str1: Some(cut(str1)),
+        str2: Some(cut(str2)),
+        str3: advice.map(cut),
         int1,
         int2,
         network: None,
     };
     packet(call.reply(Status::Error), &body)
+}
+
+/// No more than a string on the wire can have: a message may hold a usage id of the greatest length.
+fn cut(text: &str) -> Text<'_> {
+    Text(text.as_bytes().get(..Text::MAX).unwrap_or(text.as_bytes()))
 }
 
 /// The only level there is.

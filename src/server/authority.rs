@@ -41,6 +41,6 @@ impl Authority {
     #[cfg(not(feature = "polkit"))]
     #[expect(clippy::unused_self, reason = "with polkit there is something in it")]
     pub(super) fn check(&self, _: Peer, _: bool) -> impl Future<Output = Result<(), Error>> + Send + 'static {
-        std::future::ready(Err(super::failure::no_polkit()))
+        std::future::ready(Err(super::failure::unexpected_authentication()))
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use ::uuid::Uuid;
 
 use super::outgoing::Outgoing;
-use super::session::{Action, Call};
+use super::session::{Action, Call, Held, reply};
 use super::{failure, identity, opening};
 use crate::driver::{Caller, Driver, Session};
 use crate::memory::SecretBytes;
@@ -21,7 +21,8 @@ use crate::rpc::remote::{self, Number, SecretName, feature, procedure};
 use crate::rpc::xdr::List;
 use crate::rpc::{Header, Kind, Status, Text, VERSION, packet, program};
 use crate::secret::{
-    Error, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, MAX_LIST, Subscription, UsageType,
+    Error, ErrorDomain, Event, EventKind, Function, Handle, Keystore, Lifecycle, MAX_LIST, Subscription,
+    UsageType,
 };
 
 /// What all connections to secrets share.
@@ -138,58 +139,71 @@ impl Calls {
                 send(call.reply(&()))
             }
             procedure::CONNECT_SET_IDENTITY => self.set_identity(call),
-            procedure::CONNECT_NUM_OF_SECRETS => {
-                let number = self.session()?.num_of_secrets()?;
-                send(call.reply(&Number { number: i32::try_from(number).unwrap_or(i32::MAX) }))
-            }
+            procedure::CONNECT_NUM_OF_SECRETS => self.scan(call, |session, call| {
+                let number = i32::try_from(session.num_of_secrets()?).unwrap_or(i32::MAX);
+                Ok(reply(call, &Number { number }))
+            }),
             procedure::CONNECT_LIST_SECRETS => self.list(call),
             procedure::CONNECT_LIST_ALL_SECRETS => self.list_all(call),
             procedure::SECRET_LOOKUP_BY_UUID => {
                 let asked: remote::Uuid = call.read()?;
-                let found = self.session()?.lookup_by_uuid(Uuid::from_bytes(asked.uuid))?;
-                send(call.reply(&name_of(&found)))
+                self.read(call, move |session, call| {
+                    let found = session.lookup_by_uuid(Uuid::from_bytes(asked.uuid))?;
+                    Ok(reply(call, &name_of(&found)))
+                })
             }
             procedure::SECRET_LOOKUP_BY_USAGE => {
                 let asked: remote::UsageName<'_> = call.read()?;
-                let (session, id) = (self.session()?, asked.id.to_text());
-                let kind = UsageType::from_number(asked.kind).ok_or_else(|| Error::no_such_usage(&id))?;
-                send(call.reply(&name_of(&session.lookup_by_usage(kind, &id)?)))
+                let (kind, id) = (UsageType::from_number(asked.kind), asked.id.to_text());
+                self.read(call, move |session, call| {
+                    let kind = kind.ok_or_else(|| Error::no_such_usage(&id))?;
+                    Ok(reply(call, &name_of(&session.lookup_by_usage(kind, &id)?)))
+                })
             }
             procedure::SECRET_GET_XML_DESC => {
                 let asked: remote::Flagged<'_> = call.read()?;
-                let xml = self.session()?.xml_desc(Uuid::from_bytes(asked.secret.uuid), asked.flags)?;
-                send(call.reply(&remote::Line { text: xml.as_str().into() }))
+                let (uuid, flags) = (Uuid::from_bytes(asked.secret.uuid), asked.flags);
+                self.read(call, move |session, call| {
+                    let xml = session.xml_desc(uuid, flags)?;
+                    match xml.len() {
+                        ..=Text::MAX => Ok(reply(call, &remote::Line { text: xml.as_str().into() })),
+                        _ => Err(failure::unencodable()),
+                    }
+                })
             }
             procedure::SECRET_GET_VALUE => {
                 let asked: remote::Flagged<'_> = call.read()?;
-                let value = self.session()?.value(Uuid::from_bytes(asked.secret.uuid), asked.flags)?;
-                send(Outgoing::value(call.header, value))
+                let (uuid, flags) = (Uuid::from_bytes(asked.secret.uuid), asked.flags);
+                self.read(call, move |session, call| Ok(Outgoing::value(call, session.value(uuid, flags)?)))
             }
             procedure::SECRET_DEFINE_XML => {
                 let asked: remote::Define<'_> = call.read()?;
+                self.check_writable(Function::Define)?;
                 let (xml, flags) = (asked.xml.0.to_vec(), asked.flags);
-                self.work(call, 0, move |session, header| {
+                // The document, and what is made of it.
+                self.work(call, Held::Ordinary(4 * xml.len()), move |session, call| {
                     let defined = session.define_xml(&xml, flags)?;
-                    Ok(packet(header, &name_of(&defined)))
+                    Ok(reply(call, &name_of(&defined)))
                 })
             }
             procedure::SECRET_SET_VALUE => {
                 let asked: remote::SetValue<'_> = call.read()?;
+                self.check_writable(Function::SetValue)?;
                 let (uuid, flags) = (Uuid::from_bytes(asked.secret.uuid), asked.flags);
                 let value = SecretBytes::copy_of(asked.value.0)?;
                 // The value, and the frame that it is sealed in.
-                let held = 2 * value.len().next_power_of_two();
-                self.work(call, held, move |session, header| {
+                let held = Held::Secret(2 * value.len().next_power_of_two());
+                self.work(call, held, move |session, call| {
                     session.set_value(uuid, value, flags)?;
-                    Ok(packet(header, &()))
+                    Ok(reply(call, &()))
                 })
             }
             procedure::SECRET_UNDEFINE => {
                 let asked: SecretName<'_> = call.read()?;
                 let uuid = Uuid::from_bytes(asked.uuid);
-                self.work(call, 0, move |session, header| {
+                self.work(call, Held::Ordinary(0), move |session, call| {
                     session.undefine(uuid)?;
-                    Ok(packet(header, &()))
+                    Ok(reply(call, &()))
                 })
             }
             procedure::CONNECT_SECRET_EVENT_REGISTER_ANY => self.register(call),
@@ -257,8 +271,8 @@ impl Calls {
 
     fn set_identity(&mut self, call: &Call<'_>) -> Result<Action, Error> {
         let asked: identity::SetIdentity<'_> = call.read()?;
-        let token = identity::token(&asked)?;
         let open = self.open.as_mut().ok_or_else(failure::hypervisor_not_open)?;
+        let token = identity::token(&asked)?;
         let elevated = token.is_some_and(|token| self.secrets.token.matches(token));
         let caller = Caller { read_only: self.read_only, elevated, owner: false };
         open.session = Arc::new(open.session.with_caller(caller));
@@ -267,27 +281,31 @@ impl Calls {
 
     fn list(&self, call: &Call<'_>) -> Result<Action, Error> {
         let asked: Number = call.read()?;
-        let session = self.session()?;
+        self.session()?;
         let max = match usize::try_from(asked.number) {
             Ok(max @ ..=MAX_LIST) => max,
             Ok(_) => return Err(failure::list_too_long()),
             Err(_) => return Err(failure::list_negative()),
         };
-        let uuids: Vec<String> = session.list_secrets(max)?.iter().map(Uuid::to_string).collect();
-        let uuids = uuids.iter().map(|uuid| uuid.as_str().into()).collect();
-        Ok(Action::Send(call.reply(&remote::Uuids { uuids: List(uuids) })))
+        self.scan(call, move |session, call| {
+            let uuids: Vec<String> = session.list_secrets(max)?.iter().map(Uuid::to_string).collect();
+            let uuids = uuids.iter().map(|uuid| uuid.as_str().into()).collect();
+            Ok(reply(call, &remote::Uuids { uuids: List(uuids) }))
+        })
     }
 
     fn list_all(&self, call: &Call<'_>) -> Result<Action, Error> {
         let asked: remote::ListAll = call.read()?;
-        let found = self.session()?.list_all(asked.flags)?;
-        let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
-        let secrets = match asked.need_results {
-            0 => Vec::new(),
-            _ if found.len() > MAX_LIST => return Err(Error::too_many(found.len())),
-            _ => found.iter().map(name_of).collect(),
-        };
-        Ok(Action::Send(call.reply(&remote::Secrets { secrets: List(secrets), count })))
+        self.scan(call, move |session, call| {
+            let found = session.list_all(asked.flags)?;
+            let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
+            let secrets = match asked.need_results {
+                0 => Vec::new(),
+                _ if found.len() > MAX_LIST => return Err(Error::too_many(found.len())),
+                _ => found.iter().map(name_of).collect(),
+            };
+            Ok(reply(call, &remote::Secrets { secrets: List(secrets), count }))
+        })
     }
 
     fn register(&mut self, call: &Call<'_>) -> Result<Action, Error> {
@@ -298,6 +316,9 @@ impl Calls {
             1 => EventKind::ValueChanged,
             other => return Err(failure::no_such_event(other)),
         };
+        if open.subscriptions.len() >= MOST_SUBSCRIPTIONS {
+            return Err(failure::too_many_callbacks(MOST_SUBSCRIPTIONS));
+        }
         let only = asked.secret.map(|secret| Uuid::from_bytes(secret.uuid));
         let (id, announce) = (Arc::new(OnceLock::new()), Arc::clone(&self.announce));
         let known = Arc::clone(&id);
@@ -310,15 +331,53 @@ impl Calls {
         Ok(Action::Send(call.reply(&Number { number })))
     }
 
-    /// A call that may block, on this connection's secrets. `held`: what it keeps of secret memory meanwhile.
+    /// A call about one secret that changes nothing.
+    fn read(
+        &self,
+        call: &Call<'_>,
+        run: impl FnOnce(&Session, Header) -> Result<Outgoing, Error> + Send + 'static,
+    ) -> Result<Action, Error> {
+        self.at_once(call, false, run)
+    }
+
+    /// A call about all secrets that changes nothing.
+    fn scan(
+        &self,
+        call: &Call<'_>,
+        run: impl FnOnce(&Session, Header) -> Result<Outgoing, Error> + Send + 'static,
+    ) -> Result<Action, Error> {
+        self.at_once(call, true, run)
+    }
+
+    /// Answers at once, unless that would make this thread wait.
+    fn at_once(
+        &self,
+        call: &Call<'_>,
+        all: bool,
+        run: impl FnOnce(&Session, Header) -> Result<Outgoing, Error> + Send + 'static,
+    ) -> Result<Action, Error> {
+        let session = self.session()?;
+        if session.would_wait(all) {
+            return self.work(call, Held::Ordinary(0), run);
+        }
+        run(session, call.header).map(Action::Send)
+    }
+
+    /// A call that may block, on this connection's secrets. `held`: what it keeps of memory meanwhile.
     fn work(
         &self,
         call: &Call<'_>,
-        held: usize,
-        run: impl FnOnce(&Session, Header) -> Result<Vec<u8>, Error> + Send + 'static,
+        held: Held,
+        run: impl FnOnce(&Session, Header) -> Result<Outgoing, Error> + Send + 'static,
     ) -> Result<Action, Error> {
         let session = Arc::clone(self.session()?);
-        Ok(Action::work(call.header, self.peer, held, move |header| run(&session, header)))
+        Ok(Action::work(call.header, self.peer, held, move |call| run(&session, call)))
+    }
+
+    /// The driver would refuse it too; but here nothing is copied and queued for it first.
+    fn check_writable(&self, function: Function) -> Result<(), Error> {
+        self.session()?;
+        if self.read_only { Err(Error::read_only(function)) } else { Ok(()) }
     }
 
     /// For calls on secrets.
@@ -336,6 +395,9 @@ fn name_of(handle: &Handle) -> SecretName<'_> {
     let (kind, id) = (handle.usage.kind.number(), Text(handle.usage.id.as_bytes()));
     SecretName { uuid: handle.uuid.into_bytes(), kind, id }
 }
+
+/// Registrations of one connection. libvirt has no limit; each costs memory, and time at every event.
+const MOST_SUBSCRIPTIONS: usize = 1024;
 
 fn is_ours(number: i32) -> bool {
     matches!(

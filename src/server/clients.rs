@@ -1,7 +1,8 @@
 //! Who is connected to one of the daemon's two servers (secrets, administration), and how many may be.
 //!
-//! As in libvirt, a full server stops accepting, and newcomers wait in the socket's queue; it never turns one away.
-//! Leans on tokio for waiting. Refuses to forget a client: whoever is on the list is connected.
+//! As in libvirt, a full server stops accepting, and newcomers wait in the socket's queue. Unlike there, some places are kept for
+//! root and the daemon's own user, so that no other user can lock them out by connecting often; who finds only those
+//! free is accepted and waits here. Leans on tokio for waiting. Refuses to forget a client: whoever is on the list is connected.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,10 @@ struct Inner {
     limits: Limits,
     connected: BTreeMap<u64, Arc<Client>>,
     anonymous: usize,
+    /// Those of them who are neither root nor the daemon's own user.
+    others: usize,
+    anonymous_others: usize,
+    waiting: usize,
     last_id: u64,
 }
 
@@ -46,7 +51,15 @@ pub(super) struct Client {
 
 impl Clients {
     pub(super) fn new(limits: Limits) -> Self {
-        let inner = Inner { limits, connected: BTreeMap::new(), anonymous: 0, last_id: 0 };
+        let inner = Inner {
+            limits,
+            connected: BTreeMap::new(),
+            anonymous: 0,
+            others: 0,
+            anonymous_others: 0,
+            waiting: 0,
+            last_id: 0,
+        };
         Self { inner: Mutex::new(inner), room: Notify::new() }
     }
 
@@ -59,6 +72,21 @@ impl Clients {
             }
             changed.await;
         }
+    }
+
+    /// Whether this newcomer may have one of the places that are free.
+    pub(super) fn has_room_for(&self, peer: &Peer) -> bool {
+        is_trusted(peer) || self.inner().has_room_for_others()
+    }
+
+    /// Lets a newcomer wait here for whom there is no place; none if too many do.
+    pub(super) fn queue(self: &Arc<Self>) -> Option<Waiting> {
+        let mut inner = self.inner();
+        if inner.waiting >= MOST_WAITING {
+            return None;
+        }
+        inner.waiting += 1;
+        Some(Waiting(Arc::clone(self)))
     }
 
     /// A client has come.
@@ -74,7 +102,7 @@ impl Clients {
             dismissed: Notify::new(),
         });
         inner.connected.insert(client.id, Arc::clone(&client));
-        inner.anonymous += usize::from(!authenticated);
+        inner.count(&client, |number| number + 1);
         Welcome { clients: Arc::clone(self), client }
     }
 
@@ -82,6 +110,11 @@ impl Clients {
     pub(super) fn count(&self) -> (usize, usize) {
         let inner = self.inner();
         (inner.connected.len(), inner.anonymous)
+    }
+
+    /// The id of whoever came last.
+    pub(super) fn last_id(&self) -> u64 {
+        self.inner().last_id
     }
 
     /// All of them, in the order in which they came.
@@ -114,6 +147,46 @@ impl Inner {
         let Limits { clients, anonymous } = self.limits;
         self.connected.len() < clients && (anonymous == 0 || self.anonymous < anonymous)
     }
+
+    fn has_room_for_others(&self) -> bool {
+        let Limits { clients, anonymous } = self.limits;
+        self.has_room()
+            && self.others < clients - reserve(clients)
+            && (anonymous == 0 || self.anonymous_others < anonymous - reserve(anonymous))
+    }
+
+    /// Counts a client, or counts it out.
+    fn count(&mut self, client: &Client, step: fn(usize) -> usize) {
+        let (anonymous, other) = (!client.authenticated.load(Ordering::Relaxed), !is_trusted(&client.peer));
+        let numbers = [
+            (anonymous, &mut self.anonymous),
+            (other, &mut self.others),
+            (anonymous && other, &mut self.anonymous_others),
+        ];
+        numbers.into_iter().filter(|(counts, _)| *counts).for_each(|(_, number)| *number = step(*number));
+    }
+}
+
+/// A newcomer that waits.
+pub(super) struct Waiting(Arc<Clients>);
+
+impl Waiting {
+    /// Waits until there is a place that isn't kept for others.
+    pub(super) async fn room(&self) {
+        loop {
+            let changed = self.0.room.notified();
+            if self.0.inner().has_room_for_others() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.inner().waiting -= 1;
+    }
 }
 
 impl Client {
@@ -137,10 +210,15 @@ pub(super) struct Welcome {
 impl Welcome {
     /// It has authenticated.
     pub(super) fn authenticated(&self) {
-        if !self.client.authenticated.swap(true, Ordering::Relaxed) {
-            self.clients.inner().anonymous -= 1;
-            self.clients.room.notify_waiters();
+        if self.client.authenticated.load(Ordering::Relaxed) {
+            return; // with every packet
         }
+        let mut inner = self.clients.inner();
+        inner.count(&self.client, |number| number - 1);
+        self.client.authenticated.store(true, Ordering::Relaxed);
+        inner.count(&self.client, |number| number + 1);
+        drop(inner);
+        self.clients.room.notify_waiters();
     }
 }
 
@@ -148,8 +226,57 @@ impl Drop for Welcome {
     fn drop(&mut self) {
         let mut inner = self.clients.inner();
         inner.connected.remove(&self.client.id);
-        inner.anonymous -= usize::from(!self.client.authenticated.load(Ordering::Relaxed));
+        inner.count(&self.client, |number| number - 1);
         drop(inner);
         self.clients.room.notify_waiters();
+    }
+}
+
+/// For whom places are kept: root, under whom libvirt's other daemons run, and the daemon's own user.
+pub(super) fn is_trusted(peer: &Peer) -> bool {
+    peer.is_root() || peer.uid == rustix::process::geteuid().as_raw()
+}
+
+/// How many of so many places are kept.
+fn reserve(places: usize) -> usize {
+    (places / 4).min(64)
+}
+
+/// The most newcomers that wait here rather than in a socket's queue.
+const MOST_WAITING: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_few_places_is_kept_from_other_users() {
+        let clients = Arc::new(Clients::new(Limits { clients: 8, anonymous: 4 }));
+        let own = Peer::new(Some(1), rustix::process::geteuid().as_raw(), 0);
+        let other = Peer::new(Some(2), own.uid + 1, 0);
+        let come = |peer: &Peer, authenticated| clients.welcome(*peer, authenticated, false);
+        let mut here: Vec<Welcome> = (0..3).map(|_| come(&other, false)).collect();
+        assert!(!clients.has_room_for(&other) && clients.has_room_for(&own));
+        here.iter().for_each(Welcome::authenticated);
+        here.extend((0..3).map(|_| come(&other, true)));
+        assert!(!clients.has_room_for(&other) && clients.has_room_for(&own));
+        assert_eq!(clients.count(), (6, 0));
+        here.pop();
+        assert!(clients.has_room_for(&other));
+        here.clear();
+        assert_eq!(clients.count(), (0, 0));
+        here.extend((0..7).map(|_| come(&own, true)));
+        assert!(clients.has_room_for(&other), "what isn't kept is for those who come first");
+        here.push(come(&own, true));
+        assert!(!clients.has_room_for(&other));
+    }
+
+    #[test]
+    fn not_everybody_waits_here() {
+        let clients = Arc::new(Clients::new(Limits { clients: 1, anonymous: 0 }));
+        let waiting: Vec<_> = std::iter::from_fn(|| clients.queue()).collect();
+        assert_eq!(waiting.len(), MOST_WAITING);
+        drop(waiting);
+        assert!(clients.queue().is_some());
     }
 }

@@ -4,7 +4,7 @@
 //! read its replies, or has `max_client_requests` calls under way, is not read from either. Leans on `inbound` and
 //! `outgoing` for the bytes. Refuses to wait for ever for a client that holds what others need.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -24,8 +25,8 @@ use super::calls::Announcement;
 use super::clients::Welcome;
 use super::inbound::{Inbound, Incoming, Rest, Room};
 use super::outgoing::Outgoing;
-use super::session::{Action, Call, Session};
-use super::transit::{Load, PATIENCE, PAUSE, Transit};
+use super::session::{Action, Call, Held, Session};
+use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
 use crate::memory::SecretBytes;
 use crate::rpc::remote::procedure;
 use crate::rpc::{Header, Text, program};
@@ -45,9 +46,9 @@ pub(super) struct Connection {
 pub(super) struct Shared {
     pub(super) transit: Arc<Transit>,
     pub(super) authority: Authority,
+    pub(super) workers: Arc<Workers>,
     /// The most calls that one client may have under way.
     pub(super) max_requests: AtomicUsize,
-    pub(super) workers: Arc<Workers>,
 }
 
 /// A call that was answered elsewhere.
@@ -72,16 +73,34 @@ impl Connection {
             shared,
             inbound: Inbound::default(),
             out: VecDeque::new(),
-            out_load: None,
+            out_load: Vec::new(),
             work: JoinSet::new(),
             since: Instant::now(),
-            moved: Instant::now(),
+            stuck: None,
             half: None,
             paused: None,
+            unchecked: 0,
             last: false,
         };
         let ending = serving.run(events, stop).await;
         tracing::debug!("client {id} is gone: {ending}");
+    }
+}
+
+/// A client that has to move before others get what it holds.
+#[derive(Clone, Copy)]
+struct Stuck {
+    since: Instant,
+    /// When bytes last went.
+    moved: Instant,
+    /// Bytes still to come and to go.
+    missing: usize,
+}
+
+impl Stuck {
+    /// Whether it stands still, or has moved very slowly for long.
+    fn is_in_the_way(self) -> bool {
+        self.moved.elapsed() >= PATIENCE || self.since.elapsed() >= LONGEST_HOLD
     }
 }
 
@@ -93,17 +112,19 @@ struct Serving {
     inbound: Inbound,
     /// Replies and events, oldest first.
     out: VecDeque<Outgoing>,
-    /// What they hold.
-    out_load: Option<Load>,
+    /// What they hold of memory.
+    out_load: Vec<Load>,
     work: JoinSet<Done>,
     /// When it came.
     since: Instant,
-    /// When bytes last went either way.
-    moved: Instant,
-    /// When half a packet was seen first.
+    /// Half a packet is held, either way.
+    stuck: Option<Stuck>,
+    /// When part of a packet was seen that still isn't whole.
     half: Option<Instant>,
     /// When it began to wait for others to make room.
     paused: Option<Instant>,
+    /// What was sent since the socket was last known to have room for a whole value.
+    unchecked: usize,
     /// The connection ends when what is queued is sent.
     last: bool,
 }
@@ -121,23 +142,20 @@ impl Serving {
         let (mut alarm, mut armed) = (pin!(tokio::time::sleep(Duration::ZERO)), None);
         let mut ended = false;
         loop {
-            if let Err(ending) = self.turn(ended) {
-                return ending;
-            }
-            if self.last && self.out.is_empty() {
+            let more = match self.turn(ended) {
+                Ok(more) => more,
+                Err(ending) => return ending,
+            };
+            if self.last && self.out.is_empty() && self.work.is_empty() {
                 return "it is done";
             }
-            if self.out.is_empty() && self.may_read() && self.paused.is_none() && self.has_more() {
-                tokio::task::yield_now().await; // others have their turn
-                continue;
-            }
-            let interest = match (self.out.is_empty(), self.may_read() && self.paused.is_none()) {
+            let interest = match (self.has_room(), self.may_read() && self.paused.is_none()) {
                 (false, _) => Some(Interest::WRITABLE),
                 (true, true) => Some(Interest::READABLE),
                 (true, false) => None,
             };
-            let stuck = !self.out.is_empty() || self.inbound.is_gathering();
-            if let Some(deadline) = self.deadline(stuck)
+            self.see_whether_it_moves();
+            if let Some(deadline) = self.deadline()
                 && armed.is_none_or(|armed| deadline < armed)
             {
                 alarm.as_mut().reset(deadline.into());
@@ -148,61 +166,71 @@ impl Serving {
                 () = &mut dismissed => return "it was dismissed",
                 () = &mut stopped => return self.finish().await,
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => match done {
-                    Ok(Done::Worked(reply)) => self.queue(reply),
-                    Ok(Done::Judged(call, verdict)) => {
-                        let reply = self.session.authenticated(call, verdict);
-                        self.queue(reply);
-                    }
+                    Ok(done) => self.settle(done),
                     Err(_) => return "a call of its broke off",
                 },
-                Some(event) = events.recv() => {
+                Some(event) = events.recv(), if self.out.is_empty() => {
                     if let Some(event) = self.session.announcement(&event) {
                         self.queue(event);
                     }
                 }
-                ready = ready(&self.stream, interest) => match ready {
-                    Ok(closed) => ended |= closed,
-                    Err(_) => return "its socket failed",
-                },
-                () = transit.crowded(), if stuck => {
-                    if self.moved.elapsed() >= PATIENCE {
+                () = &mut alarm, if armed.is_some() => {
+                    armed = None;
+                    if let Some(ending) = self.tick() {
+                        return ending;
+                    }
+                }
+                () = transit.crowded(), if self.stuck.is_some() => {
+                    if self.stuck.is_some_and(Stuck::is_in_the_way) {
                         tracing::warn!("closing client {}: it stands still, and others wait for the memory that it holds", client.id);
                         return "others wait for what it holds";
                     }
                 }
-                () = &mut alarm, if armed.is_some() => {
-                    armed = None;
-                    if let Some(ending) = self.tick(stuck) {
-                        return ending;
-                    }
-                }
+                () = tokio::task::yield_now(), if more => {} // others have their turn
+                ready = ready(&self.stream, interest), if !more => match ready {
+                    Ok(closed) => ended |= closed,
+                    Err(_) => return "its socket failed",
+                },
             }
         }
     }
 
-    /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long.
-    fn turn(&mut self, ended: bool) -> Result<(), Ending> {
+    /// A call has been answered elsewhere.
+    fn settle(&mut self, done: Done) {
+        match done {
+            Done::Worked(reply) => self.queue(reply),
+            Done::Judged(call, verdict) => {
+                self.since = Instant::now(); // what a person took to answer doesn't count
+                let reply = self.session.authenticated(call, verdict);
+                self.queue(reply);
+                self.note_who_it_is();
+            }
+        }
+    }
+
+    /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long: whether
+    /// there may be more to answer at once.
+    fn turn(&mut self, ended: bool) -> Result<bool, Ending> {
         self.send()?;
         for _ in 0..TURN {
-            if !self.out.is_empty() || !self.may_read() {
-                break;
+            if !self.has_room() || !self.may_read() {
+                return Ok(false);
             }
-            if self.shared.transit.is_crowded() && !self.inbound.is_gathering() {
-                let since = *self.paused.get_or_insert_with(Instant::now);
-                if since.elapsed() < LONGEST_PAUSE {
-                    break;
-                }
+            let crowded = self.inbound.missing().is_none() && self.shared.transit.is_crowded();
+            let waits = self.paused.is_none_or(|since| since.elapsed() < LONGEST_PAUSE);
+            if crowded && waits && self.shared.transit.is_full() {
+                self.pause();
+                return Ok(false);
             }
-            self.paused = None;
-            if !self.receive(ended)? {
-                break;
+            if !self.receive(ended, !crowded || !waits)? {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Answers one packet. `false`: there is none yet.
-    fn receive(&mut self, ended: bool) -> Result<bool, Ending> {
+    /// Answers one packet. `false`: there is none yet. `large`: a large one may be begun.
+    fn receive(&mut self, ended: bool, large: bool) -> Result<bool, Ending> {
         PAGE.with_borrow_mut(|page| {
             let page = match page {
                 Some(page) => page,
@@ -212,53 +240,77 @@ impl Serving {
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
             let known = session.is_authenticated();
-            let room = |header: &Header| if known { room(header) } else { Room::NONE };
+            let room = |header: &Header| match known {
+                true => large.then(|| room(header)),
+                false => Some(Room::NONE),
+            };
             let rest = match self.half {
                 _ if ended => Rest::Never,
                 Some(since) if since.elapsed() >= PATIENCE => Rest::Late,
                 _ => Rest::Soon,
             };
+            let tried = Cell::new(false);
             let mut receive = || {
-                let incoming = inbound.receive(stream.as_fd(), page, rest, transit, room, &mut gathered)?;
-                Ok(match incoming {
+                tried.set(true);
+                Ok(match inbound.receive(stream.as_fd(), page, rest, transit, room, &mut gathered)? {
                     Incoming::Packet(header, arguments) => {
-                        let now = Instant::now();
-                        self.moved = now;
-                        Ok(session.receive(&Call { header, arguments }, now))
+                        Ok(session.receive(&Call { header, arguments }, Instant::now()))
                     }
+                    Incoming::Starved(header, exhausted) => Ok(session.refuse(&header, &exhausted.into())),
+                    Incoming::Crowded => Ok(Action::Pause),
                     Incoming::End(ending) => Err(ending),
                 })
             };
-            let received = match rest {
-                Rest::Late => receive(), // the reactor has told of what is there already
-                Rest::Soon | Rest::Never => stream.try_io(Interest::READABLE, receive),
-            };
+            // Through the reactor first, so that it knows what was read; but of what comes late it has told already.
+            let mut received = stream.try_io(Interest::READABLE, &mut receive);
+            if rest == Rest::Late && !tried.get() {
+                received = receive();
+            }
             drop(gathered);
             inbound.wipe(page);
             self.half = inbound.has_seen_half().then(|| self.half.unwrap_or_else(Instant::now));
             let action = match received {
-                Ok(action) => action,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Action::Wait),
-                Err(_) => Err("its socket failed"),
+                Ok(action) => action?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Action::Wait,
+                Err(_) => return Err("its socket failed"),
             };
-            match action? {
-                Action::Wait => Ok(false),
-                action => self.act(action).map(|()| true),
+            match action {
+                Action::Pause => {
+                    self.pause();
+                    Ok(false)
+                }
+                Action::Wait => {
+                    self.paused = None;
+                    Ok(false)
+                }
+                action => {
+                    self.paused = None;
+                    self.act(action).map(|()| true)
+                }
             }
         })
     }
 
+    /// Waits until others have made room, and asks them to.
+    fn pause(&mut self) {
+        self.paused.get_or_insert_with(Instant::now);
+        self.shared.transit.complain();
+    }
+
     fn act(&mut self, action: Action) -> Result<(), Ending> {
         match action {
-            Action::Nothing | Action::Wait => {}
+            Action::Nothing | Action::Wait | Action::Pause => {}
             Action::Drop => return Err("it doesn't answer"),
             Action::Send(reply) => self.queue(reply),
             Action::Last(reply) => {
                 self.last = true;
                 self.queue(reply);
             }
-            Action::Work(bytes, work) => {
-                let load = self.shared.transit.load(bytes, 0);
+            Action::Work(held, work) => {
+                let load = match held {
+                    Held::Secret(bytes) => self.shared.transit.secret(bytes),
+                    Held::Ordinary(bytes) => self.shared.transit.ordinary(bytes),
+                };
                 let mut job = self.shared.workers.job();
                 self.work.spawn_blocking(move || {
                     job.begin();
@@ -273,11 +325,16 @@ impl Serving {
                 self.work.spawn(async move { Done::Judged(call, check.await) });
             }
         }
+        self.note_who_it_is();
+        self.send()
+    }
+
+    /// For the list of clients.
+    fn note_who_it_is(&self) {
         if self.session.is_authenticated() {
             self.welcome.authenticated();
         }
         self.welcome.client.read_only.store(self.session.is_read_only(), Ordering::Relaxed);
-        self.send()
     }
 
     fn queue(&mut self, packet: Outgoing) {
@@ -290,7 +347,7 @@ impl Serving {
             match self.stream.try_write_vectored(&packet.rest()) {
                 Ok(0) => return Err("it closed"),
                 Ok(sent) => {
-                    self.moved = Instant::now();
+                    self.unchecked += sent + OVERHEAD;
                     if packet.advance(sent) {
                         self.out.pop_front();
                     }
@@ -299,16 +356,47 @@ impl Serving {
                 Err(_) => return Err("it closed"),
             }
         }
-        if self.out.is_empty() {
-            self.out_load = None;
-            return Ok(());
+        let transit = &self.shared.transit;
+        let load = |packet: &Outgoing| match packet.is_secret() {
+            true => transit.secret(packet.len().next_power_of_two()),
+            false => transit.ordinary(packet.len()),
+        };
+        self.out_load = self.out.iter().map(load).collect();
+        Ok(())
+    }
+
+    /// Whether the socket takes a whole value at once, so that none has to wait here. A client that sends calls and reads no
+    /// replies is not answered any more before it has.
+    fn has_room(&mut self) -> bool {
+        if !self.out.is_empty() {
+            return false;
         }
-        let (secret, plain): (Vec<_>, Vec<_>) = self.out.iter().partition(|packet| packet.is_secret());
-        let [secret, plain] =
-            [secret, plain].map(|packets| packets.iter().map(|packet| packet.len()).sum::<usize>());
-        let load = self.out_load.get_or_insert_with(|| self.shared.transit.load(0, 0));
-        load.change(secret.next_power_of_two(), plain);
-        if plain > MOST_QUEUED { Err("it doesn't read what it asked for") } else { Ok(()) }
+        if self.unchecked > MOST_UNCHECKED {
+            // The kernel calls it writable if three quarters of it are free: the runtime, until a write has failed.
+            let ask =
+                || match rustix::event::poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], Some(&NOW)) {
+                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                    Ok(_) | Err(_) => Ok(()),
+                };
+            if self.stream.try_io(Interest::WRITABLE, ask).is_err() {
+                return false;
+            }
+            self.unchecked = 0;
+        }
+        true
+    }
+
+    /// Notes since when it holds half a packet, and when that last got less.
+    fn see_whether_it_moves(&mut self) {
+        let out = self.out.iter().map(Outgoing::missing).sum::<usize>();
+        let missing = self.inbound.missing().unwrap_or(0) + out;
+        let now = Instant::now();
+        self.stuck = match self.stuck {
+            _ if missing == 0 => None,
+            Some(stuck) if stuck.missing == missing => Some(stuck),
+            Some(stuck) => Some(Stuck { moved: now, missing, ..stuck }),
+            None => Some(Stuck { since: now, moved: now, missing }),
+        };
     }
 
     /// Whether another call may come.
@@ -316,30 +404,29 @@ impl Serving {
         !self.last && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
     }
 
-    /// Whether the socket may have more to read at once.
-    fn has_more(&self) -> bool {
-        self.stream.try_io(Interest::READABLE, || Ok(())).is_ok()
-    }
-
     /// When to look at the clock.
-    fn deadline(&self, stuck: bool) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         let waits = [
             self.session.deadline(),
             self.paused.map(|_| Instant::now() + PAUSE),
-            stuck.then(|| self.moved + LONGEST_STANDSTILL),
+            self.stuck.map(|stuck| stuck.moved + LONGEST_STANDSTILL),
             self.half.map(|since| since + PATIENCE).filter(|late| *late > Instant::now()),
             self.is_loitering().then(|| self.since + LONGEST_ANONYMITY),
         ];
         waits.into_iter().flatten().min()
     }
 
-    fn tick(&mut self, stuck: bool) -> Option<Ending> {
+    fn tick(&mut self) -> Option<Ending> {
         let now = Instant::now();
-        if stuck && now >= self.moved + LONGEST_STANDSTILL {
+        if self.stuck.is_some_and(|stuck| now >= stuck.moved + LONGEST_STANDSTILL) {
             return Some("it stood still amid a packet");
         }
         if self.is_loitering() && now >= self.since + LONGEST_ANONYMITY {
             return Some("it didn't authenticate");
+        }
+        if !self.out.is_empty() || !self.may_read() {
+            self.session.deaf(now); // its pongs lie unread
+            return None;
         }
         let action = self.session.tick(now);
         self.act(action).err()
@@ -347,12 +434,15 @@ impl Serving {
 
     /// Whether it has yet to authenticate, and nobody is being asked about it.
     fn is_loitering(&self) -> bool {
-        !self.session.is_authenticated() && self.work.is_empty()
+        !self.session.is_authenticated() && !self.session.is_asking()
     }
 
     /// The daemon stops: calls under way are answered, then it ends.
     async fn finish(&mut self) -> Ending {
         const ENDING: Ending = "the daemon stops";
+        if self.session.is_asking() {
+            self.work.abort_all(); // nobody waits for a person; what has begun to write is waited for all the same
+        }
         while let Some(done) = self.work.join_next().await {
             if let Ok(Done::Worked(reply)) = done {
                 self.queue(reply);
@@ -392,8 +482,14 @@ const PAGE_SIZE: usize = 16 << 10;
 /// Packets answered before others have their turn.
 const TURN: usize = 64;
 
-/// What a client may leave unread: more than the longest list of secrets with ordinary usages.
-const MOST_QUEUED: usize = 32 << 20;
+/// What is sent before the socket is asked whether it has room: with it, and with the quarter that may be full when it says
+/// that it has, two of the largest values still fit.
+const MOST_UNCHECKED: usize = 32 << 10;
+
+/// What the kernel adds to a packet, about.
+const OVERHEAD: usize = 768;
+
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// How long a client waits for others to make room, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -404,13 +500,23 @@ const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.
 const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
 
-/// What a large packet of an authenticated client is worth keeping of.
+/// What a large packet of an authenticated client is worth keeping of. What no call has use for may be a value that went
+/// astray: it is not kept, or in secret memory.
 fn room(header: &Header) -> Room {
     match (header.program, header.procedure) {
         (program::REMOTE, procedure::SECRET_SET_VALUE | procedure::CONNECT_SET_IDENTITY) => {
             Room { bytes: 3 * MAX_VALUE, secret: true }
         }
-        (program::REMOTE, _) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
+        (
+            program::REMOTE,
+            procedure::CONNECT_OPEN
+            | procedure::SECRET_LOOKUP_BY_USAGE
+            | procedure::SECRET_DEFINE_XML
+            | procedure::SECRET_GET_XML_DESC
+            | procedure::SECRET_GET_VALUE
+            | procedure::SECRET_UNDEFINE
+            | procedure::CONNECT_SECRET_EVENT_REGISTER_ANY,
+        ) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
         _ => Room { bytes: PAGE_SIZE, secret: true },
     }
 }

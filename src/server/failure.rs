@@ -25,6 +25,11 @@ pub(super) fn undecodable() -> Error {
     rpc("Unable to decode message payload")
 }
 
+/// The result is longer than a packet, or than a string in it.
+pub(super) fn unencodable() -> Error {
+    rpc("Unable to encode message payload")
+}
+
 pub(super) fn no_program(header: &Header) -> Error {
     // libvirt prints both as signed numbers.
     let (program, version) = (header.program.cast_signed(), header.version.cast_signed());
@@ -73,6 +78,10 @@ pub(super) fn no_such_event(number: i32) -> Error {
 /// libvirt's text has the name of another driver in it; scripts know it so.
 pub(super) fn no_such_callback(number: i32) -> Error {
     about_connection(format!("node device event callback {number} not registered"))
+}
+
+pub(super) fn too_many_callbacks(most: usize) -> Error {
+    about_connection(format!("a connection can have {most} event callbacks: deregister some first"))
 }
 
 /// AUTH_POLKIT on a socket that doesn't ask polkit.

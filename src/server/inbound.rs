@@ -14,10 +14,9 @@ use std::sync::Arc;
 
 use rustix::net::{RecvFlags, recv};
 use secrecy::{ExposeSecret, ExposeSecretMut};
-use zeroize::Zeroize;
 
 use super::transit::{Load, Transit};
-use crate::memory::SecretBytes;
+use crate::memory::{Exhausted, SecretBytes};
 use crate::rpc::packet::{HEAD, MAX_FDS, packet_length};
 use crate::rpc::{Decode, Header, Kind, Reader};
 
@@ -25,6 +24,10 @@ use crate::rpc::{Decode, Header, Kind, Reader};
 pub(super) enum Incoming<'a> {
     /// A packet: its header and its arguments, or as much of them as a call has use for.
     Packet(Header, &'a [u8]),
+    /// A large packet, for which there is no room at present. It stays in the kernel.
+    Crowded,
+    /// A large packet that had to be let go, because there is no secret memory.
+    Starved(Header, Exhausted),
     /// The client is gone, or speaks another language: why, for the log.
     End(&'static str),
 }
@@ -70,23 +73,24 @@ struct Large {
     header: Header,
     /// Bytes still to come.
     missing: usize,
-    /// Bytes to keep, in all.
-    keep: usize,
     kept: Kept,
     load: Load,
 }
 
-/// Grows with what really comes, up to what the call has use for.
+/// What has come of it.
 enum Kept {
     /// So many of the bytes are filled.
     Secret(SecretBytes, usize),
-    Ordinary(Vec<u8>),
+    /// Grows with what really comes, up to so many.
+    Ordinary(Vec<u8>, usize),
+    /// Nothing, for want of memory.
+    Nothing(Exhausted),
 }
 
 impl Inbound {
-    /// Whether it holds memory for a packet that isn't whole.
-    pub(super) fn is_gathering(&self) -> bool {
-        self.large.is_some()
+    /// How much is missing of a packet that it holds memory for, if there is one.
+    pub(super) fn missing(&self) -> Option<usize> {
+        self.large.as_ref().map(|large| large.missing)
     }
 
     /// Whether part of a packet has come, and is left where it is.
@@ -96,22 +100,23 @@ impl Inbound {
 
     /// Wipes what was written to the page.
     pub(super) fn wipe(&mut self, page: &mut SecretBytes) {
-        page.expose_secret_mut()[..std::mem::take(&mut self.touched)].zeroize();
+        page.wipe_front(std::mem::take(&mut self.touched));
     }
 
     /// The next packet, if it is there; [`io::ErrorKind::WouldBlock`] if it isn't yet. The page is overwritten.
     ///
-    /// `rest`: whether to wait for what is missing. `room` says what a large packet is worth.
+    /// `rest`: whether to wait for what is missing. `room` says what a large packet is worth; nothing if none may be begun now.
     pub(super) fn receive<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
         page: &'a mut SecretBytes,
         rest: Rest,
         transit: &Arc<Transit>,
-        room: impl FnOnce(&Header) -> Room,
+        room: impl FnOnce(&Header) -> Option<Room>,
         kept: &'a mut Option<Gathered>,
     ) -> io::Result<Incoming<'a>> {
         while self.swallow > 0 {
+            self.touched = self.swallow;
             match recv(socket, &mut page.expose_secret_mut()[..self.swallow], RecvFlags::empty())?.0 {
                 0 => return Ok(Incoming::End("it ended before its file descriptors")),
                 taken => self.swallow -= taken,
@@ -148,8 +153,9 @@ impl Inbound {
                 };
                 return Ok(Incoming::Packet(header, arguments));
             }
+            let Some(room) = room(&header) else { return Ok(Incoming::Crowded) };
             take(socket, &mut page.expose_secret_mut()[..HEAD])?;
-            self.large = Some(Large::begin(header, length - HEAD, &room(&header), transit)?);
+            self.large = Some(Large::begin(header, length - HEAD, &room, transit));
         }
         let Some(large) = &mut self.large else { return Err(io::ErrorKind::WouldBlock.into()) };
         self.touched = page.len();
@@ -162,8 +168,10 @@ impl Inbound {
         }
         let Some(large) = self.large.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
         let header = large.header;
+        if let Kept::Nothing(exhausted) = large.kept {
+            return Ok(Incoming::Starved(header, exhausted));
+        }
         let gathered = kept.insert(Gathered { kept: large.kept, _load: large.load });
-        self.half = false;
         match self.arguments(&header, gathered.bytes()) {
             Some(arguments) => Ok(Incoming::Packet(header, arguments)),
             None => Ok(Incoming::End(TOO_MANY_FDS)),
@@ -191,54 +199,45 @@ pub(super) struct Gathered {
 impl Gathered {
     fn bytes(&self) -> &[u8] {
         match &self.kept {
-            Kept::Secret(bytes, filled) => &bytes.expose_secret()[..*filled],
-            Kept::Ordinary(bytes) => bytes,
+            Kept::Secret(bytes, _) => bytes.expose_secret(),
+            Kept::Ordinary(bytes, _) => bytes,
+            Kept::Nothing(_) => &[],
         }
     }
 }
 
 impl Large {
-    fn begin(header: Header, missing: usize, room: &Room, transit: &Arc<Transit>) -> io::Result<Self> {
+    fn begin(header: Header, missing: usize, room: &Room, transit: &Arc<Transit>) -> Self {
         let keep = missing.min(room.bytes);
-        let (kept, load) = if room.secret && keep > 0 {
-            let bytes = SecretBytes::zeroed(keep.min(FIRST)).map_err(io::Error::other)?;
-            let load = transit.load(bytes.len(), 0);
-            (Kept::Secret(bytes, 0), load)
-        } else {
-            (Kept::Ordinary(Vec::new()), transit.load(0, 0))
+        let (kept, load) = match room.secret.then(|| SecretBytes::zeroed(keep)) {
+            Some(Ok(bytes)) => (Kept::Secret(bytes, 0), transit.secret(keep.next_power_of_two())),
+            Some(Err(exhausted)) => (Kept::Nothing(exhausted), transit.ordinary(0)),
+            None => (Kept::Ordinary(Vec::new(), keep), transit.ordinary(0)),
         };
-        Ok(Self { header, missing, keep, kept, load })
+        Self { header, missing, kept, load }
     }
 
-    /// Takes what there is, up to the packet's end; no more than a page at once.
+    /// Takes what there is, up to the packet's end.
     fn gather(&mut self, socket: BorrowedFd<'_>, page: &mut SecretBytes) -> io::Result<usize> {
-        let taken = match &mut self.kept {
-            Kept::Secret(bytes, filled) if *filled < self.keep => {
-                if *filled == bytes.len() {
-                    let mut more =
-                        SecretBytes::zeroed(self.keep.min(2 * bytes.len())).map_err(io::Error::other)?;
-                    more.overwrite(0, bytes.expose_secret());
-                    self.load.change(more.len().next_power_of_two(), 0);
-                    *bytes = more;
-                }
-                let taken = recv(socket, &mut bytes.expose_secret_mut()[*filled..], RecvFlags::empty())?.0;
-                *filled += taken;
-                taken
+        let page = page.expose_secret_mut();
+        let some = page.len().min(self.missing);
+        let (place, ordinary) = match &mut self.kept {
+            Kept::Secret(bytes, have) if *have < bytes.len() => {
+                let taken = recv(socket, &mut bytes.expose_secret_mut()[*have..], RecvFlags::empty())?.0;
+                *have += taken;
+                self.missing -= taken;
+                return Ok(taken);
             }
-            Kept::Ordinary(bytes) if bytes.len() < self.keep => {
-                let page = page.expose_secret_mut();
-                let some = page.len().min(self.keep - bytes.len());
-                let taken = recv(socket, &mut page[..some], RecvFlags::empty())?.0;
-                bytes.extend_from_slice(&page[..taken]);
-                self.load.change(0, bytes.capacity());
-                taken
+            Kept::Ordinary(bytes, keep) if bytes.len() < *keep => {
+                (&mut page[..some.min(*keep - bytes.len())], Some(bytes))
             }
-            Kept::Secret(..) | Kept::Ordinary(_) => {
-                let page = page.expose_secret_mut();
-                let some = page.len().min(self.missing);
-                recv(socket, &mut page[..some], RecvFlags::empty())?.0
-            }
+            Kept::Secret(..) | Kept::Ordinary(..) | Kept::Nothing(_) => (&mut page[..some], None),
         };
+        let taken = recv(socket, &mut *place, RecvFlags::empty())?.0;
+        if let Some(bytes) = ordinary {
+            bytes.extend_from_slice(&place[..taken]);
+            self.load.grow(bytes.capacity());
+        }
         self.missing -= taken;
         Ok(taken)
     }
@@ -254,8 +253,5 @@ fn take(socket: BorrowedFd<'_>, mut place: &mut [u8]) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// What half a packet gets of secret memory at first.
-const FIRST: usize = 8 << 10;
 
 const TOO_MANY_FDS: &str = "it sent more file descriptors than a packet may have";

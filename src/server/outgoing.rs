@@ -34,6 +34,11 @@ impl Outgoing {
         self.front.len() + self.value.as_ref().map_or(0, SecretBytes::len) + self.pad
     }
 
+    /// How many of them are still to be sent.
+    pub(super) fn missing(&self) -> usize {
+        self.len() - self.sent
+    }
+
     /// What is still to be sent.
     pub(super) fn rest(&self) -> [IoSlice<'_>; 3] {
         let value = self.value.as_ref().map_or(&[][..], ExposeSecret::expose_secret);

@@ -40,7 +40,9 @@ pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
             Action::Work(_, work) => check(&header, &work(), was_authenticated),
             Action::Last(reply) => return check(&header, &reply, was_authenticated),
             Action::AskPolkit(asked) => assert_eq!(asked, header),
-            Action::Wait | Action::Drop => panic!("{header:?} is neither a reason to wait nor to go"),
+            Action::Wait | Action::Pause | Action::Drop => {
+                panic!("{header:?} is neither a reason to wait nor to go")
+            }
         }
     }
 }
@@ -68,8 +70,22 @@ fn is_call(header: &Header) -> bool {
     matches!(header.kind, Kind::Call | Kind::CallWithFds)
 }
 
-/// A keystore of one private secret, in a directory that goes with the process's temporary ones.
+/// A keystore in which the private secret is, whatever was said before. Its directory stays behind, and is the next
+/// rehearsal's of a process with the same id.
 pub(super) fn secrets() -> Arc<Secrets> {
+    let secrets = keystore();
+    let owner = secrets.driver.session(Caller { elevated: true, ..Caller::OWNER });
+    let uuid = uuid::Uuid::from_bytes([0x11; 16]);
+    if !owner.value(uuid, 0).is_ok_and(|value| value.expose_secret() == PRIVATE) {
+        let Ok(secret) = owner.define_xml(SECRET, 0) else { panic!("no secret") };
+        let value =
+            SecretBytes::copy_of(PRIVATE).and_then(|value| Ok(owner.set_value(secret.uuid, value, 0)));
+        assert!(matches!(value, Ok(Ok(()))), "no value");
+    }
+    secrets
+}
+
+fn keystore() -> Arc<Secrets> {
     static SECRETS: OnceLock<Arc<Secrets>> = OnceLock::new();
     Arc::clone(SECRETS.get_or_init(|| {
         let directory = std::env::temp_dir().join(format!("strongroom-rehearsal-{}", std::process::id()));
@@ -79,11 +95,6 @@ pub(super) fn secrets() -> Arc<Secrets> {
         };
         let keys = Keys { host_key: Some(key), ..Keys::default() };
         let Ok(driver) = Driver::open(root, "secret:///system".into(), &keys) else { panic!("no keystore") };
-        let owner = driver.session(Caller::OWNER);
-        let Ok(secret) = owner.define_xml(SECRET, 0) else { panic!("no secret") };
-        let value =
-            SecretBytes::copy_of(PRIVATE).and_then(|value| Ok(owner.set_value(secret.uuid, value, 0)));
-        assert!(matches!(value, Ok(Ok(()))), "no value");
         let Ok(token) = SystemToken::read_or_make(&directory.join("token/system.token")) else {
             panic!("no token")
         };

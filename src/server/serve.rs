@@ -5,18 +5,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
-use super::clients::{Clients, Limits};
+use super::clients::{Clients, Limits, is_trusted};
 use super::connection::{Connection, Shared, stopped};
 use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
@@ -80,7 +81,7 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Reload => reload(&host).await,
+                Signal::Reload => _ = tokio::spawn(reload(Arc::clone(&host))),
                 Signal::Stop => _ = host.stop.send(true),
             },
             () = sleep(LOOK_AROUND) => if has_been_idle(&host, &mut idle) {
@@ -116,7 +117,18 @@ async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
             } => accepted,
         };
         match accepted.and_then(|stream| Ok((credentials(&stream)?, stream))) {
-            Ok((peer, stream)) => welcome(&host, role, peer, stream),
+            Ok((peer, stream)) if server.clients.has_room_for(&peer) => welcome(&host, role, peer, stream),
+            Ok((peer, stream)) => match server.clients.queue() {
+                Some(waiting) => {
+                    let host = Arc::clone(&host);
+                    tokio::spawn(async move {
+                        waiting.room().await;
+                        drop(waiting);
+                        welcome(&host, role, peer, stream);
+                    });
+                }
+                None => tracing::info!("refused {peer}: the places for its like are taken, and many wait"),
+            },
             Err(error) => {
                 let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
                 if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
@@ -140,7 +152,7 @@ fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
         Role::Main => (&host.main, host.methods[0], false),
         Role::ReadOnly => (&host.main, host.methods[1], true),
         Role::Admin => {
-            if !peer.is_root() && peer.uid != rustix::process::geteuid().as_raw() {
+            if !is_trusted(&peer) {
                 tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
                 return;
             }
@@ -152,8 +164,11 @@ fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
     let service = match role {
         Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host), peer, client.id)),
         Role::Main | Role::ReadOnly => {
+            let gone = AtomicBool::new(false);
             let announce = move |event| {
-                if send.try_send(event).is_err() {
+                if let Err(TrySendError::Full(_)) = send.try_send(event)
+                    && !gone.swap(true, Ordering::Relaxed)
+                {
                     tracing::warn!("closing client {}: it doesn't read its events", client.id);
                     client.dismiss();
                 }
@@ -168,7 +183,7 @@ fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
 }
 
 /// SIGHUP: looks for keys again.
-async fn reload(host: &Arc<Host>) {
+async fn reload(host: Arc<Host>) {
     Notice::Reloading.send();
     let driver = Arc::clone(&host.secrets.driver);
     match tokio::task::spawn_blocking(move || driver.reload()).await {
@@ -180,15 +195,24 @@ async fn reload(host: &Arc<Host>) {
 }
 
 /// Whether nobody has needed the daemon for its whole timeout. Ephemeral secrets need it: they are nowhere else.
-fn has_been_idle(host: &Host, since: &mut Option<Instant>) -> bool {
+fn has_been_idle(host: &Host, since: &mut Option<(u64, Instant)>) -> bool {
     let timeout = host.timeout.load(Ordering::Relaxed);
-    let needed = host.main.clients.count().0 + host.admin.clients.count().0 > 0
-        || host.secrets.driver.ephemeral_count() > 0;
+    let servers = [&host.main.clients, &host.admin.clients];
+    let needed =
+        servers.iter().any(|clients| clients.count().0 > 0) || host.secrets.driver.ephemeral_count() > 0;
     if timeout == 0 || needed {
         *since = None;
         return false;
     }
-    since.get_or_insert_with(Instant::now).elapsed() >= Duration::from_secs(timeout.into())
+    // Those who came and went since we last looked count too.
+    let came = servers.iter().map(|clients| clients.last_id()).sum();
+    match since {
+        Some((seen, since)) if *seen == came => since.elapsed() >= Duration::from_secs(timeout.into()),
+        _ => {
+            *since = Some((came, Instant::now()));
+            false
+        }
+    }
 }
 
 enum Signal {

@@ -19,8 +19,9 @@ use super::outgoing::Outgoing;
 use super::{admin, failure};
 use crate::net::peer::Peer;
 use crate::rpc::keepalive::Beat;
+use crate::rpc::packet::{HEAD, MAX_PACKET};
 use crate::rpc::remote::{AuthTypes, Number, auth, procedure};
-use crate::rpc::xdr::List;
+use crate::rpc::xdr::{Count, List};
 use crate::rpc::{Header, Kind, Malformed, Status, VERSION, fault, packet, program};
 use crate::secret::Error;
 
@@ -36,9 +37,19 @@ impl<'a> Call<'a> {
         crate::rpc::decode(self.arguments).map_err(|Malformed| failure::undecodable())
     }
 
-    /// The reply that says how it went.
+    /// The reply that says how it went; or that it is too much for a packet.
     pub(super) fn reply(&self, body: &impl crate::rpc::Encode) -> Outgoing {
-        packet(self.header.reply(Status::Ok), body).into()
+        reply(self.header, body)
+    }
+}
+
+/// The reply that says how a call went; or that the result is too much for a packet.
+pub(super) fn reply(call: Header, body: &impl crate::rpc::Encode) -> Outgoing {
+    let mut length = Count(HEAD);
+    body.encode(&mut length);
+    match length.0 {
+        ..=MAX_PACKET => packet(call.reply(Status::Ok), body).into(),
+        _ => fault::refusal(call, &failure::unencodable()).into(),
     }
 }
 
@@ -48,36 +59,46 @@ pub(super) enum Action {
     Nothing,
     /// Wait for more: no packet is whole.
     Wait,
+    /// Wait for room: a packet is large, and others hold much.
+    Pause,
     /// Send this.
     Send(Outgoing),
     /// Send this, then close.
     Last(Outgoing),
     /// Close, without a word.
     Drop,
-    /// Run this where it may block, then send what it gives. It holds so many bytes of secret memory.
-    Work(usize, Work),
+    /// Run this where it may block, then send what it gives.
+    Work(Held, Work),
     /// Ask polkit about the peer, then hand the answer to [`Session::authenticated`].
     AskPolkit(Header),
+}
+
+/// What a call under way holds of memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Held {
+    /// Of secret memory.
+    Secret(usize),
+    /// Of ordinary memory.
+    Ordinary(usize),
 }
 
 /// A call that may block.
 pub(super) type Work = Box<dyn FnOnce() -> Outgoing + Send>;
 
 impl Action {
-    /// A call that may block: `run` gets the reply's header and gives the reply. `held`: what it keeps of secret memory
-    /// meanwhile.
+    /// A call that may block: `run` gets its header and gives the reply. `held`: what it keeps of memory meanwhile.
     pub(super) fn work(
         call: Header,
         peer: Peer,
-        held: usize,
-        run: impl FnOnce(Header) -> Result<Vec<u8>, Error> + Send + 'static,
+        held: Held,
+        run: impl FnOnce(Header) -> Result<Outgoing, Error> + Send + 'static,
     ) -> Self {
         let work: Work = Box::new(move || {
             let refused = |error| {
                 failure::log(&error, &call, &peer);
-                fault::refusal(call, &error)
+                fault::refusal(call, &error).into()
             };
-            run(call.reply(Status::Ok)).unwrap_or_else(refused).into()
+            run(call).unwrap_or_else(refused)
         });
         Self::Work(held, work)
     }
@@ -105,6 +126,8 @@ pub(super) struct Session {
     service: Service,
     method: Method,
     authenticated: bool,
+    /// polkit is being asked.
+    asking: bool,
     peer: Peer,
     keepalive: Keepalive,
 }
@@ -112,7 +135,7 @@ pub(super) struct Session {
 impl Session {
     /// A client has connected.
     pub(super) fn new(service: Service, method: Method, peer: Peer, keepalive: Keepalive) -> Self {
-        Self { service, method, authenticated: method == Method::None, peer, keepalive }
+        Self { service, method, authenticated: method == Method::None, asking: false, peer, keepalive }
     }
 
     /// A packet has come.
@@ -128,13 +151,13 @@ impl Session {
         if !matches!(header.kind, Kind::Call | Kind::CallWithFds) {
             return Action::Nothing; // libvirt drops them too
         }
-        match self.answer(call, now) {
-            Ok(action) => action,
-            Err(error) => {
-                failure::log(&error, &header, &self.peer);
-                Action::Send(fault::refusal(header, &error).into())
-            }
-        }
+        self.answer(call, now).unwrap_or_else(|error| self.refuse(&header, &error))
+    }
+
+    /// Says no to a call.
+    pub(super) fn refuse(&self, call: &Header, error: &Error) -> Action {
+        failure::log(error, call, &self.peer);
+        Action::Send(fault::refusal(*call, error).into())
     }
 
     fn answer(&mut self, call: &Call<'_>, now: Instant) -> Result<Action, Error> {
@@ -181,7 +204,12 @@ impl Session {
                 };
                 Ok(Action::Send(call.reply(&AuthTypes { types: List(vec![way]) })))
             }
-            procedure::AUTH_POLKIT if self.method == Method::Polkit => Ok(Action::AskPolkit(call.header)),
+            procedure::AUTH_POLKIT
+                if self.method == Method::Polkit && !self.asking && !self.authenticated =>
+            {
+                self.asking = true; // one dialog at a time
+                Ok(Action::AskPolkit(call.header))
+            }
             procedure::AUTH_POLKIT => Err(failure::unexpected_authentication()),
             _ => Err(failure::no_sasl()),
         }
@@ -189,6 +217,7 @@ impl Session {
 
     /// polkit has answered.
     pub(super) fn authenticated(&mut self, call: Header, verdict: Result<(), Error>) -> Outgoing {
+        self.asking = false;
         match verdict {
             Ok(()) => {
                 self.authenticated = true;
@@ -212,6 +241,16 @@ impl Session {
     /// Whether it has proved who it is, or need not.
     pub(super) fn is_authenticated(&self) -> bool {
         self.authenticated
+    }
+
+    /// Whether polkit is being asked about it.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
+    /// The client isn't listened to for the moment: its silence means nothing.
+    pub(super) fn deaf(&mut self, now: Instant) {
+        self.keepalive.heard(now);
     }
 
     /// Whether it can change nothing.
@@ -241,7 +280,6 @@ fn is_authentication(number: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::packet::HEAD;
     use crate::rpc::remote::{ErrorBody, Open, feature};
     use crate::rpc::{Encode, Text, decode};
     use crate::server::rehearsal;

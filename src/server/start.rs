@@ -188,7 +188,8 @@ fn check_activated(sockets: &[Listening], settings: &Settings) -> Result<(), Sta
         let path = address.as_ref().and_then(|address| address.as_pathname());
         let mode =
             path.and_then(|path| std::fs::metadata(path).ok()).map(|it| it.permissions().mode() & 0o777);
-        settings.main_socket_mode(mode).map_err(misconfigured)?;
+        // What can't be known may be open to all.
+        settings.main_socket_mode(Some(mode.unwrap_or(0o777))).map_err(misconfigured)?;
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What half-read calls and half-sent replies may take together, over all clients.
 //!
 //! Secret memory is small, and any client can ask for a large value and not read it, or begin a large call and not end it.
-//! So both are counted; while too much is in transit, nothing new is begun, and a client that holds some of it and doesn't move is
-//! let go. A client that keeps moving is never let go for this. Leans on atomics. Refuses nothing itself.
+//! So both are counted; while much is in transit, no large packet is begun, and a client that holds some of it and stands still,
+//! or is very slow, is let go; while too much is, small calls wait too. Leans on atomics. Refuses nothing itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,45 +26,58 @@ pub(super) struct Load {
 }
 
 impl Transit {
-    /// Counts so many bytes of secret memory, and of ordinary memory.
-    pub(super) fn load(self: &Arc<Self>, secret: usize, ordinary: usize) -> Load {
-        let mut load = Load { transit: Arc::clone(self), secret: 0, ordinary: 0 };
-        load.change(secret, ordinary);
-        load
+    /// Counts so many bytes of secret memory.
+    pub(super) fn secret(self: &Arc<Self>, bytes: usize) -> Load {
+        self.secret.fetch_add(bytes, Ordering::Relaxed);
+        Load { transit: Arc::clone(self), secret: bytes, ordinary: 0 }
     }
 
-    /// Whether nothing new should be begun. If so, those who hold some and stand still hear of it.
+    /// Counts so many bytes of ordinary memory.
+    pub(super) fn ordinary(self: &Arc<Self>, bytes: usize) -> Load {
+        self.ordinary.fetch_add(bytes, Ordering::Relaxed);
+        Load { transit: Arc::clone(self), secret: 0, ordinary: bytes }
+    }
+
+    /// Whether no large packet should be begun.
     pub(super) fn is_crowded(&self) -> bool {
-        let crowded = self.secret.load(Ordering::Relaxed) > MOST_SECRET
-            || self.ordinary.load(Ordering::Relaxed) > MOST_ORDINARY;
-        if crowded {
-            self.crowded.notify_waiters();
-        }
-        crowded
+        self.holds(1, 1)
     }
 
-    /// Waits until somebody finds it crowded.
+    /// Somebody waits for room: those who hold some and stand still shall hear of it.
+    pub(super) fn complain(&self) {
+        self.crowded.notify_waiters();
+    }
+
+    /// Whether nothing at all should be begun. It is crowded long before that.
+    pub(super) fn is_full(&self) -> bool {
+        self.holds(2, 4)
+    }
+
+    /// Whether so many times what is usual is held.
+    fn holds(&self, secret: usize, ordinary: usize) -> bool {
+        self.secret.load(Ordering::Relaxed) > secret * MOST_SECRET
+            || self.ordinary.load(Ordering::Relaxed) > ordinary * MOST_ORDINARY
+    }
+
+    /// Waits until somebody complains.
     pub(super) async fn crowded(&self) {
         self.crowded.notified().await;
     }
 }
 
 impl Load {
-    /// It has become this much.
-    pub(super) fn change(&mut self, secret: usize, ordinary: usize) {
-        let replace = |counter: &AtomicUsize, old: usize, new: usize| {
-            counter.fetch_add(new, Ordering::Relaxed);
-            counter.fetch_sub(old, Ordering::Relaxed);
-        };
-        replace(&self.transit.secret, self.secret, secret);
-        replace(&self.transit.ordinary, self.ordinary, ordinary);
-        (self.secret, self.ordinary) = (secret, ordinary);
+    /// It has become this much of ordinary memory.
+    pub(super) fn grow(&mut self, ordinary: usize) {
+        self.transit.ordinary.fetch_add(ordinary, Ordering::Relaxed);
+        self.transit.ordinary.fetch_sub(self.ordinary, Ordering::Relaxed);
+        self.ordinary = ordinary;
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.change(0, 0);
+        self.transit.secret.fetch_sub(self.secret, Ordering::Relaxed);
+        self.transit.ordinary.fetch_sub(self.ordinary, Ordering::Relaxed);
     }
 }
 
@@ -80,6 +93,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(10);
 /// How long a client may stand still with others waiting for what it holds.
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
+/// How long it may hold it then, however slowly it moves.
+pub(super) const LONGEST_HOLD: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,16 +103,18 @@ mod tests {
     #[test]
     fn it_is_crowded_while_too_much_is_held_and_no_longer() {
         let transit = Arc::new(Transit::default());
-        let mut held: Vec<Load> = (0..12).map(|_| transit.load(128 << 10, 0)).collect();
+        let mut held: Vec<Load> = (0..12).map(|_| transit.secret(128 << 10)).collect();
         assert!(!transit.is_crowded());
-        held.push(transit.load(1, 0));
-        assert!(transit.is_crowded());
-        held.pop();
+        held.push(transit.secret(1));
+        assert!(transit.is_crowded() && !transit.is_full());
+        held.push(transit.secret(12 << 17));
+        assert!(transit.is_full());
+        held.truncate(12);
         assert!(!transit.is_crowded());
-        let mut large = transit.load(0, 0);
-        large.change(0, 65 << 20);
+        let mut large = transit.ordinary(0);
+        large.grow(65 << 20);
         assert!(transit.is_crowded());
-        large.change(0, 1);
+        large.grow(1);
         assert!(!transit.is_crowded());
     }
 }

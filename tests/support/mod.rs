@@ -7,8 +7,10 @@
 #![allow(dead_code, reason = "every test uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+pub(crate) mod daemon;
 pub(crate) mod markers;
 pub(crate) mod second_reader;
+pub(crate) mod wire;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -51,10 +51,6 @@ pub(super) fn no_tls() -> Error {
     Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail)
 }
 
-pub(super) fn unencodable() -> Error {
-    Error::new(ErrorCode::Rpc, ErrorDomain::Rpc, "Unable to encode message payload")
-}
-
 pub(super) fn invalid(detail: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArg, ErrorDomain::None, detail)
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use super::super::LIBVIRT_LEVEL;
 use super::super::failure::no_procedure;
 use super::super::log::Unusable;
-use super::super::session::{Action, Call};
+use super::super::session::{Action, Call, Held, reply};
 use super::{Calls, failure};
+use crate::rpc::Text;
 use crate::rpc::admin::{self, procedure};
 use crate::rpc::remote::Version;
 use crate::rpc::xdr::List;
-use crate::rpc::{Text, packet};
 use crate::secret::{Error, ErrorDomain};
 
 impl Calls {
@@ -100,12 +100,12 @@ impl Calls {
         check_flags(asked.flags, "adminConnectSetLoggingOutputs", 0)?;
         let text = asked.text.map(Text::to_text).unwrap_or_default();
         let log = self.host.log.clone();
-        Ok(Action::work(call.header, self.peer, 0, move |header| {
+        Ok(Action::work(call.header, self.peer, Held::Ordinary(0), move |call| {
             log.set_outputs(&text).map_err(|error| match error {
                 Unusable::Malformed(error) => failure::invalid(error.to_string()),
                 Unusable::Unopened(doing, error) => Error::system(doing, &error).in_domain(ErrorDomain::None),
             })?;
-            Ok(packet(header, &()))
+            Ok(reply(call, &()))
         }))
     }
 }

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use super::super::failure::no_procedure;
-use super::super::session::{Action, Call};
+use super::super::failure::{no_procedure, unencodable};
+use super::super::session::{Action, Call, Held, reply};
 use super::{Calls, failure};
 use crate::driver::Keys;
 use crate::memory::SecretBytes;
+use crate::rpc::Text;
 use crate::rpc::strongroom::{self, key, procedure};
-use crate::rpc::{Text, packet};
 use crate::secret::Error;
 
 impl Calls {
@@ -27,12 +27,12 @@ impl Calls {
 
     fn status(&self, call: &Call<'_>) -> Action {
         let driver = Arc::clone(&self.host.secrets.driver);
-        Action::work(call.header, self.peer, 0, move |header| {
+        Action::work(call.header, self.peer, Held::Ordinary(0), move |call| {
             let json = serde_json::to_string_pretty(&driver.status())
                 .ok()
                 .filter(|json| json.len() <= Text::MAX)
-                .ok_or_else(failure::unencodable)?;
-            Ok(packet(header, &strongroom::Status { json: json.as_str().into() }))
+                .ok_or_else(unencodable)?;
+            Ok(reply(call, &strongroom::Status { json: json.as_str().into() }))
         })
     }
 
@@ -42,21 +42,21 @@ impl Calls {
         // The keys, and the copies that are tried.
         let held = asked.keys.0.iter().map(|key| 2 * key.secret.0.len().next_power_of_two()).sum();
         let (driver, peer) = (Arc::clone(&self.host.secrets.driver), self.peer);
-        Ok(Action::work(call.header, peer, held, move |header| {
+        Ok(Action::work(call.header, peer, Held::Secret(held), move |call| {
             driver.unlock(&keys).inspect_err(|error| {
                 tracing::warn!("a try to unlock the keystore failed: {} ({peer})", error.detail());
             })?;
             tracing::info!("the keystore is unlocked ({peer})");
-            Ok(packet(header, &()))
+            Ok(reply(call, &()))
         }))
     }
 
     fn lock(&self, call: &Call<'_>) -> Action {
         let (driver, peer) = (Arc::clone(&self.host.secrets.driver), self.peer);
-        Action::work(call.header, peer, 0, move |header| {
+        Action::work(call.header, peer, Held::Ordinary(0), move |call| {
             driver.lock()?;
             tracing::warn!("the keystore is locked ({peer}); strongroom unlock opens it");
-            Ok(packet(header, &()))
+            Ok(reply(call, &()))
         })
     }
 }

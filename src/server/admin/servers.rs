@@ -9,15 +9,16 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::super::clients::{Client, Limits};
+use super::super::outgoing::Outgoing;
 use super::super::parameters;
 use super::super::serve::Server;
-use super::super::session::{Action, Call};
+use super::super::session::{Action, Call, Held, reply};
 use super::libvirt::{check_flags, number};
 use super::{Calls, failure};
 use crate::rpc::admin::{self, ClientName, ServerName};
 use crate::rpc::typed::{Parameter, Typed};
 use crate::rpc::xdr::List;
-use crate::rpc::{Header, Text, packet};
+use crate::rpc::{Header, Text};
 use crate::secret::Error;
 
 impl Calls {
@@ -129,7 +130,7 @@ impl Calls {
         let server = self.find(&server).ok_or_else(|| failure::no_matching_server(&server.name.to_text()))?;
         let client = server.clients.find(id).ok_or_else(|| failure::no_matching_client(id))?;
         check_flags(asked.flags, "adminClientGetInfo", 0)?;
-        Ok(Action::work(call.header, self.peer, 0, move |header| Ok(info(&client, header))))
+        Ok(Action::work(call.header, self.peer, Held::Ordinary(0), move |call| Ok(info(&client, call))))
     }
 
     pub(super) fn close_client(&self, call: &Call<'_>) -> Result<Action, Error> {
@@ -158,7 +159,7 @@ fn name_of<'a>(client: &Arc<Client>, server: &Server) -> ClientName<'a> {
 }
 
 /// What the kernel says of a client, and the names that the host has for its user and group, as a reply.
-fn info(client: &Client, header: Header) -> Vec<u8> {
+fn info(client: &Client, call: Header) -> Outgoing {
     let peer = client.peer;
     let user = uzers::get_user_by_uid(peer.uid);
     let group = uzers::get_group_by_gid(peer.gid);
@@ -175,7 +176,7 @@ fn info(client: &Client, header: Header) -> Vec<u8> {
     ];
     let parameter =
         |(name, value): (&'static str, Option<_>)| Some(Parameter { name: name.into(), value: value? });
-    packet(header, &admin::ClientInfo { parameters: List(known.into_iter().filter_map(parameter).collect()) })
+    reply(call, &admin::ClientInfo { parameters: List(known.into_iter().filter_map(parameter).collect()) })
 }
 
 fn numbers<'a>(numbers: &[(&'static str, u32)]) -> admin::Parameters<'a> {
