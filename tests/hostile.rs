@@ -220,7 +220,7 @@ fn secret(client: &mut Client, number: usize, value: &[u8]) -> Uuid {
 /// Connections that say nothing. Half of them over the read-only socket.
 fn sit_idle(place: &Place, count: usize) -> Vec<UnixStream> {
     let connect = |number: usize| {
-        let socket = if number % 2 == 0 { place.socket() } else { place.read_only_socket() };
+        let socket = if number.is_multiple_of(2) { place.socket() } else { place.read_only_socket() };
         UnixStream::connect(socket).unwrap()
     };
     (0..count).map(connect).collect()
