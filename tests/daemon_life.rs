@@ -279,7 +279,9 @@ impl Place {
     fn command(&self) -> Command {
         let mut command = Command::new(DAEMON);
         command.arg("--root").arg(self.root()).stdin(Stdio::null());
-        for variable in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "CREDENTIALS_DIRECTORY"] {
+        for variable in
+            ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "CREDENTIALS_DIRECTORY"]
+        {
             command.env_remove(variable);
         }
         command

@@ -75,12 +75,14 @@ fn switched_on_they_answer_to_libvirts_names_and_switched_off_libvirts_own_units
     };
     let sockets = names.map(|name| format!("virtsecretd{name}"));
     let stock = sockets.each_ref().map(String::as_str);
-    let ours = ["strongroomd.service", "strongroomd.socket", "strongroomd-ro.socket", "strongroomd-admin.socket"];
+    let ours =
+        ["strongroomd.service", "strongroomd.socket", "strongroomd-ro.socket", "strongroomd-admin.socket"];
 
     assert!(systemctl("enable", &stock).0);
     assert!(systemctl("disable", &stock).0);
     assert!(systemctl("enable", &ours[..1]).0);
-    for (role, name) in names.into_iter().chain([".service"]).map(|role| (role, format!("virtsecretd{role}"))) {
+    for (role, name) in names.into_iter().chain([".service"]).map(|role| (role, format!("virtsecretd{role}")))
+    {
         let link = fs::read_link(place.path().join("etc/systemd/system").join(&name)).unwrap();
         assert!(link.ends_with(format!("strongroomd{role}")), "{name} is {}", link.display());
         assert_eq!(systemctl("is-enabled", &[&name]), (true, "alias".into()));
@@ -103,7 +105,8 @@ fn the_units_use_what_the_daemon_has() {
             for path in settings(text, "ListenStream") {
                 let path = path.replace("%t/", "$XDG_RUNTIME_DIR/");
                 sockets.insert(Path::new(&path).file_name().unwrap().to_owned());
-                let shown = help.contains(&format!("{path} ")) || path.starts_with("$XDG_RUNTIME_DIR/libvirt/");
+                let shown =
+                    help.contains(&format!("{path} ")) || path.starts_with("$XDG_RUNTIME_DIR/libvirt/");
                 assert!(shown, "{name}: {path} is not in --help");
             }
             for target in settings(text, "Service") {
@@ -148,7 +151,8 @@ fn the_page_about_the_daemon_names_what_is_there() {
             seen += 1;
         }
         // Only in a unit's name or a path may something follow.
-        if let Some(unit) = word.strip_prefix("strongroom").map(|_| word).filter(|it| it.ends_with(".socket")) {
+        if let Some(unit) = word.strip_prefix("strongroom").map(|_| word).filter(|it| it.ends_with(".socket"))
+        {
             assert!(root().join("docs/install/system").join(unit).exists(), "there is no {unit}");
             seen += 1;
         }
@@ -169,7 +173,9 @@ fn the_page_about_the_daemon_names_what_is_there() {
 
 /// Whether it looks like a key of the configuration: `several_words`.
 fn is_key(code: &str) -> bool {
-    code.contains('_') && code.chars().all(|it| it.is_ascii_lowercase() || it == '_') && !code.starts_with("memfd")
+    code.contains('_')
+        && code.chars().all(|it| it.is_ascii_lowercase() || it == '_')
+        && !code.starts_with("memfd")
 }
 
 /// The units for `system` or `user`: name and text.
