@@ -237,13 +237,6 @@ pub(super) struct Name {
     inode: u64,
 }
 
-impl Name {
-    /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Drop for Name {
     fn drop(&mut self) {
         let ours =

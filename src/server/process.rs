@@ -85,8 +85,8 @@ impl StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line)?;
-        self.advice.iter().try_for_each(|advice| write!(f, "\nhint: {advice}"))
+        f.write_str(self.line())?;
+        self.advice().iter().try_for_each(|advice| write!(f, "\nhint: {advice}"))
     }
 }
 
