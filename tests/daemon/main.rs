@@ -2,7 +2,8 @@
 //!
 //! The clients are `tests/clients`: libvirt's own Python binding, a client in Go that shares no code with libvirt, one that
 //! says what no library would, and a QEMU guest with an encrypted disk. Each prints a transcript. [`differences`] lists where
-//! the transcripts may differ, each line with its reason. virsh has a test of its own, `tests/virsh`.
+//! the transcripts may differ, each line with its reason. virsh has a test of its own, `tests/virsh`. With `TRANSCRIPTS=DIR`
+//! in the environment the transcripts are kept there.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -114,8 +115,7 @@ fn a_guests_disk_opens_by_its_private_secret_alone() {
 fn hold(name: &str, settings: &str, hear: impl Fn(&Daemon) -> Command + Sync, known: &[Known]) {
     let run = |kind| {
         let daemon = Daemon::start(kind, settings);
-        let text = output(hear(&daemon));
-        text
+        output(hear(&daemon))
     };
     let (stock, ours) = thread::scope(|scope| {
         let stock = scope.spawn(|| run(Kind::Libvirtd));

@@ -94,7 +94,7 @@ pub(crate) fn modern(transcript: &str) -> String {
     let mut text = String::new();
     for line in transcript.lines() {
         let part = |form: &str| {
-            let Some(at) = line.find(form).map(|at| at + form.len()) else { return None };
+            let at = line.find(form)? + form.len();
             let end = at + line[at..].find('"')?;
             let (before, placed) = (&line[..end], line[at..end].len() > 2);
             let kept = before.strip_suffix("%s").filter(|_| placed)?;

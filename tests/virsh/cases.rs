@@ -119,6 +119,7 @@ pub(crate) fn run(case: &Case, directory: &Path, side: &Side) -> Seen {
             let text = String::from_utf8_lossy(bytes).replace(directory.to_str().unwrap(), "[DIR]");
             if socket.is_empty() { text } else { text.replace(socket, "[SOCKET]") }
         };
+        assert_ne!(output.status.code(), Some(124), "{}: {script}: it doesn't end", case.name);
         [text(&output.stdout), text(&output.stderr), format!("{:?}", output.status.code())]
     };
     let seen = case.steps.iter().map(step).collect();
