@@ -1,6 +1,6 @@
 //! How keystores are named: URIs. The transports that reach remote ones will stand here too.
 //!
-//! [`Admin`] speaks to a daemon's admin socket. Leans on `rpc` for its messages, on `secret` for errors.
+//! `admin` speaks to a daemon's admin socket. Leans on `rpc` for its messages, on `secret` for errors.
 
 #[cfg(feature = "cli")]
 mod admin;
