@@ -9,8 +9,9 @@ mod support;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -246,11 +247,10 @@ fn texts(done: &Output) -> (String, String) {
     (text(&done.stdout), text(&done.stderr))
 }
 
-fn write_key(file: &std::path::Path, byte: u8) {
-    use std::os::unix::fs::OpenOptionsExt;
+fn write_key(file: &Path, byte: u8) {
     fs::OpenOptions::new()
         .write(true)
-        .create(true)
+        .create_new(true)
         .mode(0o600)
         .open(file)
         .unwrap()

@@ -49,6 +49,8 @@ Examples:
   See how the keystore stands, and check all of it:
     strongroom status
     strongroom verify
+  Open the keystore of a daemon that didn't find its key:
+    strongroom -c secret:///system unlock
   Watch what happens:
     strongroom secret-event --event lifecycle --loop --timestamp";
 

@@ -2,7 +2,8 @@
 //!
 //! [`Client`] is a [`Keystore`] at the other end of a Unix socket: stock libvirt's daemons and Strongroom's are the same to
 //! it. [`route`] finds the socket, [`autostart`] starts a user's own daemon, [`open`] gets in, [`wire`] carries calls and
-//! [`reader`] takes in what comes back. `admin` speaks to a daemon's admin socket. One thread for each connection, and no other runtime.
+//! [`reader`] takes in what comes back; `admin` speaks to a daemon's admin socket. One thread for each connection, and no
+//! other runtime.
 //!
 //! Leans on `rpc` for messages and on `net` for the host's token. Refuses what libvirt's own client refuses before it asks
 //! the server; every other check is the server's. Values lie in secret memory from the socket to the caller and back.

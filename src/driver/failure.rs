@@ -108,7 +108,6 @@ pub(super) fn no_slot() -> Error {
 }
 
 /// A host key's file that was named, and isn't there.
-#[cfg(feature = "cli")]
 pub(super) fn no_key_file(file: &Path) -> Error {
     Error::failed(format!("no key file '{}'", file.display())).advise("mind the spelling")
 }

@@ -238,9 +238,9 @@ fn check(new: &NewStore) -> Result<(), Error> {
     new.passphrase.as_ref().map_or(Ok(()), check_passphrase)
 }
 
-/// The host key in a file, for who sends it to a daemon.
-#[cfg(feature = "cli")]
-pub(crate) fn read_host_key(file: &Path) -> Result<SecretBytes, Error> {
+/// The host key in a file, to be given as it is ([`Keys::host_key_bytes`]) or sent to a daemon. Refuses a file that others
+/// can read.
+pub fn read_host_key(file: &Path) -> Result<SecretBytes, Error> {
     match hostkey::places(Some(file)).first().map(hostkey::read).transpose()?.flatten() {
         Some(key) => Ok(key.bytes().try_clone()?),
         None => Err(failure::no_key_file(file)),

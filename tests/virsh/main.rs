@@ -69,6 +69,12 @@ const WAYS: &[Way] = &[
         keystore: Keystore::Strongroomd,
         stock: Stock::Libvirtd,
     },
+    Way {
+        name: "strongroom on strongroomd; libvirtd",
+        program: Program::Strongroom,
+        keystore: Keystore::Strongroomd,
+        stock: Stock::Libvirtd,
+    },
 ];
 
 #[test]
