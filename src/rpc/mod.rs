@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod fault;
+#[cfg(feature = "daemon")]
 pub(crate) mod foreign;
 pub mod keepalive;
 pub mod packet;

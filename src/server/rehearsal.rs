@@ -26,7 +26,7 @@ pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
     let secrets = secrets();
     let peer = Peer::new(None, if socket & 4 == 0 { 1000 } else { 0 }, 0);
     let method = if socket & 2 == 0 { Method::None } else { Method::Polkit };
-    let calls = Calls::new(secrets, peer, socket & 1 != 0, Arc::new(|event| drop(event)));
+    let calls = Calls::new(secrets, peer, socket & 1 != 0, Arc::new(drop));
     let mut session = Session::new(Service::Secrets(calls), method, peer, Keepalive::new(None, 0));
     while let Some(Ok(length)) = bytes.first_chunk().map(|word| packet_length(*word)) {
         let Some((packet, rest)) = bytes.split_at_checked(length) else { return };
@@ -78,8 +78,7 @@ pub(super) fn secrets() -> Arc<Secrets> {
     let uuid = uuid::Uuid::from_bytes([0x11; 16]);
     if !owner.value(uuid, 0).is_ok_and(|value| value.expose_secret() == PRIVATE) {
         let Ok(secret) = owner.define_xml(SECRET, 0) else { panic!("no secret") };
-        let value =
-            SecretBytes::copy_of(PRIVATE).and_then(|value| Ok(owner.set_value(secret.uuid, value, 0)));
+        let value = SecretBytes::copy_of(PRIVATE).map(|value| owner.set_value(secret.uuid, value, 0));
         assert!(matches!(value, Ok(Ok(()))), "no value");
     }
     secrets

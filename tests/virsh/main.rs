@@ -49,7 +49,7 @@ enum Stock {
     Embedded,
 }
 
-/// `strongroom` on `strongroomd` is one line more, once it reaches daemons.
+/// All the ways there are to a keystore of ours.
 const WAYS: &[Way] = &[
     Way {
         name: "strongroom, embedded; libvirtd",
