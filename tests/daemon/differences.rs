@@ -154,3 +154,55 @@ const fn other_driver(step: &'static str) -> Known {
 }
 
 const NEW_USAGE: &str = "11.3 reads attributes by a common function";
+
+/// raw.py --admin
+pub(crate) const RAW_ADMIN: &[Known] = &[
+    Known {
+        section: "CLIENT_LIMITS of [main]",
+        step: "SET more unauthenticated than all",
+        ours: LIMITS,
+        why: "11.3 says which is which; 9.0 mixes the two up",
+    },
+    Known {
+        section: "CLIENT_LIMITS of admin",
+        step: "SET more unauthenticated than all",
+        ours: LIMITS,
+        why: "11.3 says which is which; 9.0 mixes the two up",
+    },
+    Known {
+        section: "DAEMON_SHUTDOWN with flags that there aren't",
+        step: "flags 0x80000000",
+        ours: "8/62 \"unsupported flags (0x80000000) in function adminConnectDaemonShutdown\"",
+        why: "the call came with 11.2",
+    },
+];
+
+/// virt_admin.py
+pub(crate) const VIRT_ADMIN: &[Known] = &[
+    Known {
+        section: "limits",
+        step: "server-clients-set SERVER --max-clients 5",
+        ours: LIMITS,
+        why: "11.3 says which is which; 9.0 mixes the two up",
+    },
+    Known {
+        section: "limits",
+        step: "server-clients-set SERVER --max-unauth-clients 101",
+        ours: LIMITS,
+        why: "11.3 says which is which; 9.0 mixes the two up",
+    },
+    Known {
+        section: "limits",
+        step: "server-clients-set SERVER --max-clients 0",
+        ours: LIMITS,
+        why: "11.3 says which is which; 9.0 mixes the two up",
+    },
+    Known {
+        section: "clients",
+        step: "client-info SERVER <first>",
+        ours: "unix_user_id   : 0",
+        why: "whoever a client says that it speaks for, administrators see who it is",
+    },
+];
+
+const LIMITS: &str = "The overall maximum number of clients must not be less than the number of clients waiting for authentication";

@@ -98,6 +98,27 @@ fn a_client_without_libvirts_code_hears_the_same() {
     hold("go", "", hear, differences::GO);
 }
 
+/// A user's libvirtd has no admin socket where these daemons have theirs.
+#[test]
+fn administrators_see_and_change_the_same() {
+    if !is_root() {
+        return;
+    }
+    let hear = |daemon: &Daemon| {
+        let mut command = python("raw.py");
+        command.arg("--admin").arg(daemon.admin_socket());
+        command
+    };
+    hold("raw.py --admin", "", hear, differences::RAW_ADMIN);
+    let hear = |daemon: &Daemon| {
+        let admin = format!("{}:///system?socket={}", daemon.name(), daemon.admin_socket().display());
+        let mut command = python("virt_admin.py");
+        command.arg(admin).arg(daemon.name()).arg(daemon.connection());
+        command
+    };
+    hold("virt_admin.py", "", hear, differences::VIRT_ADMIN);
+}
+
 /// What libvirtd 9.0 and 11.3 make of the same guests.
 #[test]
 fn a_guests_disk_opens_by_its_private_secret_alone() {

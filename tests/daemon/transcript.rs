@@ -1,7 +1,7 @@
 //! What a client program prints, step by step, and where two daemons made it print otherwise.
 //!
-//! A transcript has sections, `== heading`; in a section `label: what came` is a step, or `-> what was sent` and the lines
-//! that follow up to the next. Leans on `differences` for what may differ. Refuses to overlook: a listed difference that
+//! A transcript has sections, `== heading`; in a section `label: what came` is a step, or `-> what was sent` or `$ command`
+//! and the lines that follow up to the next. Leans on `differences` for what may differ. Refuses to overlook: a listed difference that
 //! doesn't occur is reported too, and so is one that occurs with another answer of ours than the one listed.
 
 use std::fmt::Write as _;
@@ -74,7 +74,7 @@ fn steps(transcript: &str) -> Vec<Step> {
     while let Some(line) = lines.next() {
         if let Some(heading) = line.strip_prefix("== ") {
             heading.clone_into(&mut section);
-        } else if let Some(sent) = line.strip_prefix("-> ") {
+        } else if let Some(sent) = line.strip_prefix("-> ").or_else(|| line.strip_prefix("$ ")) {
             let mut text = String::new();
             while let Some(line) = lines.next_if(|line| line.starts_with(['<', ' '])) {
                 writeln!(text, "{line}").unwrap();

@@ -66,6 +66,24 @@ impl Daemon {
         is_root().then(|| PathBuf::from(format!("{}-ro", self.socket().display())))
     }
 
+    /// Its socket for administration: root's daemons have it beside the others.
+    #[allow(dead_code, reason = "not every test administers")]
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.home.path().join("run").join(match self.kind {
+            Kind::Libvirtd => "libvirt-admin-sock",
+            Kind::Strongroomd => "virtsecretd-admin-sock",
+        })
+    }
+
+    /// Its name, as administrators call it.
+    #[allow(dead_code, reason = "not every test administers")]
+    pub(crate) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Libvirtd => "libvirtd",
+            Kind::Strongroomd => "virtsecretd",
+        }
+    }
+
     /// What makes a caller one of the host's daemons.
     pub(crate) fn token(&self) -> PathBuf {
         self.own(Path::new("run/libvirt"), Path::new("runtime/libvirt")).join("common/system.token")
