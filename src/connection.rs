@@ -38,6 +38,10 @@ impl Embedded {
     pub fn open(uri: &str, options: OpenOptions) -> Result<Self, Error> {
         let caller = Caller { read_only: options.read_only, ..Caller::OWNER };
         let (root, keys) = locate(uri, options)?;
+        if caller.read_only && !root.has_keystore()? {
+            return Err(Error::failed(format!("there is no keystore at {uri}"))
+                .advise("mind the spelling; who only reads makes none"));
+        }
         Ok(Self { driver: Driver::open(root, uri.to_owned(), &keys)?, caller })
     }
 

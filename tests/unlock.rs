@@ -68,7 +68,7 @@ fn a_locked_keystore_is_opened_and_closed_while_it_is_served() {
     let status: serde_json::Value =
         serde_json::from_str(&host.strongroom(&["status", "--json"], "").0).unwrap();
     assert_eq!((&status["locked"], &status["secrets"]), (&serde_json::Value::Null, &1.into()));
-    assert_eq!(host.unlock(&[], ""), "The keystore is open already\n");
+    assert_eq!(host.unlock(&[], ""), "The keystore is open already; no key was tried\n");
 
     // Locked on purpose: not even the key in its place opens it, until somebody says so.
     assert_eq!(host.strongroom(&["lock"], "").0, "Keystore locked\n");

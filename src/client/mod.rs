@@ -174,6 +174,7 @@ impl Keystore for Client {
                  this as that user",
             )
         })?;
+        socket::check_owner(&self.route.socket)?;
         let elevated = Self::by(self.route.clone(), self.uri.clone(), self.read_only)?;
         open::identify(&elevated.wire, &token)?;
         Ok(Arc::new(elevated))

@@ -4,7 +4,7 @@
 //! follow, rather than to leave them out.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Uri;
 use super::autostart::Daemon;
@@ -88,13 +88,17 @@ impl Route {
             }
         };
         let named = uri.param("socket").map(PathBuf::from);
+        // A daemon with sockets of its own has a token of its own beside them.
+        let common = Path::new("common/system.token");
+        let beside = named.as_deref().and_then(Path::parent).map(|directory| directory.join(common));
+        let token = beside.filter(|token| token.exists()).unwrap_or_else(|| directory.join(common));
         // A daemon that we start listens at its own place.
         let daemon = Some(daemon).filter(|_| is_session && places.autostart && named.is_none());
         Ok(Self {
             socket: named.unwrap_or(socket),
             daemon,
             name: uri.param("name").map_or_else(|| name(uri), str::to_owned),
-            token: directory.join("common/system.token"),
+            token,
             authentication: uri.param("auth").map(authentication).transpose()?,
         })
     }

@@ -1,9 +1,11 @@
 //! Connecting to a Unix socket, and what to say when that fails.
 //!
-//! Leans on std. Refuses nothing: whoever listens is whoever the path belongs to.
+//! Leans on std. Refuses to show a secret to whoever listens where another user could have made the socket; to connect,
+//! nothing.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
@@ -25,6 +27,17 @@ pub(super) fn stream(path: &Path) -> io::Result<UnixStream> {
         [b'@', name @ ..] => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
         _ => UnixStream::connect(path),
     }
+}
+
+/// Refuses to show a secret of the host's daemons to whoever listens where another user could have made the socket.
+pub(super) fn check_owner(path: &Path) -> Result<(), Error> {
+    let us = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(path).map(|about| about.uid());
+    if owner.is_ok_and(|owner| owner == 0 || owner == us) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("the socket '{}' is neither root's nor yours", path.display()))
+        .advise("the host's system token is shown to its own daemons alone: connect to one of them"))
 }
 
 /// Whether nobody listens, as opposed to somebody who won't have us.

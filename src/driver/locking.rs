@@ -81,8 +81,8 @@ pub(super) enum Attempt {
 }
 
 impl Driver {
-    /// Opens a locked keystore, with the host key if that is in one of its places now, or with what is given. The keyring
-    /// is read anew. Nothing to do if it is open.
+    /// Opens a locked keystore with what is given, or, if nothing is, with the host key if that is in one of its places
+    /// now: who gives a key wants to know whether that one opens it. The keyring is read anew. Nothing to do if it is open.
     ///
     /// May take a second (Argon2) and waits for others who try; calls are answered meanwhile.
     pub fn unlock(&self, keys: &Keys) -> Result<(), Error> {
@@ -93,8 +93,14 @@ impl Driver {
         if self.state().store().is_ok() {
             return Ok(()); // another one has done it
         }
-        let mut places = hostkey::places(self.host_key.as_deref());
-        places.extend(keys.host_key.as_deref().into_iter().flat_map(|named| hostkey::places(Some(named))));
+        let given = keys.host_key.is_some()
+            || keys.host_key_bytes.is_some()
+            || keys.passphrase.is_some()
+            || keys.recovery_key.is_some();
+        let places = match given {
+            false => hostkey::places(self.host_key.as_deref()),
+            true => keys.host_key.as_deref().map_or_else(Vec::new, |named| hostkey::places(Some(named))),
+        };
         match attempt(&self.disk, &self.root, places, keys)? {
             Attempt::Opened(open) => self.opened(open),
             Attempt::Refused { answer, .. } => return Err(answer),

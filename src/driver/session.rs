@@ -10,7 +10,7 @@ use ::uuid::Uuid;
 
 use super::locking::State;
 use super::{Driver, Ephemeral, failure, rules};
-use crate::memory::SecretBytes;
+use crate::memory::{self, Exhausted, SecretBytes};
 use crate::secret::{
     DefineFlags, Definition, Error, Event, EventKind, EventSink, Function, Handle, Keystore, Lifecycle,
     ListFlags, MAX_VALUE, Subscription, Usage, UsageType,
@@ -318,6 +318,11 @@ impl Session {
     fn set(&self, uuid: Uuid, value: SecretBytes) -> Result<Usage, Error> {
         let state = self.driver.state();
         if let Some(held) = self.driver.ephemeral().get_mut(&uuid) {
+            // Such values stay. The last quarter is for those that pass through: without it nothing works any more.
+            let (used, size) = memory::usage();
+            if used > size / 4 * 3 {
+                return Err(Exhausted { wanted: value.len(), used, size }.into());
+            }
             held.value = Some(value);
             return Ok(held.definition.usage.clone());
         }

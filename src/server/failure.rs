@@ -99,6 +99,16 @@ pub(super) fn unsupported(api: &str, domain: ErrorDomain) -> Error {
     Error::new(ErrorCode::NoSupport, domain, api)
 }
 
+/// The error as a client shall hear it: of a locked keystore, with the command that helps, because advice doesn't travel.
+pub(super) fn spelt_out(error: Error) -> Error {
+    const WAY: &str = "strongroom unlock";
+    let is_locked = error.code() == ErrorCode::OperationInvalid && error.detail().contains("is locked");
+    if !is_locked || error.detail().contains(WAY) {
+        return error;
+    }
+    Error::new(error.code(), error.domain(), format!("{} (run: {WAY})", error.detail()))
+}
+
 /// Tells the log. What clients get wrong every day is for whoever debugs; what hurts the keystore is for everyone.
 pub(super) fn log(error: &Error, call: &Header, peer: &Peer) {
     let procedure = call.procedure;

@@ -182,7 +182,9 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
         Ok(()) => std::fs::set_permissions(path, Permissions::from_mode(mode)),
         Err(_) if path.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_directory(path.parent().ok_or(error)?, mode)?;
+            // If the parent is there, something else is missing (/proc says so): no use in trying again.
+            let parent = path.parent().filter(|parent| !parent.is_dir()).ok_or(error)?;
+            make_directory(parent, mode)?;
             make_directory(path, mode)
         }
         Err(error) => Err(error),

@@ -96,6 +96,7 @@ impl Action {
         let work: Work = Box::new(move || {
             let refused = |error| {
                 failure::log(&error, &call, &peer);
+                let error = if call.program == program::REMOTE { failure::spelt_out(error) } else { error };
                 fault::refusal(call, &error).into()
             };
             run(call).unwrap_or_else(refused)
@@ -157,7 +158,7 @@ impl Session {
     /// Says no to a call.
     pub(super) fn refuse(&self, call: &Header, error: &Error) -> Action {
         failure::log(error, call, &self.peer);
-        Action::Send(fault::refusal(*call, error).into())
+        Action::Send(fault::refusal(*call, &failure::spelt_out(error.clone())).into())
     }
 
     fn answer(&mut self, call: &Call<'_>, now: Instant) -> Result<Action, Error> {

@@ -22,11 +22,12 @@ pub(super) fn unlock(
     connect: &ConnectArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    check_writable(connect)?;
     let mut admin = Admin::connect(&socket(daemon, connect)?)?;
     // What a newer daemon says may be more than can be read here; it can be unlocked all the same.
     let status: Option<Status> = serde_json::from_str(&admin.status()?).ok();
     if status.as_ref().is_some_and(|status| status.locked.is_none()) {
-        return output.extra("The keystore is open already\n");
+        return output.extra("The keystore is open already; no key was tried\n");
     }
     let keys = given(connect)?;
     match admin.unlock(&keys) {
@@ -45,8 +46,17 @@ pub(super) fn lock(
     connect: &ConnectArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    check_writable(connect)?;
     Admin::connect(&socket(daemon, connect)?)?.lock()?;
     output.extra("Keystore locked\n")
+}
+
+/// Locking and unlocking change what others see.
+fn check_writable(connect: &ConnectArguments) -> Result<(), Failure> {
+    match connect.readonly {
+        true => Err(Failure::told("read only access prevents locking and unlocking").advise("leave out -r")),
+        false => Ok(()),
+    }
 }
 
 /// Shows how the keystore of the daemon at this socket stands.
