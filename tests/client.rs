@@ -295,8 +295,11 @@ fn the_command_line_carries_the_largest_values_events_and_the_token() {
     let told = String::from_utf8(watching.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(told, format!("event 'lifecycle' for secret {PRIVATE}: Defined\nevents received: 1\n\n"));
     // Whoever has no token is told so.
-    let words = ["-c", &server.by_socket(), "secret-get-value", &PRIVATE.to_string(), "--elevated"];
     let elsewhere = server.home.path().join("cache");
+    let socket = elsewhere.join("sock"); // there is a token beside the other one
+    std::os::unix::fs::symlink(server.socket(), &socket).unwrap();
+    let uri = format!("secret:///session?socket={}", socket.display());
+    let words = ["-c", &uri, "secret-get-value", &PRIVATE.to_string(), "--elevated"];
     let output = server.strongroom(&words).env("XDG_RUNTIME_DIR", &elsewhere).output().unwrap();
     let token = elsewhere.join("libvirt/common/system.token");
     let told = String::from_utf8(output.stderr).unwrap();

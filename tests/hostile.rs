@@ -51,7 +51,7 @@ fn a_good_client_is_served_among_enemies() {
     let large = secret(&mut good.client, 1_000, &vec![0x5A; 65_536]);
     let own: Vec<_> = (0..ENEMIES).map(|enemy| secret(&mut good.client, 2_000 + enemy, b"own")).collect();
     (0..200).for_each(|_| good.round());
-    let (memory, descriptors) = (daemon.memory(), daemon.descriptors());
+    let (memory, descriptors) = (daemon.memory(), daemon.descriptors_at_rest());
     let seed = Dice::seed();
 
     let idle = sit_idle(&place, idle_count);
@@ -108,7 +108,7 @@ fn one_user_can_not_lock_out_the_daemons_own() {
     for passage in [place.0.clone(), place.root(), place.root().join("run")] {
         std::fs::set_permissions(passage, Permissions::from_mode(0o755)).unwrap();
     }
-    let descriptors = daemon.descriptors();
+    let descriptors = daemon.descriptors_at_rest();
     std::thread::scope(|scope| {
         let (crowd_is_there, wait_for_crowd) = channel();
         let (end, wait_for_end) = channel::<()>();

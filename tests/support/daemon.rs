@@ -102,6 +102,19 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
+    /// Descriptors that it has open when it has served somebody, and nobody is there: all its sockets are bound by then.
+    pub(crate) fn descriptors_at_rest(&self) -> usize {
+        drop(self.client());
+        let mut seen = (self.descriptors(), Instant::now());
+        while seen.1.elapsed() < Duration::from_millis(250) {
+            std::thread::sleep(Duration::from_millis(10));
+            if self.descriptors() != seen.0 {
+                seen = (self.descriptors(), Instant::now());
+            }
+        }
+        seen.0
+    }
+
     /// Descriptors that it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()

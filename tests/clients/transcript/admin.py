@@ -83,7 +83,8 @@ def servers(talk):
 
     def listed(reader):
         names.extend(reader.list(reader.string))
-        return " ".join("[main]" if name != "admin" else name for name in names) + f", ret {reader.u32()}"
+        # libvirt's order is that of a hash table: another one now and then
+        return " ".join("[main]" if name != "admin" else name for name in sorted(names)) + f", ret {reader.u32()}"
 
     with talk.case("servers") as client:
         client.ask("LIST_SERVERS", 4, u32(1) + u32(0), listed)
