@@ -27,6 +27,8 @@ pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
     let peer = Peer::new(None, if socket & 4 == 0 { 1000 } else { 0 }, 0);
     let method = if socket & 2 == 0 { Method::None } else { Method::Polkit };
     let calls = Calls::new(secrets, peer, socket & 1 != 0, Arc::new(drop));
+    // A fuzzer that watches comparisons finds the value out; what the client said itself is no secret.
+    let is_known = contains(bytes, PRIVATE);
     let mut session = Session::new(Service::Secrets(calls), method, peer, Keepalive::new(None, 0));
     while let Some(Ok(length)) = bytes.first_chunk().map(|word| packet_length(*word)) {
         let Some((packet, rest)) = bytes.split_at_checked(length) else { return };
@@ -36,9 +38,9 @@ pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
         let action = session.receive(&Call { header, arguments: &packet[HEAD..] }, Instant::now());
         match action {
             Action::Nothing => assert!(!is_call(&header), "no answer to {header:?}"),
-            Action::Send(reply) => check(&header, &reply, was_authenticated),
-            Action::Work(_, work) => check(&header, &work(), was_authenticated),
-            Action::Last(reply) => return check(&header, &reply, was_authenticated),
+            Action::Send(reply) => check(&header, &reply, was_authenticated, is_known),
+            Action::Work(_, work) => check(&header, &work(), was_authenticated, is_known),
+            Action::Last(reply) => return check(&header, &reply, was_authenticated, is_known),
             Action::AskPolkit(asked) => assert_eq!(asked, header),
             Action::Wait | Action::Pause | Action::Drop => {
                 panic!("{header:?} is neither a reason to wait nor to go")
@@ -48,7 +50,7 @@ pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
 }
 
 /// A reply is this call's, can be read, and tells no private value; to a stranger it tells nothing.
-fn check(call: &Header, reply: &Outgoing, was_authenticated: bool) {
+fn check(call: &Header, reply: &Outgoing, was_authenticated: bool, is_known: bool) {
     let bytes: Vec<u8> = reply.rest().iter().flat_map(|part| part.iter().copied()).collect();
     let Ok(header) = Header::decode(&mut Reader::new(&bytes[4..])) else { panic!("no header in the reply") };
     assert_eq!(bytes.first_chunk().map(|word| packet_length(*word)), Some(Ok(bytes.len())));
@@ -63,7 +65,11 @@ fn check(call: &Header, reply: &Outgoing, was_authenticated: bool) {
     } else if !was_authenticated {
         assert!((procedure::AUTH_LIST..=procedure::AUTH_POLKIT).contains(&header.procedure), "{header:?}");
     }
-    assert!(!bytes.windows(PRIVATE.len()).any(|window| window == PRIVATE), "a private value in {header:?}");
+    assert!(is_known || !contains(&bytes, PRIVATE), "a private value in {header:?}");
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 fn is_call(header: &Header) -> bool {
