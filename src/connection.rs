@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use ::uuid::Uuid;
 
+use crate::administration::{Made, Status, Verified};
 use crate::client::{BadUri, Client, Uri};
-use crate::driver::{Caller, Driver, Keys, Made, NewStore, Root, Status};
+use crate::driver::{Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::secret::{
     Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription,
     Usage, UsageType, parse_uuid,
 };
-use crate::store::Verified;
 
 /// An open keystore. Clones are cheap and share it; it closes when the last clone and the last [`Secret`] are gone.
 #[derive(Clone)]

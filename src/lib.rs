@@ -59,12 +59,13 @@
 //! | 2 | [`seal`] | a value becomes a sealed record and back; the keyring that holds the keys for it |
 //! | 2 | [`rpc`] | libvirt's wire: packets, XDR, the bodies of messages; no sockets |
 //! | 2 | [`net`] | who is at the other end of a socket; the token that a host's daemons share |
+//! | 2 | [`administration`] | what the one who runs a keystore asks of it: keys, rotation, copies, repair; the trait [`Administration`] |
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
 //! | 4 | [`client`] | a daemon's keystore over its socket; how keystores are named: URIs |
-//! | 5 | [`Connection`] | the face for programs |
-//! | 5 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
-//! | 6 | `cli` | the command line (feature `cli`, on by default; the library builds without it) |
+//! | 6 | [`Connection`] | the face for programs |
+//! | 6 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
+//! | 7 | `cli` | the command line (feature `cli`, on by default; the library builds without it) |
 //!
 //! docs/architecture.md tells the way of a value through them, docs/threat-model.md what is promised and what is not,
 //! docs/daemon.md how to run the daemon.
@@ -78,6 +79,7 @@ pub mod secret;
 pub mod seal;
 pub mod rpc;
 pub mod net;
+pub mod administration;
 pub mod store;
 pub mod driver;
 pub mod client;
@@ -89,8 +91,9 @@ pub mod cli;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 
+pub use administration::{Administration, Finding, Inventory, Made, Status, Verified};
 pub use connection::{Connection, Embedded, Events, OpenOptions, Secret};
-pub use driver::{Made, NewStore, Status};
+pub use driver::NewStore;
 pub use memory::SecretBytes;
 pub use seal::RecoveryKey;
 pub use secrecy::ExposeSecret;
@@ -98,7 +101,6 @@ pub use secret::{
     DefineFlags, Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, Lifecycle, ListFlags,
     Usage, UsageType,
 };
-pub use store::{Finding, Verified};
 
 /// The README's example, so that it is tested too.
 #[cfg(doctest)]

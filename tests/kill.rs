@@ -199,7 +199,7 @@ fn check(place: &Place, model: &mut Model, in_flight: &BTreeMap<Uuid, Op>, tally
     for secret in connection.list_all(0).unwrap() {
         found.insert(secret.uuid(), state_of(&secret, when));
     }
-    assert_eq!(verified.sound(), found.len(), "{when}");
+    assert_eq!(verified.sound, found.len(), "{when}");
     for op in in_flight.values() {
         let before = model.get(&op.uuid).copied();
         let (now, after) = (found.get(&op.uuid).copied(), op.after(before));

@@ -60,7 +60,7 @@ fn a_killed_daemon_keeps_what_it_answered() {
     assert!(!place.socket().exists(), "a daemon that ends takes its sockets with it");
     let verified = place.open().verify().unwrap();
     let expected: usize = writers.iter().map(|writer| writer.model.len()).sum();
-    assert_eq!(verified.sound(), expected);
+    assert_eq!(verified.sound, expected);
     tally.acknowledged = writers.iter().map(|writer| writer.acknowledged).sum();
     note(&format!("{:?}, seed {seed}: {KILLS} kills, {tally:?}", started.elapsed()));
     // Else the test was idle, and proved nothing.

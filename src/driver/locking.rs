@@ -12,9 +12,10 @@ use ::uuid::Uuid;
 
 use super::hostkey::{self, Place};
 use super::{Driver, Keys, Root, failure, unlock};
+use crate::administration::Finding;
 use crate::seal::{KeyringError, LockedKeyring, SlotInfo, StoreId};
 use crate::secret::{Definition, Error, Usage};
-use crate::store::{Disk, Finding, Store, StoreError, read_copies, read_keyring};
+use crate::store::{Disk, Store, StoreError, read_copies, read_keyring};
 
 /// What a reload came to: a line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,7 +280,7 @@ fn warn_of_foreign(store: &Store, root: &Root) {
             directory = %root.etc.display(),
             files = %named.join(" "),
             and_more = more.len(),
-            "files of libvirt's own secret driver lie beside the keystore: they are kept as they are, and not imported",
+            "files of libvirt's own secret driver lie beside the keystore: they are kept as they are, and not served; strongroom import takes them in",
         );
     }
 }

@@ -30,17 +30,17 @@ use std::time::SystemTime;
 
 use ::uuid::Uuid;
 
+use crate::administration::{KeyStatus, Made, Verified};
 use crate::memory::SecretBytes;
 use crate::seal::{Argon2Cost, Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
-use crate::store::{Disk, RootLock, Store, StoreError, Verified, may_create, read_keyring};
+use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 
 use events::Events;
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};
 pub use root::Root;
 pub use session::{Caller, Session};
-pub use status::{Argon2Status, KeyStatus, LogStatus, Made, MemoryStatus, SlotStatus, Status};
 
 /// What to open a root with, and what to make it with.
 #[derive(Debug, Default)]

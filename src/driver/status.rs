@@ -1,135 +1,16 @@
-//! How a keystore stands, in words and numbers: what `strongroom status` shows.
+//! What a driver says of how its keystore stands.
 //!
-//! Leans on serde: as JSON it is what `--json` writes, and how a daemon tells it. Refuses to sound safer than it is: it says what the host key does not protect against.
+//! Leans on `store` and `memory` for the figures. Refuses to sound safer than it is: it says what each key does not protect
+//! against.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
-
-use serde::{Deserialize, Serialize};
 
 use super::Driver;
 use super::failure::SEE_VERIFY;
 use super::locking::{Open, State};
+use crate::administration::{Argon2Status, KeyStatus, LogStatus, MemoryStatus, SlotStatus, Status};
 use crate::memory;
 use crate::seal::{SlotInfo, SlotKind};
-use crate::store::Finding;
-
-/// A keystore's standing.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Status {
-    /// What was opened.
-    pub uri: String,
-    /// Where the keyring, the log and the `.xml` copies lie.
-    pub directory: String,
-    /// Why it is locked, if it is.
-    pub locked: Option<String>,
-    /// Why it takes no changes, if it doesn't.
-    pub read_only: Option<String>,
-    /// What to do about either.
-    pub advice: Option<String>,
-    /// The store's id.
-    pub store: Option<String>,
-    /// Persistent secrets, or while locked those with a copy.
-    pub secrets: usize,
-    /// Secrets in memory only.
-    pub ephemeral: usize,
-    /// Epochs whose keys are there; the last one seals.
-    pub epochs: Vec<u32>,
-    /// The ways to open it.
-    pub slots: Vec<SlotStatus>,
-    /// What opened it, and what that is worth.
-    pub key: Option<KeyStatus>,
-    /// The size of the log.
-    pub log: Option<LogStatus>,
-    /// The last commit.
-    pub generation: Option<u64>,
-    /// Whether `.xml` copies are kept.
-    pub copies: Option<bool>,
-    /// How secret memory is protected.
-    pub memory: MemoryStatus,
-    /// How far rollback is noticed.
-    pub rollback: Cow<'static, str>,
-    /// What was found when it was opened.
-    pub findings: Vec<Finding>,
-}
-
-/// One way to open a keystore.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct SlotStatus {
-    /// Its id.
-    pub id: String,
-    /// What opens it.
-    pub kind: Cow<'static, str>,
-    /// The operator's name for it.
-    pub label: String,
-    /// When it was made, in Unix seconds.
-    pub made_at: u64,
-    /// For a passphrase: what each guess costs.
-    pub argon2id: Option<Argon2Status>,
-}
-
-/// The parameters of Argon2id.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Argon2Status {
-    /// Memory, in KiB.
-    pub memory_kib: u32,
-    /// Passes over it.
-    pub passes: u32,
-    /// Lanes of it.
-    pub lanes: u32,
-}
-
-/// The size of the log.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct LogStatus {
-    /// How long it is.
-    pub bytes: u64,
-    /// How many of them are records in use.
-    pub in_use: u64,
-}
-
-/// The standing of this process's secret memory.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct MemoryStatus {
-    /// What protects it.
-    pub protection: String,
-    /// Bytes in use.
-    pub in_use: usize,
-    /// Bytes in all.
-    pub bytes: usize,
-}
-
-/// A key, and what it is worth.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct KeyStatus {
-    /// The slot.
-    pub slot: SlotStatus,
-    /// Whom or what it protects against.
-    pub protects: Cow<'static, str>,
-    /// What it doesn't.
-    pub does_not: Cow<'static, str>,
-    /// How it could be made to protect against more.
-    pub advice: Option<Cow<'static, str>>,
-}
-
-/// A keystore that was just made.
-#[derive(Debug)]
-pub struct Made {
-    /// Where the keyring, the log and the `.xml` copies lie.
-    pub directory: PathBuf,
-    /// The host key's file, if it has a slot.
-    pub host_key: Option<PathBuf>,
-    /// What opens it.
-    pub keys: Vec<KeyStatus>,
-    /// Whether `.xml` copies are kept.
-    pub copies: bool,
-}
 
 const ROLLBACK: &str = "an older copy that is put back is noticed while run/secrets lasts; \
                         system and session keystores: until the host is restarted; \
@@ -149,6 +30,10 @@ impl Driver {
             secrets: 0,
             ephemeral,
             epochs: Vec::new(),
+            epoch_began: None,
+            epoch_writes: None,
+            rotation_due: None,
+            rotation: None,
             slots: Vec::new(),
             key: None,
             log: None,

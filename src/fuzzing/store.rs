@@ -10,10 +10,11 @@ use ::uuid::Uuid;
 use secrecy::ExposeSecret;
 
 use super::edit;
+use crate::administration::Finding;
 use crate::memory::SecretBytes;
 use crate::seal::{GRAIN, HEAD_LEN, Head, HostKey, LockedKeyring, Opened, Opener};
 use crate::store::simulated::SimulatedDisk;
-use crate::store::{Change, Finding, Store, StoreError, Value, read_keyring};
+use crate::store::{Change, Store, StoreError, Value, read_keyring};
 
 const KEYRING: &[u8] = include_bytes!("../../tests/data/store-v1/keyring");
 const LOG: &[u8] = include_bytes!("../../tests/data/store-v1/secrets.log");

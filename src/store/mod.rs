@@ -12,7 +12,6 @@ mod anchor;
 mod commit;
 mod copies;
 mod disk;
-mod finding;
 mod index;
 mod lock;
 mod log;
@@ -31,6 +30,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use ::uuid::Uuid;
 use secrecy::ExposeSecretMut;
 
+use crate::administration::Finding;
 use crate::memory::{Exhausted, SecretBytes};
 use crate::seal::{HEAD_LEN, Head, Keyring, KeyringError, SealError, StoreId};
 use crate::secret::{Definition, Usage};
@@ -39,12 +39,10 @@ use commit::Writer;
 pub use commit::{Change, Value, View};
 pub use copies::read_all as read_copies;
 pub use disk::{Directory, Disk, File, open_directory};
-pub use finding::Finding;
 use index::{Index, Place};
 pub use lock::{LockError, RootLock};
 pub use log::LOG;
 pub use open::{KEYRING, may_create, read_keyring};
-pub use verify::{Checked, RecordState, Verified};
 
 /// An open store.
 pub struct Store {

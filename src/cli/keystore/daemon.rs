@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use super::{DaemonArguments, ShowArguments, status};
+use crate::administration::Status;
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::{prompt, told, uri};
 use crate::client::{Admin, Uri};
-use crate::driver::{Root, Status, read_host_key};
+use crate::driver::{Root, read_host_key};
 use crate::memory::SecretBytes;
 use crate::rpc::strongroom::key;
 use crate::secret::{Error, ErrorCode, ErrorDomain};

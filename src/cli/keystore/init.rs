@@ -7,11 +7,12 @@ use std::io::{self, IsTerminal};
 
 use super::InitArguments;
 use super::status::{words, worth};
+use crate::administration::Made;
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Field, Output};
 use crate::cli::{input, named, prompt};
-use crate::driver::{Made, NewStore, check_passphrase};
+use crate::driver::{NewStore, check_passphrase};
 use crate::memory::SecretBytes;
 use crate::seal::RecoveryKey;
 use crate::secret::Error;

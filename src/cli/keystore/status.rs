@@ -4,10 +4,10 @@
 //! key does not protect against stands beside what it does.
 
 use super::{ShowArguments, json};
+use crate::administration::{KeyStatus, SlotStatus, Status};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Field, Output, Tone};
 use crate::clock;
-use crate::driver::{KeyStatus, SlotStatus, Status};
 
 /// Shows it.
 pub(super) fn run(arguments: &ShowArguments, status: &Status, output: &mut Output) -> Result<(), Failure> {

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{VerifyArguments, json};
 use crate::Embedded;
+use crate::administration::{Checked, Finding, RecordState, Verified};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::store::{Checked, Finding, RecordState, Verified};
 
 /// Opens, checks, and tells.
 pub(super) fn run(
@@ -86,7 +86,7 @@ impl<'a> Report<'a> {
         let findings: Vec<Told<'_>> = verified.findings.iter().map(told).collect();
         let problems = findings.iter().filter(|told| told.problem).count();
         let notes = findings.len() - problems;
-        Self { ok: verified.sound(), problems, notes, secrets: &verified.secrets, findings }
+        Self { ok: verified.sound, problems, notes, secrets: &verified.secrets, findings }
     }
 
     fn text(&self, verbose: bool) -> Vec<String> {
@@ -107,7 +107,7 @@ impl<'a> Report<'a> {
 
 fn used_for(secret: &Checked) -> String {
     match &secret.usage {
-        Some(usage) if !usage.id.is_empty() => format!(" {} {}", usage.kind.name(), usage.id),
+        Some(usage) if usage.contains(' ') => format!(" {usage}"),
         _ => String::new(),
     }
 }

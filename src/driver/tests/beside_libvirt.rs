@@ -1,7 +1,7 @@
 //! A keystore in a directory where libvirt's own driver was: its files stay.
 
 use super::*;
-use crate::store::Finding;
+use crate::administration::Finding;
 
 const OTHERS: &str = "33333333-3333-3333-3333-333333333333";
 

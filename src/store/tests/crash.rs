@@ -2,7 +2,7 @@
 //! everything acknowledged, nothing half-written, and no older value in the place of a newer.
 
 use super::*;
-use crate::store::Finding;
+use crate::administration::Finding;
 use crate::store::simulated::Left;
 
 /// What a program does with its store.

@@ -1,8 +1,8 @@
 //! Bytes that change, files that are cut or put back: never a wrong value, never a silent loss, never a panic.
 
 use super::*;
+use crate::administration::Finding;
 use crate::seal::{HEAD_LEN, Head, Kind, SALT};
-use crate::store::Finding;
 use crate::store::simulated::Left;
 
 /// A store with history: five secrets, overwritten, redefined and undefined, closed in order.

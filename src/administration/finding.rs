@@ -120,15 +120,18 @@ impl std::fmt::Display for Finding {
             Self::Orphan { file } if file.starts_with("secrets.log.torn-") => {
                 write!(f, "{file}: an unfinished write, set aside earlier; nothing in it was confirmed")
             }
-            Self::Orphan { file } if super::copies::is_value(file) => {
-                write!(f, "{file}: a value that libvirt's own driver left; it is kept, and not imported")
+            Self::Orphan { file } if LIBVIRTS.iter().any(|suffix| file.ends_with(suffix)) => {
+                write!(f, "{file}: a value that libvirt's own driver left; it is kept, and not served")
             }
             Self::Orphan { file } => write!(f, "{file}: belongs to no secret here"),
         }
     }
 }
 
-fn as_string<S: serde::Serializer>(uuid: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+/// The ends of libvirt's value files.
+const LIBVIRTS: [&str; 2] = [".base64", ".aes256cbc"];
+
+pub(super) fn as_string<S: serde::Serializer>(uuid: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(uuid)
 }
 
@@ -136,7 +139,7 @@ fn as_strings<S: serde::Serializer>(uuids: &[Uuid], serializer: S) -> Result<S::
     serializer.collect_seq(uuids.iter().map(Uuid::to_string))
 }
 
-fn from_string<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+pub(super) fn from_string<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
     String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
