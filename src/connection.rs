@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use ::uuid::Uuid;
 
-use crate::administration::{Made, Status, Verified};
+use crate::administration::{Administration, Made, Status, Verified};
 use crate::client::{BadUri, Client, Uri};
-use crate::driver::{Caller, Driver, Keys, NewStore, Root};
+use crate::driver::{Administrator, Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::secret::{
     Error, ErrorCode, ErrorDomain, Event, EventKind, Handle, Keystore, MAX_VALUE, NO_FLAGS, Subscription,
@@ -64,6 +64,20 @@ impl Embedded {
     /// How it stands.
     pub fn status(&self) -> Status {
         self.driver.status()
+    }
+
+    /// What is asked of it beyond libvirt's API: keys, rotation, copies, repair. Refused if it was opened read-only.
+    pub fn administration(&self) -> Result<Arc<dyn Administration>, Error> {
+        match self.caller.read_only {
+            true => Err(Error::not_now("read only access prevents administration")
+                .advise("open the keystore without read_only")),
+            false => Ok(Arc::new(Administrator(Arc::clone(&self.driver)))),
+        }
+    }
+
+    /// Where the keystore that `uri` names lies. Looks at nothing.
+    pub(crate) fn root(uri: &str) -> Result<Root, Error> {
+        Ok(locate(uri, OpenOptions::default())?.0)
     }
 
     /// Checks every record and every file.

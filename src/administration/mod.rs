@@ -9,6 +9,8 @@ mod key;
 mod status;
 mod verified;
 
+use std::ops::ControlFlow;
+
 use ::uuid::Uuid;
 
 use crate::memory::SecretBytes;
@@ -45,8 +47,9 @@ pub trait Administration: Inventory {
     fn rekey(&self, keys: &[Key], forget: &[Uuid]) -> Result<Vec<SlotStatus>, Error>;
 
     /// Begins a new epoch, or goes on with one that is under way, and returns when nothing is left of the one before.
-    /// `watch` is called now and then with how far it is; a daemon goes on if the watcher goes.
-    fn rotate(&self, watch: &mut dyn FnMut(Rotation)) -> Result<(), Error>;
+    /// `watch` is called now and then with how far it is. When it breaks off, this returns; a daemon goes on by itself, and
+    /// what stays undone in this process the next call does.
+    fn rotate(&self, watch: &mut dyn FnMut(Rotation) -> ControlFlow<()>) -> Result<(), Error>;
 
     /// Checks every record and every file, and changes nothing.
     fn verify(&self) -> Result<Verified, Error>;

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, RawFd};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -75,6 +76,13 @@ pub(super) fn line_from_descriptor(number: RawFd) -> Result<SecretBytes, Failure
         _ => File::open(format!("/proc/self/fd/{number}")),
     }
     .map_err(failed)?;
+    read_line(&mut file, MAX_LINE).map_err(|error| error.told_as(failed))
+}
+
+/// The first line of a file, without its end, for a passphrase.
+pub(super) fn line_from_file(name: &Path) -> Result<SecretBytes, Failure> {
+    let mut file = open(name.as_os_str())?;
+    let failed = |error| Failure::system(format_args!("Failed to read file '{}'", name.display()), &error);
     read_line(&mut file, MAX_LINE).map_err(|error| error.told_as(failed))
 }
 

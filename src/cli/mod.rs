@@ -11,6 +11,7 @@ mod generate;
 mod input;
 mod keystore;
 mod output;
+mod progress;
 mod prompt;
 mod secret;
 

@@ -8,6 +8,7 @@
 //! goes to an elevated caller only. A program that opens a root itself holds its key, so it may elevate itself, by an
 //! explicit call; an ordinary call is refused even for it, so that no private value is shown by accident.
 
+mod administration;
 mod events;
 mod failure;
 mod hostkey;
@@ -18,6 +19,7 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tmp;
 mod unlock;
 
 use std::collections::HashMap;
@@ -36,11 +38,13 @@ use crate::seal::{Argon2Cost, Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
 use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 
+pub use administration::Administrator;
 use events::Events;
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};
 pub use root::Root;
 pub use session::{Caller, Session};
+pub use tmp::*;
 
 /// What to open a root with, and what to make it with.
 #[derive(Debug, Default)]

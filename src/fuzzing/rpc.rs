@@ -6,7 +6,7 @@
 use crate::rpc::packet::{HEAD, MAX_PACKET, packet_length};
 use crate::rpc::typed::Parameter;
 use crate::rpc::xdr::{Count, List};
-use crate::rpc::{Decode, Encode, Header, Reader, packet, remote};
+use crate::rpc::{Decode, Encode, Header, Reader, packet, remote, strongroom};
 
 /// What was read is written in no more bytes than it took (fewer if a string had a NUL in it), and as often as it is
 /// read again it is written the same.
@@ -31,7 +31,7 @@ macro_rules! survives {
 /// Reading never panics, never takes more than there is, and loses nothing.
 pub fn fuzz_rpc(bytes: &[u8]) {
     let Some((&which, body)) = bytes.split_first() else { return };
-    match which % 18 {
+    match which % 30 {
         0 => head(body),
         1 => survives!(body, remote::SecretName<'_>),
         2 => survives!(body, remote::Open<'_>),
@@ -49,7 +49,19 @@ pub fn fuzz_rpc(bytes: &[u8]) {
         14 => survives!(body, remote::Register<'_>),
         15 => survives!(body, remote::LifecycleEvent<'_>),
         16 => survives!(body, remote::ErrorBody<'_>),
-        _ => survives!(body, List<Parameter<'_>, 64>),
+        17 => survives!(body, List<Parameter<'_>, 64>),
+        18 => survives!(body, strongroom::Json<'_>),
+        19 => survives!(body, strongroom::Unlock<'_>),
+        20 => survives!(body, strongroom::NewSlot<'_>),
+        21 => survives!(body, strongroom::ChangeSlot<'_>),
+        22 => survives!(body, strongroom::RemoveSlot<'_>),
+        23 => survives!(body, strongroom::Rekey<'_>),
+        24 => survives!(body, strongroom::Piece<'_>),
+        25 => survives!(body, strongroom::After),
+        26 => survives!(body, strongroom::Uuids),
+        27 => survives!(body, strongroom::Found<'_>),
+        28 => survives!(body, strongroom::Whole<'_>),
+        _ => survives!(body, strongroom::Placed),
     }
 }
 

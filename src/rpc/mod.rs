@@ -32,7 +32,7 @@ pub mod program {
     pub const KEEPALIVE: u32 = 0x6b65_6570;
     /// Administration of the daemon itself.
     pub const ADMIN: u32 = 0x0690_0690;
-    /// Ours, on the admin socket: locking and unlocking. Spells "Stro".
+    /// Ours, on the admin socket: what goes beyond libvirt's API. Spells "Stro".
     pub const STRONGROOM: u32 = 0x5374_726f;
 }
 

@@ -175,16 +175,20 @@ pub fn secret_packet(header: Header, body: &impl Encode) -> Result<SecretBytes, 
     Ok(packet.bytes)
 }
 
-/// What stands before a value of `length` bytes in a reply that is nothing but a value, and how many zero bytes follow
-/// it: so that the value is sent from where it lies.
-pub fn around_value(header: Header, length: usize) -> ([u8; HEAD + 4], usize) {
+/// What stands before a value of `length` bytes at the end of a reply, behind what else it tells, and how many zero bytes
+/// follow it: so that the value is sent from where it lies.
+pub fn around_value(header: Header, before: &impl Encode, length: usize) -> (Vec<u8>, usize) {
     let pad = padding(length);
-    let whole = length.saturating_add(pad).saturating_add(HEAD + 4);
-    let mut front = Vec::with_capacity(HEAD + 4);
+    let mut count = Count(HEAD);
+    before.encode(&mut count);
+    let front_len = count.0.saturating_add(4);
+    let whole = front_len.saturating_add(length).saturating_add(pad);
+    let mut front = Vec::with_capacity(front_len);
     u32::try_from(whole).unwrap_or(u32::MAX).encode(&mut front);
     header.encode(&mut front);
+    before.encode(&mut front);
     u32::try_from(length).unwrap_or(u32::MAX).encode(&mut front);
-    (front.first_chunk().copied().unwrap_or([0; HEAD + 4]), pad)
+    (front, pad)
 }
 
 /// Writes into secret memory of the right size.
@@ -238,7 +242,7 @@ mod tests {
         for value in [&b"a"[..], b"four", &[7; 999]] {
             let plain = packet(header, &Value(value));
             assert_eq!(secret_packet(header, &Value(value)).unwrap().expose_secret(), plain);
-            let (front, pad) = around_value(header, value.len());
+            let (front, pad) = around_value(header, &(), value.len());
             assert_eq!([&front[..], value, &vec![0; pad]].concat(), plain);
         }
     }

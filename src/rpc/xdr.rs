@@ -155,6 +155,22 @@ impl Encode for Value<'_> {
     }
 }
 
+/// A counted byte string of at most `MAX` bytes, which are no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes<'a, const MAX: usize>(pub &'a [u8]);
+
+impl<'a, const MAX: usize> Decode<'a> for Bytes<'a, MAX> {
+    fn decode(from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        from.opaque(MAX).map(Self)
+    }
+}
+
+impl<const MAX: usize> Encode for Bytes<'_, MAX> {
+    fn encode<S: Sink>(&self, to: &mut S) {
+        put_opaque(self.0, to);
+    }
+}
+
 /// A counted array of at most `MAX` elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T, const MAX: usize>(pub Vec<T>);

@@ -29,7 +29,7 @@ use super::session::{Action, Call, Held, Session};
 use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
 use crate::memory::SecretBytes;
 use crate::rpc::remote::procedure;
-use crate::rpc::{Header, Text, program};
+use crate::rpc::{Header, Text, program, strongroom};
 use crate::secret::{Error, MAX_VALUE};
 
 /// What a connection is made of.
@@ -505,6 +505,9 @@ const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
 fn room(header: &Header) -> Room {
     match (header.program, header.procedure) {
         (program::REMOTE, procedure::SECRET_SET_VALUE | procedure::CONNECT_SET_IDENTITY) => {
+            Room { bytes: 3 * MAX_VALUE, secret: true }
+        }
+        (program::STRONGROOM, strongroom::procedure::PUT | strongroom::procedure::HOLDS) => {
             Room { bytes: 3 * MAX_VALUE, secret: true }
         }
         (

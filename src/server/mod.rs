@@ -27,6 +27,7 @@ mod polkit;
 mod process;
 #[cfg(any(fuzzing, test))]
 mod rehearsal;
+mod rotation;
 mod serve;
 mod session;
 mod settings;

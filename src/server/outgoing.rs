@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use secrecy::ExposeSecret;
 
 use crate::memory::SecretBytes;
-use crate::rpc::{Header, Status, packet};
+use crate::rpc::{Encode, Header, Status, packet};
 
 /// A packet, and how much of it is sent.
 pub(super) struct Outgoing {
@@ -20,8 +20,13 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// The reply to a call whose result is nothing but a value.
     pub(super) fn value(call: Header, value: SecretBytes) -> Self {
-        let (front, pad) = packet::around_value(call.reply(Status::Ok), value.len());
-        Self { front: front.into(), value: Some(value), pad, sent: 0 }
+        Self::ending_in(call, &(), value)
+    }
+
+    /// The reply to a call whose result ends in a value.
+    pub(super) fn ending_in(call: Header, before: &impl Encode, value: SecretBytes) -> Self {
+        let (front, pad) = packet::around_value(call.reply(Status::Ok), before, value.len());
+        Self { front, value: Some(value), pad, sent: 0 }
     }
 
     /// Whether it holds secret memory.

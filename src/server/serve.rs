@@ -23,6 +23,7 @@ use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
 use super::log::Log;
 use super::process::Notice;
+use super::rotation::Rotator;
 use super::session::{Method, Service, Session};
 use crate::net::peer::Peer;
 
@@ -34,6 +35,8 @@ pub(super) struct Host {
     /// What serves administration.
     pub(super) admin: Server,
     pub(super) log: Log,
+    /// Rotates in the background.
+    pub(super) rotation: Rotator,
     /// Seconds without clients after which the daemon ends; 0: never.
     pub(super) timeout: AtomicU32,
     pub(super) stop: watch::Sender<bool>,
@@ -75,6 +78,10 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
         names.extend(name); // the files go when we return
         tokio::spawn(accept(Arc::clone(&host), role, UnixListener::from_std(socket)?));
     }
+    let rotating = Arc::clone(&host);
+    tokio::spawn(async move {
+        rotating.rotation.work(&rotating.secrets.driver, rotating.stop.subscribe()).await;
+    });
     ready();
     let mut stop = host.stop.subscribe();
     let mut idle = None;
@@ -187,7 +194,10 @@ async fn reload(host: Arc<Host>) {
     Notice::Reloading.send();
     let driver = Arc::clone(&host.secrets.driver);
     match tokio::task::spawn_blocking(move || driver.reload()).await {
-        Ok(Ok(what)) => tracing::info!("reloaded: {what}"),
+        Ok(Ok(what)) => {
+            tracing::info!("reloaded: {what}");
+            host.rotation.look();
+        }
         Ok(Err(error)) => tracing::error!("reloading failed: {error}"),
         Err(_) => tracing::error!("reloading broke off"),
     }

@@ -24,6 +24,7 @@ use super::keepalive::Keepalive;
 use super::listen::{self, Listening, Place, Plan, Role, Wanted};
 use super::log::{self, Filters, Level, Log, Setup};
 use super::process::{self, Exit, Notice, PidFile, StartError};
+use super::rotation::Rotator;
 use super::serve::{self, Host, Server};
 use super::session::Method;
 use super::settings::{self, Auth, Settings};
@@ -208,6 +209,7 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
         Auth::Polkit => Method::Polkit,
     };
     Host {
+        rotation: Rotator::default(),
         secrets: Arc::new(secrets),
         main: server("virtsecretd", &settings.limits),
         admin: server("admin", &settings.admin_limits),

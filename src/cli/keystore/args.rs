@@ -1,4 +1,4 @@
-//! What may be typed behind `init`, `status`, `unlock`, `lock` and `verify`.
+//! What may be typed behind our commands on the keystore as a whole; behind `key`, see [`key`](super::key).
 //!
 //! Leans on clap. What opens an existing keystore (`--passphrase`, `--recovery-key`) and what a new one shall have
 //! (`--with-passphrase`, `--with-recovery-key`) have names of their own, so that nobody mistakes one for the other.
@@ -7,6 +7,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+
+pub(crate) use super::key::KeyCommand;
 
 /// Our commands on the keystore itself.
 #[derive(Debug, Subcommand)]
@@ -27,7 +29,27 @@ pub(crate) enum KeystoreCommand {
     #[command(after_help = LOCK_HELP)]
     Lock(DaemonArguments),
 
-    /// Check every record and every file of the keystore
+    /// List, add, change, remove and test what opens the keystore
+    #[command(subcommand)]
+    Key(KeyCommand),
+
+    /// Seal every secret anew under a new key, while clients are served
+    #[command(after_help = ROTATE_HELP)]
+    Rotate(RotateArguments),
+
+    /// Replace the root key, which the slots wrap
+    #[command(after_help = REKEY_HELP)]
+    Rekey(RekeyArguments),
+
+    /// Copy the keystore, sealed, to a file, while clients are served
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArguments),
+
+    /// Make a keystore from a backup; no daemon may run
+    #[command(after_help = RESTORE_HELP)]
+    Restore(RestoreArguments),
+
+    /// Check every record and every file of the keystore, or a backup; repair it
     #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArguments),
 }
@@ -93,8 +115,50 @@ One line for each finding, 'problem:' or 'note:'; the last line always is
 Problems mean that something is lost or in doubt. Notes lose nothing: a file
 that belongs to no secret, an .xml copy that differs.
 
-Exit status: 0 if there is no problem, 1 if there is one or the keystore can't
-be opened.";
+--repair keeps every record that opens, moves what is damaged aside under
+another name, writes the .xml copies anew, and says what was lost by UUID and
+usage. It deletes nothing.
+
+A backup is checked with the keys that open it: --key-file, --passphrase,
+--recovery-key, or the host key of this host.
+
+Exit status: 0 if there is no problem, or none is left; 1 if there is one, or
+something was lost, or the keystore can't be opened.";
+
+const ROTATE_HELP: &str = "\
+A running daemon does it in the background and goes on though this command, or
+the daemon, is ended: this command shows how far it is. 'strongroom status' says
+when it is time for it. Afterwards the key before is gone: a copy of the log from
+before opens only with a copy of the keyring from before.";
+
+const REKEY_HELP: &str = "\
+For when somebody may have had the root key: who could open the keystore on this
+host, or has a copy of the keyring and a key to it. Slots stay if their keys are
+given (--passphrase, --recovery-key, --key-file) or lie in their place; each of
+the others has to be named with --forget, and can be added again. Then rotate.
+
+Example, where the passphrase is known to one person too many:
+  strongroom rekey --recovery-key --forget passphrase
+  strongroom rotate
+  strongroom key add passphrase";
+
+const BACKUP_HELP: &str = "\
+The copy is as it was at one moment, and as sealed as the keystore. Whoever has
+it and one of the keys of that moment can read it; keep a recovery key or a
+passphrase for a backup that shall be opened on another host.
+
+Examples:
+  strongroom backup /srv/backup/keystore-$(date +%F)
+  strongroom backup - | ssh vault 'cat > keystore'";
+
+const RESTORE_HELP: &str = "\
+Into a root where no keystore is; the backup is checked before anything is
+written. --replace puts it in the place of a keystore that is there, whose files
+are kept aside; an older one in the place of a newer one needs --older as well.
+
+Examples:
+  strongroom -c secret:///system restore /mnt/keystore-2026-11-01 --recovery-key
+  strongroom -c 'secret:///embed?root=/srv/k' restore keystore --passphrase";
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArguments {
@@ -134,7 +198,7 @@ pub(crate) struct ShowArguments {
 }
 
 /// Which daemon.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct DaemonArguments {
     /// The daemon's admin socket, whatever --connect says
     #[arg(long, value_name = "PATH")]
@@ -142,7 +206,65 @@ pub(crate) struct DaemonArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RotateArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
+    /// Begin it, and leave it to the daemon
+    #[arg(long)]
+    pub(super) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RekeyArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
+    /// Let this slot go: an id, or as for 'strongroom key change'. May be given more than once
+    #[arg(long, value_name = "SLOT")]
+    pub(super) forget: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
+    /// The file to write; it must not be there yet. - is standard output
+    pub(super) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArguments {
+    /// The backup
+    pub(super) file: PathBuf,
+
+    /// Put it in the place of a keystore that is there
+    #[arg(long)]
+    pub(super) replace: bool,
+
+    /// Even if that one is newer, or another one
+    #[arg(long, requires = "replace")]
+    pub(super) older: bool,
+
+    /// Restore what opens of a damaged backup
+    #[arg(long)]
+    pub(super) partial: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
+    /// A backup to check, instead of the keystore
+    #[arg(conflicts_with_all = ["repair", "admin_socket"])]
+    pub(super) file: Option<PathBuf>,
+
+    /// Keep what opens, move aside what doesn't
+    #[arg(long)]
+    pub(super) repair: bool,
+
     /// Write JSON, for programs
     #[arg(long)]
     pub(super) json: bool,

@@ -5,16 +5,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DaemonArguments, ShowArguments, status};
-use crate::administration::Status;
+use super::reach::given;
+use super::{DaemonArguments, ShowArguments, check_writable, status};
+use crate::administration::{Key, Status};
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::{prompt, told, uri};
+use crate::cli::{prompt, uri};
 use crate::client::{Admin, Uri};
-use crate::driver::{Root, read_host_key};
-use crate::memory::SecretBytes;
-use crate::rpc::strongroom::key;
+use crate::driver::Root;
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
 /// Opens a daemon's keystore.
@@ -23,10 +22,10 @@ pub(super) fn unlock(
     connect: &ConnectArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    check_writable(connect)?;
-    let mut admin = Admin::connect(&socket(daemon, connect)?)?;
+    check_writable(connect, "locking and unlocking")?;
+    let admin = Admin::connect(&socket(daemon, connect)?)?;
     // What a newer daemon says may be more than can be read here; it can be unlocked all the same.
-    let status: Option<Status> = serde_json::from_str(&admin.status()?).ok();
+    let status: Option<Status> = serde_json::from_str(&admin.status_json()?).ok();
     if status.as_ref().is_some_and(|status| status.locked.is_none()) {
         return output.extra("The keystore is open already; no key was tried\n");
     }
@@ -34,7 +33,7 @@ pub(super) fn unlock(
     match admin.unlock(&keys) {
         Err(error) if keys.is_empty() && status.as_ref().is_some_and(takes_passphrase) => {
             let answer = prompt::prompt("Enter the passphrase: ")?.ok_or(error)?;
-            admin.unlock(&[(key::PASSPHRASE, answer)])?;
+            admin.unlock(&[Key::Passphrase(answer)])?;
         }
         done => done?,
     }
@@ -47,22 +46,14 @@ pub(super) fn lock(
     connect: &ConnectArguments,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    check_writable(connect)?;
+    check_writable(connect, "locking and unlocking")?;
     Admin::connect(&socket(daemon, connect)?)?.lock()?;
     output.extra("Keystore locked\n")
 }
 
-/// Locking and unlocking change what others see.
-fn check_writable(connect: &ConnectArguments) -> Result<(), Failure> {
-    match connect.readonly {
-        true => Err(Failure::told("read only access prevents locking and unlocking").advise("leave out -r")),
-        false => Ok(()),
-    }
-}
-
 /// Shows how the keystore of the daemon at this socket stands.
 pub(super) fn status(socket: &Path, show: &ShowArguments, output: &mut Output) -> Result<(), Failure> {
-    let json = Admin::connect(socket)?.status()?;
+    let json = Admin::connect(socket)?.status_json()?;
     if show.json {
         return output.text(&format!("{json}\n"));
     }
@@ -140,15 +131,6 @@ fn embedded(uri: &Uri) -> Failure {
         }
         None => failure.advise("give each command the key, for example with --passphrase; or name a daemon: --connect secret:///system"),
     }
-}
-
-/// The keys that were given, each with its kind.
-fn given(connect: &ConnectArguments) -> Result<Vec<(u32, SecretBytes)>, Failure> {
-    let host_key = connect.key_file.as_deref().map(read_host_key).transpose()?;
-    let passphrase = told("passphrase", connect.passphrase, connect.passphrase_fd)?;
-    let recovery_key = told("recovery key", connect.recovery_key, connect.recovery_key_fd)?;
-    let keys = [(key::HOST, host_key), (key::PASSPHRASE, passphrase), (key::RECOVERY, recovery_key)];
-    Ok(keys.into_iter().filter_map(|(kind, key)| Some((kind, key?))).collect())
 }
 
 fn takes_passphrase(status: &Status) -> bool {

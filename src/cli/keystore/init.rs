@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal};
 
 use super::InitArguments;
+use super::key::show_recovery_key;
 use super::status::{words, worth};
 use crate::administration::Made;
 use crate::cli::args::ConnectArguments;
@@ -47,7 +48,7 @@ pub(super) fn run(
     let made = Embedded::init(&uri, options, &new)?;
     output.extra_fields(&sheet(&made))?;
     if let Some(text) = text {
-        show(&text, output).map_err(|failure| {
+        show_recovery_key(&text, output).map_err(|failure| {
             Failure::told("the keystore was made, but its recovery key could not be shown")
                 .because(failure)
                 .advise("nobody has seen it: remove the new keystore and make it again")
@@ -108,15 +109,4 @@ fn sheet(made: &Made) -> Vec<Field> {
         sheet.push(Field::of("Mind", "the host key alone opens it: keep a copy of its file in a safe place"));
     }
     sheet
-}
-
-/// Shows the recovery key; to a script, nothing else.
-fn show(text: &SecretBytes, output: &mut Output) -> Result<(), Failure> {
-    output.extra("\nThe recovery key, shown this once and kept nowhere:\n\n    ")?;
-    output.value(text)?;
-    output.text("\n")?;
-    output.extra(
-        "\nWrite it down and keep it away from this host. Whoever has it and a copy of the keystore can read\n\
-         everything; without it, losing the other keys loses everything.\n",
-    )
 }

@@ -79,7 +79,8 @@ pub(super) fn words(slot: &SlotStatus) -> String {
     if slot.label.is_empty() { slot.kind.to_string() } else { format!("{} '{}'", slot.kind, slot.label) }
 }
 
-fn in_full(slot: &SlotStatus) -> String {
+/// A slot with all that can be said of it.
+pub(super) fn in_full(slot: &SlotStatus) -> String {
     let cost = slot.argon2id.as_ref().map(|cost| {
         let mib = cost.memory_kib / 1024;
         format!(", Argon2id {mib} MiB, passes: {}, lanes: {}", cost.passes, cost.lanes)

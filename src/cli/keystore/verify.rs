@@ -5,19 +5,24 @@
 
 use serde::Serialize;
 
-use super::{VerifyArguments, json};
-use crate::Embedded;
+use super::key::keys;
+use super::reach::{reach, root};
+use super::{VerifyArguments, check_writable, daemon, json, told_lost};
 use crate::administration::{Checked, Finding, RecordState, Verified};
+use crate::cli::Arguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::driver::{Driver, verify_backup};
 
-/// Opens, checks, and tells.
-pub(super) fn run(
-    arguments: &VerifyArguments,
-    open: impl FnOnce() -> Result<Embedded, Failure>,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let checked = open().and_then(|keystore| keystore.verify().map_err(Failure::from));
+/// Opens, checks or repairs, and tells.
+pub(super) fn run(arguments: &VerifyArguments, all: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    if arguments.repair {
+        return repair(arguments, all, output);
+    }
+    let checked = match &arguments.file {
+        Some(file) => keys(&all.connect).and_then(|keys| Ok(verify_backup(file, &keys)?)),
+        None => reach(all, &arguments.daemon).and_then(|reached| Ok(reached.keystore.verify()?)),
+    };
     let verified = match checked {
         Ok(verified) => verified,
         Err(failure) => {
@@ -36,6 +41,38 @@ pub(super) fn run(
     match advice(&verified.findings) {
         Some(advice) => Err(Failure::Told { lines: Vec::new(), hint: Some(advice.to_owned()) }),
         None => Ok(()),
+    }
+}
+
+/// Repairs it where it is open; where it can't be opened, where it lies.
+fn repair(arguments: &VerifyArguments, all: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    check_writable(&all.connect, "repairing")?;
+    let repaired = match reach(all, &arguments.daemon) {
+        Ok(reached) => reached.keystore.repair()?,
+        Err(_) if daemon::meant(&arguments.daemon, &all.connect).is_none() => {
+            Driver::repair_root(&root(&all.connect)?, &keys(&all.connect)?)?
+        }
+        Err(failure) => return Err(failure),
+    };
+    if arguments.json {
+        json(&repaired, output)?;
+    } else {
+        let lost = repaired.lost.iter().map(|lost| told_lost("lost", lost));
+        let values = repaired.without_value.iter().map(|lost| told_lost("value lost", lost));
+        let aside = repaired.aside.iter().map(|file| format!("kept aside: {file}"));
+        output.lines(&lost.chain(values).chain(aside).collect::<Vec<_>>())?;
+        if repaired.unnamed > 0 {
+            output.lines(&[format!("lost without a name: at most {} records", repaired.unnamed)])?;
+        }
+        let (values, lost) = (repaired.without_value.len(), repaired.lost.len());
+        output.lines(&[format!("secrets kept: {}, without value: {values}, lost: {lost}", repaired.kept)])?;
+    }
+    match repaired.lost.is_empty() && repaired.without_value.is_empty() && repaired.unnamed == 0 {
+        true => Ok(()),
+        false => Err(Failure::Told {
+            lines: Vec::new(),
+            hint: Some("what was lost may be in a backup; set lost values anew".to_owned()),
+        }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The admin socket: libvirt's ADMIN program for virt-admin, and ours for locking and unlocking.
+//! The admin socket: libvirt's ADMIN program for virt-admin, and ours for the keystore.
 //!
 //! [`libvirt`] answers what is about the whole daemon, [`servers`] what is about a server and its clients, [`own`] our own
 //! program. Who may come here is checked where the socket is: the daemon's own user, and root. Leans on what the other
@@ -27,11 +27,13 @@ pub(super) struct Calls {
     peer: Peer,
     /// Its own number among the admin server's clients.
     id: u64,
+    /// The copy of the keystore that it takes.
+    copying: own::Copying,
 }
 
 impl Calls {
     pub(super) fn new(host: Arc<Host>, peer: Peer, id: u64) -> Self {
-        Self { host, peer, id }
+        Self { host, peer, id, copying: own::Copying::default() }
     }
 
     pub(super) fn answer(&mut self, call: &Call<'_>) -> Result<Action, Error> {

@@ -1,0 +1,70 @@
+//! `strongroom backup` and `strongroom restore`: the whole keystore as one sealed file, and back.
+//!
+//! Leans on [`Administration`](crate::Administration) for the copy and on `driver` for putting it back, which needs the root for itself. Refuses to
+//! write over anything: a backup never replaces a file, a restored keystore only what it is told to.
+
+use super::key::keys;
+use super::reach::{reach, root};
+use super::sealed_file::{self, is_stdout};
+use super::{BackupArguments, RestoreArguments, check_writable};
+use crate::cli::Arguments;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::progress::Progress;
+use crate::driver::{Driver, RestoreOptions};
+
+/// Takes a copy.
+pub(super) fn backup(
+    these: &BackupArguments,
+    arguments: &Arguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let keystore = reach(arguments, &these.daemon)?.keystore;
+    let total = sealed_file::write(&these.file, |file| {
+        let mut copy = keystore.backup()?;
+        let total = copy.total();
+        let bar = Progress::of_bytes("Copying", total, arguments.quiet);
+        let mut done = 0;
+        while let Some(piece) = copy.next_piece()? {
+            file.put(&piece)?;
+            done += piece.len() as u64;
+            bar.at(done, total);
+        }
+        if done != total {
+            return Err(Failure::told(format!("the copy broke off: {done} of {total} bytes came"))
+                .advise("take it again"));
+        }
+        Ok(total)
+    })?;
+    match is_stdout(&these.file) {
+        true => Ok(()),
+        false => output.extra(&format!(
+            "Copied: {total} bytes, sealed; it opens with the keystore's keys of now. Check it with:\n  \
+             strongroom verify '{}'\n",
+            these.file.display()
+        )),
+    }
+}
+
+/// Puts a copy in the place of a keystore.
+pub(super) fn restore(
+    these: &RestoreArguments,
+    arguments: &Arguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    check_writable(&arguments.connect, "restoring")?;
+    let root = root(&arguments.connect)?;
+    let keys = keys(&arguments.connect)?;
+    let options = RestoreOptions { replace: these.replace, older: these.older, partial: these.partial };
+    let restored = Driver::restore(&root, &these.file, &keys, options)?;
+    let mut lines = vec![format!("Restored: {} secrets", restored.secrets)];
+    lines.extend(restored.aside.iter().map(|file| format!("kept aside: {file}")));
+    output.lines(&lines)?;
+    let lost: Vec<String> = restored.lost.iter().map(|lost| super::told_lost("lost", lost)).collect();
+    output.lines(&lost)?;
+    match lost.len() {
+        0 => Ok(()),
+        count => Err(Failure::told(format!("of the backup's secrets, {count} could not be restored"))
+            .advise("define these anew, or restore them from another backup")),
+    }
+}
