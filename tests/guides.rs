@@ -1,0 +1,58 @@
+//! The operator's guides: each page's commands, in order, as they stand there.
+//!
+//! The blocks of a page under `<!-- tested -->` are one script, run in a fresh directory with the program at hand. Leans on
+//! the page for what it promises; here stands what must have been seen besides. Refuses a page without a tested block.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+#[test]
+fn keys_for_life() {
+    let (directory, shown) = live("docs/keys.md");
+    for line in
+        ["The passphrase opens the slot passphrase 'on call'", "The recovery key opens the slot recovery key"]
+    {
+        assert!(shown.contains(line), "{line:?} is missing from:\n{shown}");
+    }
+    assert!(shown.lines().any(|line| line == "a value"), "the value came back with the keyring:\n{shown}");
+    assert!(shown.contains("every secret is sealed in epoch 3"), "{shown}");
+    assert!(!shown.contains("horse"), "a passphrase was shown:\n{shown}");
+    let kept = fs::read_dir(directory.path().join("keystore/etc/secrets")).unwrap();
+    assert!(kept.count() >= 3);
+}
+
+#[test]
+fn copies_checks_and_repair() {
+    let (directory, shown) = live("docs/backup.md");
+    assert!(shown.lines().any(|line| line == "value 2"), "{shown}");
+    assert_eq!(shown.matches("secrets ok: 3, problems: 0").count(), 3, "{shown}");
+    assert!(shown.contains("kept aside: secrets.log.damaged-"), "{shown}");
+    let report = fs::read_to_string(directory.path().join("report")).unwrap();
+    assert!(report.contains("problem: "), "{report}");
+    // What was repaired is whole.
+    assert!(shown.lines().last().unwrap().starts_with("secrets ok: "), "{shown}");
+    assert!(shown.lines().last().unwrap().contains("problems: 0"), "{shown}");
+}
+
+/// Runs all of a page's tested blocks, in order. Gives the directory and what was shown.
+fn live(page: &str) -> (tempfile::TempDir, String) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let behind = text.split("<!-- tested -->\n```sh\n").skip(1);
+    let blocks: Vec<_> = behind.map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert!(!blocks.is_empty(), "{page} has no tested block");
+    let directory = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_strongroom"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-euc", &blocks.join("\n")]).current_dir(&directory).env("PATH", path).stdin(Stdio::null());
+    for variable in ["VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFAULT_URI", "STRONGROOM_KEY_FILE"] {
+        command.env_remove(variable);
+    }
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert!(status.success(), "{page}: {status}\n{stdout}\n{stderr}");
+    (directory, stdout)
+}
