@@ -370,13 +370,23 @@ mod tests {
         assert!(!at.path().join("elsewhere").exists());
     }
 
+    /// Tells the other process what to hold.
+    const HOLD: &str = "STRONGROOM_TEST_PID_FILE";
+
     #[test]
     fn a_second_daemon_is_told_who_holds_the_pid_file() {
+        if let Some(path) = std::env::var_os(HOLD) {
+            let _held = PidFile::acquire(Path::new(&path)).unwrap();
+            writeln!(io::stdout(), "held").unwrap();
+            io::stdin().read_to_end(&mut Vec::new()).unwrap();
+            return;
+        }
         let at = tempfile::tempdir().unwrap();
         let path = at.path().join("virtsecretd.pid");
+        let itself = "server::process::tests::a_second_daemon_is_told_who_holds_the_pid_file";
         let mut first = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "server::process::tests::hold_a_pid_file"])
-            .env("STRONGROOM_TEST_PID_FILE", &path)
+            .args(["--exact", "--nocapture", itself])
+            .env(HOLD, &path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -390,16 +400,6 @@ mod tests {
         drop(first.stdin.take());
         assert!(said.last().is_some() && first.wait().unwrap().success());
         PidFile::acquire(&path).unwrap();
-    }
-
-    /// The other process of the test above.
-    #[test]
-    #[ignore = "another test runs it"]
-    fn hold_a_pid_file() {
-        let path = std::env::var_os("STRONGROOM_TEST_PID_FILE").unwrap();
-        let _held = PidFile::acquire(Path::new(&path)).unwrap();
-        writeln!(io::stdout(), "held").unwrap();
-        io::stdin().read_to_end(&mut Vec::new()).unwrap();
     }
 
     #[test]
