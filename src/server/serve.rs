@@ -187,6 +187,7 @@ async fn reload(host: Arc<Host>) {
     Notice::Reloading.send();
     let driver = Arc::clone(&host.secrets.driver);
     match tokio::task::spawn_blocking(move || driver.reload()).await {
+        Ok(Ok(what)) if what.is_alarming() => tracing::warn!("reloaded: {what}"),
         Ok(Ok(what)) => tracing::info!("reloaded: {what}"),
         Ok(Err(error)) => tracing::error!("reloading failed: {error}"),
         Err(_) => tracing::error!("reloading broke off"),
