@@ -106,6 +106,23 @@ fn a_host_key_that_came_back_is_found_on_reload_or_given_from_elsewhere() {
     daemon.end();
 }
 
+#[test]
+fn a_reload_tells_the_log_of_a_host_key_that_is_gone() {
+    let host = Host::new();
+    let daemon = host.start();
+    daemon.reload();
+    fs::rename(host.place.key_file(), host.aside()).unwrap();
+    daemon.reload();
+    assert_eq!(host.value(), "dG9wIHNlY3JldA==");
+    let log = daemon.end();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("reloaded: ")).collect();
+    let [warning] = told[..] else { panic!("not the second alone: {log}") };
+    let missing =
+        format!("a new start would find it locked: no key file '{}'", host.place.key_file().display());
+    assert!(warning.contains(" warning : ") && warning.contains(&missing), "{warning}");
+    assert!(warning.contains("put the key back") && warning.contains("(--passphrase)"), "{warning}");
+}
+
 /// A keystore with a value in it, which a host key opens and a passphrase.
 struct Host {
     place: Place,

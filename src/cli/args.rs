@@ -97,6 +97,13 @@ pub(crate) enum Command {
     #[command(flatten)]
     Keystore(KeystoreCommand),
 
+    /// Show what there is, or how one command is used
+    #[command(override_usage = "strongroom help [COMMAND]")]
+    Help {
+        /// The command
+        command: Vec<OsString>,
+    },
+
     /// Write what packages install: completions and manual pages
     #[command(subcommand, hide = true)]
     Generate(GenerateCommand),
@@ -311,6 +318,12 @@ pub(crate) fn parse(typed: Vec<OsString>) -> Result<Option<Arguments>, Failure> 
         }
         Err(error) => Err(complaint(&error, &typed)),
     }
+}
+
+/// Shows what `--help` shows, of a command or of all. A command that isn't there is told of as if it had been typed itself.
+pub(crate) fn help(command: Vec<OsString>) -> Result<(), Failure> {
+    let typed = std::iter::once("strongroom".into()).chain(command).chain(std::iter::once("--help".into()));
+    parse(typed.collect()).map(drop)
 }
 
 impl SecretCommand {

@@ -39,6 +39,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut output = Output::new(arguments.quiet);
     match arguments.command {
+        Command::Help { command } => args::help(command),
         Command::Generate(command) => generate::run(&command, &mut output),
         Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
         Command::Secret(command) => {

@@ -49,6 +49,7 @@ impl Reader {
                 last.0.lose(why);
                 return;
             }
+            last.0.settle();
         }
     }
 
@@ -185,6 +186,7 @@ fn fill(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wire.settle();
                 if !wire.is_kept_alive() {
                     continue;
                 }

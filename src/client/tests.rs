@@ -1,6 +1,7 @@
 //! A client against a server that says what each test tells it to.
 
-use std::sync::mpsc;
+use std::io::Read;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::rpc::xdr::List;
 use crate::rpc::{Status, Text, Value, decode, packet};
 use crate::secret::{
     Error, ErrorCode, ErrorDomain, Event, EventKind, EventSink, Keystore, Lifecycle, MAX_VALUE, NO_FLAGS,
+    Subscription,
 };
 
 const ONE: Uuid = Uuid::from_bytes([1; 16]);
@@ -29,6 +31,9 @@ const TWO: Uuid = Uuid::from_bytes([2; 16]);
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(60);
+
+/// Longer than anything takes that happens at all.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn secret(uuid: Uuid) -> SecretName<'static> {
     SecretName { uuid: uuid.into_bytes(), kind: 2, id: Text(b"client.x") }
@@ -49,11 +54,7 @@ fn meanwhile<T: Send>(call: impl FnOnce() -> T + Send, serve: impl FnOnce()) -> 
 }
 
 /// A subscription that passes on what it hears.
-fn subscribed(
-    client: &Client,
-    server: &mut Fake,
-    id: i32,
-) -> (crate::secret::Subscription, mpsc::Receiver<Event>) {
+fn subscribed(client: &Client, server: &mut Fake, id: i32) -> (Subscription, mpsc::Receiver<Event>) {
     let (send, receive) = mpsc::channel();
     let sink: EventSink = Box::new(move |event| _ = send.send(event.clone()));
     let subscribe = || client.subscribe(EventKind::Lifecycle, None, sink).unwrap();
@@ -333,9 +334,9 @@ fn what_must_be_refused_is_refused_before_it_is_sent() {
 #[test]
 fn a_sink_can_neither_block_nor_break_the_reader_unnoticed() {
     let (client, mut server) = Fake::with_client(NEVER);
-    let client = std::sync::Arc::new(client);
+    let client = Arc::new(client);
     let (send, receive) = mpsc::channel();
-    let (inner, say) = (std::sync::Arc::downgrade(&client), send);
+    let (inner, say) = (Arc::downgrade(&client), send);
     let sink: EventSink = Box::new(move |_| {
         let error = inner.upgrade().unwrap().num_of_secrets().unwrap_err();
         say.send(error.to_string()).unwrap();
@@ -355,6 +356,63 @@ fn a_sink_can_neither_block_nor_break_the_reader_unnoticed() {
     assert!(receive.recv().unwrap().contains("from within an event's sink"));
     assert!(receive.recv().is_err(), "the sink is dropped");
     is_lost(&client.num_of_secrets().unwrap_err());
+}
+
+#[test]
+fn a_sink_may_end_its_subscription_while_the_server_does_not_read() {
+    let (client, mut server) = Fake::with_client(NEVER);
+    let own: Arc<Mutex<Option<Subscription>>> = Arc::default();
+    let (end, (send, ended)) = (Arc::clone(&own), mpsc::channel());
+    let sink: EventSink = Box::new(move |_| {
+        drop(end.lock().unwrap().take());
+        send.send(()).unwrap();
+    });
+    let subscription = meanwhile(
+        || client.subscribe(EventKind::Lifecycle, None, sink).unwrap(),
+        || {
+            let (call, _) = server.call(procedure::CONNECT_SECRET_EVENT_REGISTER_ANY);
+            server.reply(call, &Number { number: 1 });
+        },
+    );
+    *own.lock().unwrap() = Some(subscription);
+    let (_other, events) = subscribed(&client, &mut server, 2);
+    let zeros = client.wire.fill_up();
+    for callback in [1, 2] {
+        let event = LifecycleEvent { callback, secret: secret(TWO), event: 1, detail: 0 };
+        server.event(procedure::SECRET_EVENT_LIFECYCLE, &event);
+    }
+    ended.recv_timeout(PATIENCE).unwrap();
+    events.recv_timeout(PATIENCE).expect("the reader waits for the server to read");
+
+    // It reads again, and hears what was owed meanwhile, whatever comes first.
+    server.0.read_exact(&mut vec![0; zeros]).unwrap();
+    server.send(&Beat::Ping.packet());
+    let (call, body) = server.call(procedure::CONNECT_SECRET_EVENT_DEREGISTER_ANY);
+    assert_eq!(decode(&body), Ok(Number { number: 1 }));
+    server.reply(call, &());
+    assert_eq!(Beat::of(&server.packet().0), Some(Beat::Pong));
+    drop(server);
+}
+
+#[test]
+fn nobody_who_leaves_waits_for_a_server_that_does_not_read() {
+    let (client, mut server) = Fake::with_client(NEVER);
+    let (subscription, _events) = subscribed(&client, &mut server, 0);
+    client.wire.fill_up();
+    let (send, gone) = mpsc::channel();
+    let sender = send.clone();
+    thread::spawn(move || {
+        drop(subscription); // waits for room, until the other one ends the connection
+        sender.send(()).unwrap();
+    });
+    thread::spawn(move || {
+        drop(client);
+        send.send(()).unwrap();
+    });
+    for _ in 0..2 {
+        gone.recv_timeout(PATIENCE).expect("it waits for the server to read");
+    }
+    drop(server);
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! packets. Refuses to go on after anything that is no protocol: the connection is lost then, everybody who waits hears
 //! of it, and so does every later call. It doesn't connect again by itself, because subscriptions would be gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
@@ -31,8 +31,8 @@ pub(super) struct Wire {
     socket: UnixStream,
     /// Held while a packet goes out, so that packets stay whole.
     writing: Mutex<()>,
-    /// Pings and pongs to be sent by whoever is next able to: bits of [`PING`] and [`PONG`].
-    owed: AtomicU8,
+    /// Short packets to be sent by whoever is next able to. Taken after `writing`, and never held while one waits.
+    owed: Mutex<VecDeque<Vec<u8>>>,
     keepalive: AtomicBool,
     state: Mutex<State>,
     reader: OnceLock<ThreadId>,
@@ -82,7 +82,7 @@ impl Wire {
         let wire = Arc::new(Self {
             socket,
             writing: Mutex::default(),
-            owed: AtomicU8::new(0),
+            owed: Mutex::default(),
             keepalive: AtomicBool::new(false),
             state: Mutex::default(),
             reader: OnceLock::new(),
@@ -144,18 +144,20 @@ impl Wire {
         let registration = self.state().registered.remove(&id);
         drop(registration);
         let procedure = procedure::CONNECT_SECRET_EVENT_DEREGISTER_ANY;
-        if let Ok((header, reply)) = self.announce_anywhere(procedure, None) {
-            self.write(&packet(header, &Number { number: id }));
-            if !self.is_reader() {
-                _ = self.wait(&reply);
-            }
+        let Ok((header, reply)) = self.announce_anywhere(procedure, None) else { return };
+        let packet = packet(header, &Number { number: id });
+        if self.is_reader() {
+            self.owe(packet); // nor may it wait for the server to read
+        } else {
+            self.write(&packet);
+            _ = self.wait(&reply);
         }
     }
 
-    /// Says good-bye, and gives the server a moment to say it too.
+    /// Says good-bye, and gives the server a moment to say it too. One that doesn't even read gets no longer.
     pub(super) fn hang_up(&self) {
         if let Ok((header, reply)) = self.announce(procedure::CONNECT_CLOSE, None) {
-            self.write(&packet(header, &()));
+            self.owe(packet(header, &()));
             _ = reply.recv_timeout(GOOD_BYE);
         }
         _ = self.socket.shutdown(Shutdown::Both);
@@ -209,28 +211,39 @@ impl Wire {
         self.settle();
     }
 
-    /// Pays what is owed, unless somebody is writing (who will pay) or there is no room (then the next who writes). The
-    /// reader never waits for room: the server may be waiting for it to read.
-    fn settle(&self) {
-        while self.owed.load(Ordering::SeqCst) != 0 {
+    /// Sends a short packet as soon as may be, and waits for nothing. One that is owed already isn't owed twice.
+    fn owe(&self, packet: Vec<u8>) {
+        let mut owed = self.owed();
+        if !owed.contains(&packet) {
+            owed.push_back(packet);
+        }
+        drop(owed);
+        self.settle();
+    }
+
+    /// Pays what is owed, unless somebody is writing (who will pay) or there is no room (then the next who writes, or the
+    /// reader when something comes). The reader never waits for room: the server may be waiting for it to read.
+    pub(super) fn settle(&self) {
+        while !self.owed().is_empty() {
             let _writing = match self.writing.try_lock() {
                 Ok(writing) => writing,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            let owed = self.owed.swap(0, Ordering::SeqCst);
-            let mut unpaid = 0;
-            for (bit, beat) in [(PING, Beat::Ping), (PONG, Beat::Pong)] {
+            let mut owed = self.owed();
+            while let Some(packet) = owed.front() {
+                // So short a packet goes whole, or not at all.
                 let now = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                if owed & bit != 0 && rustix::net::send(&self.socket, &beat.packet(), now).is_err() {
-                    unpaid |= bit;
+                if rustix::net::send(&self.socket, packet, now).is_err() {
+                    return;
                 }
-            }
-            if unpaid != 0 {
-                self.owed.fetch_or(unpaid, Ordering::SeqCst);
-                return;
+                owed.pop_front();
             }
         }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -247,12 +260,7 @@ impl Wire {
 
     /// Sends a ping or a pong as soon as may be.
     pub(super) fn beat(&self, beat: Beat) {
-        let bit = match beat {
-            Beat::Ping => PING,
-            Beat::Pong => PONG,
-        };
-        self.owed.fetch_or(bit, Ordering::SeqCst);
-        self.settle();
+        self.owe(beat.packet());
     }
 
     /// Which procedure the call of this serial was for, if its reply is still to come.
@@ -295,6 +303,16 @@ impl Wire {
     }
 }
 
+#[cfg(test)]
+impl Wire {
+    /// Sends zeros until there is room for no more, as if the server had long stopped reading. Gives their number.
+    pub(super) fn fill_up(&self) -> usize {
+        let _writing = self.writing.lock().unwrap();
+        let now = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        std::iter::from_fn(|| rustix::net::send(&self.socket, &[0; 4096], now).ok()).sum()
+    }
+}
+
 /// The error of a connection that its server ended.
 pub(super) fn end_of_file() -> Error {
     let eio = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
@@ -323,9 +341,6 @@ fn send_all(socket: &UnixStream, mut bytes: &[u8]) -> rustix::io::Result<()> {
     }
     Ok(())
 }
-
-const PING: u8 = 1;
-const PONG: u8 = 2;
 
 /// How long the server has to answer CONNECT_CLOSE. Nothing depends on it.
 const GOOD_BYE: Duration = Duration::from_secs(1);

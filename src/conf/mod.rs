@@ -111,34 +111,34 @@ impl Conf {
         }
     }
 
-    /// A signed number of 32 bits.
-    pub fn integer(&self, key: &str) -> Result<Option<i32>, ConfError> {
+    /// A signed number of 32 bits. `default`: for the hint, here and below.
+    pub fn integer(&self, key: &str, default: i32) -> Result<Option<i32>, ConfError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         let Value::Integer(number) = entry.value else {
-            return Err(self.expected(entry, "a signed integer", "5"));
+            return Err(self.expected(entry, "a signed integer", &the_default(default)));
         };
         let range = || self.out_of_range(entry, number, &format!("in range {}:{}", i32::MIN, i32::MAX));
         i32::try_from(number).map(Some).map_err(|_| range())
     }
 
     /// A number of 32 bits, not negative.
-    pub fn unsigned(&self, key: &str) -> Result<Option<u32>, ConfError> {
+    pub fn unsigned(&self, key: &str, default: u32) -> Result<Option<u32>, ConfError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         let Value::Integer(number @ 0..) = entry.value else {
-            return Err(self.expected(entry, "an unsigned integer", "5"));
+            return Err(self.expected(entry, "an unsigned integer", &the_default(default)));
         };
         let range = || self.out_of_range(entry, number, &format!("in range 0:{}", u32::MAX));
         u32::try_from(number).map(Some).map_err(|_| range())
     }
 
     /// 0 or 1.
-    pub fn boolean(&self, key: &str) -> Result<Option<bool>, ConfError> {
+    pub fn boolean(&self, key: &str, default: bool) -> Result<Option<bool>, ConfError> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
         match entry.value {
             Value::Integer(0) => Ok(Some(false)),
             Value::Integer(1) => Ok(Some(true)),
             Value::Integer(number) => Err(self.out_of_range(entry, number, "0 or 1")),
-            _ => Err(self.expected(entry, "a bool", "0")),
+            _ => Err(self.expected(entry, "a bool", &the_default(u8::from(default)))),
         }
     }
 
@@ -215,6 +215,11 @@ impl Conf {
     }
 }
 
+/// What an operator who is told to write something else most likely wants.
+fn the_default(value: impl std::fmt::Display) -> String {
+    format!("{value}, which is the default")
+}
+
 impl Value {
     fn text(&self) -> Option<&str> {
         match self {
@@ -281,9 +286,9 @@ mod tests {
     #[test]
     fn values_come_out_by_their_type() {
         let conf = conf("n = -1\nu = 7\nb = 1\ns = 'x'\nl = [ 'x', \"y\" ]\nn = 9\n");
-        assert_eq!(conf.integer("n").unwrap(), Some(-1), "the first holds");
-        assert_eq!(conf.unsigned("u").unwrap(), Some(7));
-        assert_eq!(conf.boolean("b").unwrap(), Some(true));
+        assert_eq!(conf.integer("n", -1).unwrap(), Some(-1), "the first holds");
+        assert_eq!(conf.unsigned("u", 20).unwrap(), Some(7));
+        assert_eq!(conf.boolean("b", true).unwrap(), Some(true));
         assert_eq!(conf.string("s").unwrap(), Some("x"));
         assert_eq!(conf.strings("l").unwrap(), Some(vec!["x", "y"]));
         assert_eq!(conf.string("none").unwrap(), None);
@@ -300,30 +305,50 @@ mod tests {
         let is = |line: u32, key: &str, text: &str| (line, key.to_owned(), 1, format!("a.conf: {text}"));
         assert_eq!(of(conf.string("s").unwrap_err()), is(3, "s", "expected a string for 's' parameter"));
         assert_eq!(
-            of(conf.integer("i").unwrap_err()),
+            of(conf.integer("i", -1).unwrap_err()),
             is(4, "i", "expected a signed integer for 'i' parameter")
         );
         assert_eq!(
-            of(conf.unsigned("m").unwrap_err()),
+            of(conf.unsigned("m", 20).unwrap_err()),
             is(5, "m", "expected an unsigned integer for 'm' parameter")
         );
-        assert_eq!(of(conf.boolean("b").unwrap_err()), is(6, "b", "value for 'b' parameter must be 0 or 1"));
-        assert_eq!(of(conf.boolean("i").unwrap_err()), is(4, "i", "expected a bool for 'i' parameter"));
+        assert_eq!(
+            of(conf.boolean("b", true).unwrap_err()),
+            is(6, "b", "value for 'b' parameter must be 0 or 1")
+        );
+        assert_eq!(of(conf.boolean("i", true).unwrap_err()), is(4, "i", "expected a bool for 'i' parameter"));
         let range = "value for 'big' parameter must be in range 0:4294967295";
-        assert_eq!(of(conf.unsigned("big").unwrap_err()), is(7, "big", range));
+        assert_eq!(of(conf.unsigned("big", 20).unwrap_err()), is(7, "big", range));
         assert_eq!(
             of(conf.strings("l").unwrap_err()),
             is(8, "l", "expected a string list for 'l' parameter")
         );
         let range = "value for 'low' parameter must be in range -2147483648:2147483647";
-        assert_eq!(of(conf.integer("low").unwrap_err()), is(9, "low", range));
+        assert_eq!(of(conf.integer("low", -1).unwrap_err()), is(9, "low", range));
         let item = conf.strings("list").unwrap_err();
         assert_eq!(item.code, CONF_SYNTAX);
         assert_eq!(
             item.to_string(),
             "configuration file syntax error: a.conf: expected a string list for 'list' parameter"
         );
-        assert_eq!(conf.string("s").unwrap_err().advice, "line 3: an integer stands there; write s = \"…\"");
+        let advice = |error: ConfError| error.advice;
+        assert_eq!(advice(conf.string("s").unwrap_err()), "line 3: an integer stands there; write s = \"…\"");
+        for (error, hint) in [
+            (
+                conf.integer("i", -1).unwrap_err(),
+                "4: a string stands there; write i = -1, which is the default",
+            ),
+            (
+                conf.unsigned("m", 20).unwrap_err(),
+                "5: a negative integer stands there; write m = 20, which is the default",
+            ),
+            (
+                conf.boolean("i", true).unwrap_err(),
+                "4: a string stands there; write i = 1, which is the default",
+            ),
+        ] {
+            assert_eq!(advice(error), format!("line {hint}"));
+        }
     }
 
     #[test]
@@ -350,7 +375,7 @@ mod tests {
         let file = directory.path().join("a.conf");
         assert_eq!(Conf::read(&file), Ok(None));
         std::fs::write(&file, "a = 1\n").unwrap();
-        assert_eq!(Conf::read(&file).unwrap().unwrap().unsigned("a"), Ok(Some(1)));
+        assert_eq!(Conf::read(&file).unwrap().unwrap().unsigned("a", 20), Ok(Some(1)));
         let error = Conf::read(directory.path()).unwrap_err();
         assert!(error.text.starts_with("cannot read the configuration file '/"), "{error}");
         std::fs::write(&file, vec![b' '; (10 << 20) + 1]).unwrap();

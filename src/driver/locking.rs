@@ -25,8 +25,20 @@ pub enum Reloaded {
     Unlocked,
     /// It is locked as before, for this reason.
     Locked(Error),
-    /// It was open, and so many `.xml` copies were missing and are written anew.
-    Open(usize),
+    /// It was open.
+    Open {
+        /// So many `.xml` copies were missing, and are written anew.
+        copies: usize,
+        /// Why a new start would find it locked, if the host key that opened it isn't in its place any more.
+        at_risk: Option<Error>,
+    },
+}
+
+impl Reloaded {
+    /// Whether somebody should look after it.
+    pub fn is_alarming(&self) -> bool {
+        matches!(self, Self::Locked(_) | Self::Open { at_risk: Some(_), .. })
+    }
 }
 
 impl fmt::Display for Reloaded {
@@ -34,9 +46,13 @@ impl fmt::Display for Reloaded {
         match self {
             Self::Unlocked => f.write_str("the keystore is unlocked: its key is there now"),
             Self::Locked(why) => write!(f, "{}", why.detail()),
-            Self::Open(0) => f.write_str("the keystore is open, and its .xml copies are there"),
-            Self::Open(copies) => {
-                write!(f, "the keystore is open; missing .xml copies written anew: {copies}")
+            Self::Open { copies, at_risk } => {
+                match copies {
+                    0 => f.write_str("the keystore is open, and its .xml copies are there")?,
+                    _ => write!(f, "the keystore is open; missing .xml copies written anew: {copies}")?,
+                }
+                let Some(why) = at_risk else { return Ok(()) };
+                write!(f, "; but {}; {}", why.detail(), why.advice().unwrap_or_default())
             }
         }
     }
@@ -128,17 +144,19 @@ impl Driver {
         Ok(())
     }
 
-    /// Looks again: for the host key, if that is why the keystore is locked; for missing `.xml` copies, if it is open.
+    /// Looks again: for the host key, be it that the keystore is locked for want of it or was opened with it; and for
+    /// missing `.xml` copies, if it is open.
     pub fn reload(&self) -> Result<Reloaded, Error> {
         let _changing = self.changing();
-        let store = match &*self.state() {
-            State::Open(open) => Some(Arc::clone(&open.store)),
+        let open = match &*self.state() {
+            State::Open(open) => Some((Arc::clone(&open.store), open.by.kind)),
             State::Locked(Locked { on_purpose: true, why, .. }) => return Ok(Reloaded::Locked(why.clone())),
             State::Locked(_) => None,
         };
-        if let Some(store) = store {
-            let mended = store.mend_copies().map_err(|error| failure::explain(error, &self.root))?;
-            return Ok(Reloaded::Open(mended));
+        if let Some((store, by)) = open {
+            let copies = store.mend_copies().map_err(|error| failure::explain(error, &self.root))?;
+            let at_risk = if unlock::takes_host_key(by) { self.at_risk()? } else { None };
+            return Ok(Reloaded::Open { copies, at_risk });
         }
         let places = hostkey::places(self.host_key.as_deref());
         match attempt(&self.disk, &self.root, places, &Keys::default())? {
@@ -151,6 +169,18 @@ impl Driver {
                 *self.alone() = State::Locked(locked);
                 Ok(Reloaded::Locked(why))
             }
+        }
+    }
+
+    /// Why what a host key has opened wouldn't be opened by a new start. That is found out by trying: what lies in the
+    /// key's place may be another one, or nothing that would be taken.
+    fn at_risk(&self) -> Result<Option<Error>, Error> {
+        let keyring = keyring(&self.disk, &self.root)?;
+        let at_hand = unlock::at_hand(&hostkey::places(self.host_key.as_deref()), &Keys::default())?;
+        match keyring.unlock(&at_hand.openers) {
+            Ok(_) => Ok(None),
+            Err(KeyringError::Locked(tried)) => Ok(at_hand.at_risk(&tried, keyring.slots())),
+            Err(error) => Err(failure::explain(error.into(), &self.root)),
         }
     }
 
@@ -247,8 +277,7 @@ pub(super) fn attempt(
     keys: &Keys,
 ) -> Result<Attempt, Error> {
     let failed = |error| failure::explain(error, root);
-    let keyring = read_keyring(disk).and_then(|keyring| keyring.ok_or(StoreError::KeyringMissing));
-    let keyring = keyring.map_err(failed)?;
+    let keyring = keyring(disk, root)?;
     let at_hand = unlock::at_hand(&host_keys, keys)?;
     match keyring.unlock(&at_hand.openers) {
         Ok(opened) => {
@@ -264,6 +293,12 @@ pub(super) fn attempt(
         }
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// The keyring as it lies on the disk.
+fn keyring(disk: &Disk, root: &Root) -> Result<LockedKeyring, Error> {
+    let keyring = read_keyring(disk).and_then(|keyring| keyring.ok_or(StoreError::KeyringMissing));
+    keyring.map_err(|error| failure::explain(error, root))
 }
 
 /// Says that what libvirt's own driver left is there, and that it is not served.

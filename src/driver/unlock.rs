@@ -64,6 +64,20 @@ impl AtHand {
         self.because(if given.is_empty() { self.of_host_keys(tried, &slots) } else { given }, &slots)
     }
 
+    /// What an open keystore has to fear if these are all the host keys that a new start would find. None where no slot
+    /// takes a host key any more: somebody wanted that.
+    pub(super) fn at_risk<'a>(
+        &self,
+        tried: &[Tried],
+        slots: impl Iterator<Item = &'a SlotInfo>,
+    ) -> Option<Error> {
+        let slots: Vec<&SlotInfo> = slots.collect();
+        let reasons = self.of_host_keys(tried, &slots).join("; ");
+        let detail = format!("a new start would find it locked: {reasons}");
+        let advice = format!("put the key back before this process ends; after that, {}", ways_in(&slots));
+        (!reasons.is_empty()).then(|| Error::not_now(detail).advise(advice))
+    }
+
     fn of_host_keys(&self, tried: &[Tried], slots: &[&SlotInfo]) -> Vec<String> {
         let mut reasons = Vec::new();
         if slots.iter().any(|slot| takes_host_key(slot.kind)) {
@@ -112,7 +126,8 @@ impl AtHand {
     }
 }
 
-fn takes_host_key(kind: SlotKind) -> bool {
+/// Whether a host key opens slots of this kind.
+pub(super) fn takes_host_key(kind: SlotKind) -> bool {
     matches!(kind, SlotKind::HostKey | SlotKind::Credential)
 }
 

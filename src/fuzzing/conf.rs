@@ -22,13 +22,13 @@ pub fn fuzz_conf(bytes: &[u8]) {
         let first = conf.entries().find(|(first, _)| *first == key).map(|(_, value)| value);
         let holds = match first.unwrap_or(value) {
             Value::Integer(number) => {
-                conf.integer(key).is_ok_and(|it| it.map(i128::from) == Some(*number))
+                conf.integer(key, 0).is_ok_and(|it| it.map(i128::from) == Some(*number))
                     == i32::try_from(*number).is_ok()
-                    && conf.unsigned(key).is_ok() == u32::try_from(*number).is_ok()
-                    && conf.boolean(key).is_ok() == matches!(number, 0 | 1)
+                    && conf.unsigned(key, 0).is_ok() == u32::try_from(*number).is_ok()
+                    && conf.boolean(key, false).is_ok() == matches!(number, 0 | 1)
                     && conf.string(key).is_err()
             }
-            Value::String(text) => conf.string(key) == Ok(Some(text)) && conf.unsigned(key).is_err(),
+            Value::String(text) => conf.string(key) == Ok(Some(text)) && conf.unsigned(key, 0).is_err(),
             Value::List(items) => {
                 let all_texts = items.iter().all(|item| matches!(item, Value::String(_)));
                 conf.strings(key).is_ok() == all_texts && conf.string(key).is_err()

@@ -522,22 +522,30 @@ mod tests {
         );
     }
 
-    /// What a process says that is started with these variables and a socket as its descriptor 3.
+    /// What the test below says in a process of its own, started with these variables and a socket as its descriptor 3.
     fn activate(variables: &str, socket: OwnedFd) -> String {
         let script = format!("LISTEN_FDS=1 {variables} exec \"$0\" \"$@\" 3<&0 </dev/null");
-        let name = "server::listen::tests::serve_one";
         let out = Command::new("/bin/sh")
             .args(["-c", &script])
             .arg(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", name])
+            .args(["--exact", "--nocapture", "server::listen::tests::a_socket_from_systemd_is_served"])
+            .env(ACTIVATED, "1")
             .stdin(Stdio::from(socket))
             .output()
             .unwrap();
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{variables}: {said}{}", String::from_utf8_lossy(&out.stderr));
+        said
     }
+
+    /// Marks the other process.
+    const ACTIVATED: &str = "STRONGROOM_TEST_ACTIVATED";
 
     #[test]
     fn a_socket_from_systemd_is_served() {
+        if std::env::var_os(ACTIVATED).is_some() {
+            return serve_one();
+        }
         let at = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(at.path().join("s")).unwrap();
         let socket = || OwnedFd::from(listener.try_clone().unwrap());
@@ -564,9 +572,7 @@ mod tests {
         assert!(said.contains("refused"), "it doesn't listen: {said}");
     }
 
-    /// The other process of the test above.
-    #[test]
-    #[ignore = "another test runs it"]
+    /// What the other process does.
     fn serve_one() {
         let word = match activated() {
             Ok(Some(sockets)) => {

@@ -1,26 +1,26 @@
 //! The process around the daemon: why it didn't start, the background, the run directory, the pid file, systemd's ear.
 //!
-//! Leans on rustix. Going into the background is libvirt's `-d`: the one who called waits until the sockets are there.
+//! Leans on rustix, and on `store` for the pid file. Going into the background is libvirt's `-d`: the one who called waits until the sockets are there.
 //! Refuses to fork (the program starts itself again, so that there is no half-copied process) and to break another
 //! daemon's lock on the pid file.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::process::{Resource, Rlimit};
 use rustix::time::ClockId;
 
 use super::args::DETACHED;
+use crate::store::{LockError, PidFile};
 
 /// Why the daemon doesn't start: a line, the next step, and the exit status that stock has for it.
 #[derive(Debug, PartialEq, Eq)]
@@ -191,79 +191,22 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// The pid file, locked as libvirt locks it. Removed when this is dropped.
-///
-/// A process loses such a lock when it closes *any* descriptor of the file: nobody else here may open it.
-#[derive(Debug)]
-pub(super) struct PidFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl PidFile {
-    /// Makes it, locks it, and writes our process id into it.
-    pub(super) fn acquire(path: &Path) -> Result<Self, StartError> {
-        let failed = |detail: &dyn fmt::Display| {
-            let line = format!("Failed to acquire pid file '{}': {detail}", path.display());
-            StartError::new(Exit::PID_FILE, line)
+/// The daemon's pid file, ours as long as this is kept.
+pub(super) fn take_pid_file(path: &Path) -> Result<PidFile, StartError> {
+    PidFile::acquire(path).map_err(|error| {
+        let (why, advice) = match error {
+            LockError::InUse(pid) => {
+                let who = pid.map_or("another process".into(), |pid| format!("process {pid}"));
+                let advice = "a daemon runs already: stop that one first, or give this one its own --root";
+                (format!("{who} holds it"), advice)
+            }
+            LockError::Io(_, error) => {
+                (error.to_string(), "name a place that can be written to with --pid-file")
+            }
         };
-        loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o644)
-                .custom_flags(OPEN)
-                .open(path)
-                .map_err(|error| {
-                    failed(&error).advise("name a place that can be written to with --pid-file")
-                })?;
-            match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
-                    let pid =
-                        pid_in(&mut file).map_or("another process".into(), |pid| format!("process {pid}"));
-                    let advice =
-                        "a daemon runs already: stop that one first, or give this one its own --root";
-                    return Err(failed(&format_args!("{pid} holds it")).advise(advice));
-                }
-                Err(error) => return Err(failed(&error)),
-            }
-            // Whoever held it may have removed it in between: then this file has no name, and the lock is worth nothing.
-            if same_file(path, &file) {
-                let written = file
-                    .set_permissions(Permissions::from_mode(0o644))
-                    .and_then(|()| file.set_len(0))
-                    .and_then(|()| write!(file, "{}", std::process::id()));
-                written.map_err(|error| failed(&error))?;
-                return Ok(Self { path: path.to_owned(), file });
-            }
-        }
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        if same_file(&self.path, &self.file) {
-            _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Neither to be led elsewhere by a link, nor to wait for the other end of a FIFO.
-const OPEN: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits() as i32;
-
-fn same_file(path: &Path, file: &File) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|named| {
-        file.metadata().is_ok_and(|ours| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
+        let line = format!("Failed to acquire pid file '{}': {why}", path.display());
+        StartError::new(Exit::PID_FILE, line).advise(advice)
     })
-}
-
-fn pid_in(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(20).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
 }
 
 /// Takes as many descriptors as we may have: each client needs one.
@@ -321,6 +264,7 @@ impl Notice {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -355,51 +299,45 @@ mod tests {
         assert_eq!(error.exit(), Exit::RunDirectory);
     }
 
-    #[test]
-    fn the_pid_file_holds_the_pid_alone_and_goes_with_its_owner() {
-        let at = tempfile::tempdir().unwrap();
-        let path = at.path().join("virtsecretd.pid");
-        std::fs::write(&path, "123456789 of one who died").unwrap();
-        let file = PidFile::acquire(&path).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), std::process::id().to_string());
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
-        drop(file);
-        assert!(!path.exists());
-        std::os::unix::fs::symlink(at.path().join("elsewhere"), &path).unwrap();
-        assert!(PidFile::acquire(&path).is_err(), "a link is not followed");
-        assert!(!at.path().join("elsewhere").exists());
-    }
+    /// Tells the other process what to hold.
+    const HOLD: &str = "STRONGROOM_TEST_PID_FILE";
 
     #[test]
     fn a_second_daemon_is_told_who_holds_the_pid_file() {
+        if let Some(path) = std::env::var_os(HOLD) {
+            let _held = take_pid_file(Path::new(&path)).unwrap();
+            writeln!(io::stdout(), "held").unwrap();
+            io::stdin().read_to_end(&mut Vec::new()).unwrap();
+            return;
+        }
         let at = tempfile::tempdir().unwrap();
         let path = at.path().join("virtsecretd.pid");
+        let itself = "server::process::tests::a_second_daemon_is_told_who_holds_the_pid_file";
         let mut first = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "server::process::tests::hold_a_pid_file"])
-            .env("STRONGROOM_TEST_PID_FILE", &path)
+            .args(["--exact", "--nocapture", itself])
+            .env(HOLD, &path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut said = BufReader::new(first.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert!(said.any(|line| line.ends_with("held")));
-        let error = PidFile::acquire(&path).unwrap_err();
+        let error = take_pid_file(&path).unwrap_err();
         let line =
             format!("Failed to acquire pid file '{}': process {} holds it", path.display(), first.id());
         assert_eq!((error.line(), error.exit().status()), (line.as_str(), 1));
         drop(first.stdin.take());
         assert!(said.last().is_some() && first.wait().unwrap().success());
-        PidFile::acquire(&path).unwrap();
+        take_pid_file(&path).unwrap();
     }
 
-    /// The other process of the test above.
     #[test]
-    #[ignore = "another test runs it"]
-    fn hold_a_pid_file() {
-        let path = std::env::var_os("STRONGROOM_TEST_PID_FILE").unwrap();
-        let _held = PidFile::acquire(Path::new(&path)).unwrap();
-        writeln!(io::stdout(), "held").unwrap();
-        io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    fn a_pid_file_in_the_wrong_place_is_told_with_the_way_to_another() {
+        let at = tempfile::tempdir().unwrap();
+        let error = take_pid_file(&at.path().join("no/such.pid")).unwrap_err();
+        let line = format!("Failed to acquire pid file '{}/no/such.pid': No such file", at.path().display());
+        assert!(error.line().starts_with(&line), "{error}");
+        assert!(error.advice().unwrap().contains("--pid-file"));
     }
 
     #[test]

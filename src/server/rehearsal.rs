@@ -2,9 +2,12 @@
 //!
 //! Leans on `session` as the daemon does. Refuses nothing; panics if a promise is broken.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use secrecy::ExposeSecret;
 
 use super::calls::{Calls, Secrets};
@@ -76,8 +79,8 @@ fn is_call(header: &Header) -> bool {
     matches!(header.kind, Kind::Call | Kind::CallWithFds)
 }
 
-/// A keystore in which the private secret is, whatever was said before. Its directory stays behind, and is the next
-/// rehearsal's of a process with the same id.
+/// A keystore in which the private secret is, whatever was said before. Its directory stays behind, because nobody knows
+/// when the last rehearsal was; the next process sweeps it away.
 pub(super) fn secrets() -> Arc<Secrets> {
     let secrets = keystore();
     let owner = secrets.driver.session(Caller { elevated: true, ..Caller::OWNER });
@@ -93,8 +96,9 @@ pub(super) fn secrets() -> Arc<Secrets> {
 fn keystore() -> Arc<Secrets> {
     static SECRETS: OnceLock<Arc<Secrets>> = OnceLock::new();
     Arc::clone(SECRETS.get_or_init(|| {
-        let directory = std::env::temp_dir().join(format!("strongroom-rehearsal-{}", std::process::id()));
-        _ = std::fs::remove_dir_all(&directory);
+        let directory = std::env::temp_dir().join(format!("{STAGE}{}", std::process::id()));
+        sweep(&std::env::temp_dir());
+        _ = std::fs::remove_dir_all(&directory); // of one who had our id
         let (Ok(root), key) = (Root::embed(&directory), directory.join("host.key")) else {
             panic!("no root")
         };
@@ -108,7 +112,43 @@ fn keystore() -> Arc<Secrets> {
     }))
 }
 
+/// Removes what rehearsals left whose processes are no more.
+fn sweep(temporary: &Path) {
+    for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid =
+            name.to_str().and_then(|name| name.strip_prefix(STAGE)?.parse().ok()).filter(|&pid| pid > 0);
+        if pid.and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// What a rehearsal's directory is called, before the process id.
+const STAGE: &str = "strongroom-rehearsal-";
+
 const SECRET: &[u8] =
     b"<secret private='yes'><uuid>11111111-1111-1111-1111-111111111111</uuid><usage type='ceph'><name>n</name></usage></secret>";
 
 const PRIVATE: &[u8] = b"the private value that nobody may read";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_dead_rehearsals_left_is_swept_away_and_nothing_else() {
+        let at = tempfile::tempdir().unwrap();
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let stage = |who: &dyn std::fmt::Display| at.path().join(format!("{STAGE}{who}"));
+        let (gone, kept) =
+            (stage(&dead.id()), [stage(&std::process::id()), stage(&"x"), stage(&-1), stage(&0)]);
+        for directory in kept.iter().chain([&gone]) {
+            std::fs::create_dir_all(directory.join("etc")).unwrap();
+        }
+        sweep(at.path());
+        assert!(!gone.exists() && kept.iter().all(|directory| directory.exists()));
+        sweep(&at.path().join("nowhere"));
+    }
+}

@@ -195,7 +195,10 @@ async fn reload(host: Arc<Host>) {
     let driver = Arc::clone(&host.secrets.driver);
     match tokio::task::spawn_blocking(move || driver.reload()).await {
         Ok(Ok(what)) => {
-            tracing::info!("reloaded: {what}");
+            match what.is_alarming() {
+                true => tracing::warn!("reloaded: {what}"),
+                false => tracing::info!("reloaded: {what}"),
+            }
             host.rotation.look();
         }
         Ok(Err(error)) => tracing::error!("reloading failed: {error}"),

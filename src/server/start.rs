@@ -23,7 +23,7 @@ use super::clients::Limits;
 use super::keepalive::Keepalive;
 use super::listen::{self, Listening, Place, Plan, Role, Wanted};
 use super::log::{self, Filters, Level, Log, Setup};
-use super::process::{self, Exit, Notice, PidFile, StartError};
+use super::process::{self, Exit, Notice, StartError};
 use super::rotation::Rotator;
 use super::serve::{self, Host, Server};
 use super::session::Method;
@@ -81,7 +81,8 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     process::raise_descriptor_limit();
 
     process::make_run_directory(&place.run(), privileged)?;
-    let _pid_file = PidFile::acquire(&arguments.pid_file.clone().unwrap_or_else(|| place.pid_file()))?;
+    let pid_file = arguments.pid_file.clone().unwrap_or_else(|| place.pid_file());
+    let _pid_file = process::take_pid_file(&pid_file)?;
     let secrets = open(&place, &root, &settings)?;
     let sockets = listen::listen(&plan(&place, &settings))?;
     check_activated(&sockets, &settings)?;

@@ -2,36 +2,37 @@
 //!
 //! An exclusive flock(2) on the `etc/secrets` directory keeps other Strongrooms out, and libvirt's own POSIX lock on
 //! `run/secrets/driver.pid` keeps libvirt's driver out (and us out of a root that it has open). Leans on fs2 and
-//! rustix. Refuses to break a lock: the second comer is told who has it.
+//! `pid_file`. Refuses to break a lock: the second comer is told who has it.
 //!
 //! A process loses its POSIX lock when it closes *any* descriptor of that file. So the flock, which has no such trap,
-//! comes first, and whoever fails to get it doesn't touch `driver.pid`.
+//! comes first and goes last, and whoever doesn't have it doesn't touch `driver.pid`.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::fs::FlockOperation;
+
+use super::pid_file::PidFile;
 
 const PID_FILE: &str = "driver.pid";
 
 /// Both locks. They end when this is dropped.
 #[derive(Debug)]
 pub struct RootLock {
-    pid_path: PathBuf,
-    owner: u32,
-    _pid_file: File,
+    /// There until the end.
+    pid_file: Option<PidFile>,
     etc: File,
 }
 
-/// Why the root is not ours.
+/// Why a lock is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it, and which, if that can be told.
     #[error("{}", in_use(*.0))]
     InUse(Option<u32>),
-    /// The locks can't be taken.
+    /// It can't be taken.
     #[error("cannot lock '{0}'")]
     Io(PathBuf, #[source] io::Error),
 }
@@ -51,61 +52,21 @@ impl RootLock {
             }
             Err(error) => return Err(failed(etc)(error)),
         }
-        let pid_path = run.join(PID_FILE);
-        let pid_file = lock_pid_file(&pid_path)?;
-        Ok(Self { pid_path, owner: std::process::id(), _pid_file: pid_file, etc: directory })
+        let pid_file = PidFile::acquire(&run.join(PID_FILE))?;
+        Ok(Self { pid_file: Some(pid_file), etc: directory })
     }
 }
 
 impl Drop for RootLock {
     fn drop(&mut self) {
         // A forked child's copy ends nothing: the locks are the parent's.
-        if self.owner != std::process::id() {
-            return;
-        }
-        // As libvirt does. Whoever opened the file before it went finds out by comparing inodes, below.
-        _ = std::fs::remove_file(&self.pid_path);
+        let Some(pid_file) = self.pid_file.take().filter(PidFile::is_ours) else { return };
+        // Removed and closed while nobody else here can open it: whoever has the flock next does so at once.
+        drop(pid_file);
         // Closing is not enough: while another thread starts a program, its fork holds a copy of every descriptor until it
         // gets to exec, and an flock lasts as long as the last copy. Unlocking ends it for all of them.
         _ = rustix::fs::flock(&self.etc, FlockOperation::Unlock);
     }
-}
-
-/// Locks `driver.pid` as libvirt's driver would, and writes our pid into it.
-fn lock_pid_file(path: &Path) -> Result<File, LockError> {
-    let failed = |error: io::Error| LockError::Io(path.to_owned(), error);
-    loop {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(path)
-            .map_err(failed)?;
-        if let Err(error) = fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-            let error = io::Error::from(error);
-            let held = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied);
-            return Err(if held { LockError::InUse(pid_in(&mut file)) } else { failed(error) });
-        }
-        // The one who held it may have removed it in between: then this is a file without a name, and no lock.
-        let is_there = std::fs::metadata(path).is_ok_and(|named| {
-            file.metadata().is_ok_and(|ours| (named.dev(), named.ino()) == (ours.dev(), ours.ino()))
-        });
-        if is_there {
-            // Whose lock it is can't be told while the disk is full. It holds all the same, and secrets can be read.
-            return match file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())) {
-                Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(failed(error)),
-                _ => Ok(file),
-            };
-        }
-    }
-}
-
-fn pid_in(file: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(20).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
 }
 
 /// Who has the flock on this directory, as the kernel lists it.
@@ -155,5 +116,29 @@ mod tests {
         drop(lock);
         RootLock::acquire(root.path(), root.path()).unwrap();
         drop(in_a_fork);
+    }
+
+    #[test]
+    fn nothing_of_the_pid_file_is_left_when_the_next_one_gets_in() {
+        let root = tempfile::tempdir().unwrap();
+        let pid_path = root.path().join(PID_FILE);
+        let is_open = || {
+            let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+            let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+            targets.into_iter().any(|target| target.starts_with(root.path()) && target != root.path())
+        };
+        for _ in 0..200 {
+            let lock = RootLock::acquire(root.path(), root.path()).unwrap();
+            assert!(is_open());
+            let next = File::open(root.path()).unwrap();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| {
+                    rustix::fs::flock(&next, FlockOperation::LockExclusive).unwrap();
+                    (pid_path.exists(), is_open())
+                });
+                drop(lock);
+                assert_eq!(waiting.join().unwrap(), (false, false));
+            });
+        }
     }
 }

@@ -16,6 +16,7 @@ mod index;
 mod lock;
 mod log;
 mod open;
+mod pid_file;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(test), allow(dead_code, reason = "power cuts are for tests; the fuzzer wants the disk alone"))]
 pub(crate) mod simulated;
@@ -43,6 +44,8 @@ use index::{Index, Place};
 pub use lock::{LockError, RootLock};
 pub use log::LOG;
 pub use open::{KEYRING, may_create, read_keyring};
+#[cfg(feature = "daemon")]
+pub(crate) use pid_file::PidFile;
 
 /// An open store.
 pub struct Store {

@@ -133,9 +133,43 @@ fn a_reload_finds_the_host_key_that_came_back() {
 
     let copy = root.path().join(format!("root/etc/secrets/{ONE}.xml"));
     fs::remove_file(&copy).unwrap();
-    assert_eq!(driver.reload().unwrap(), Reloaded::Open(1));
-    assert_eq!(driver.reload().unwrap(), Reloaded::Open(0));
+    assert_eq!(driver.reload().unwrap(), Reloaded::Open { copies: 1, at_risk: None });
+    assert_eq!(driver.reload().unwrap(), Reloaded::Open { copies: 0, at_risk: None });
     assert!(copy.exists());
+}
+
+#[test]
+fn a_reload_warns_of_a_host_key_that_the_next_start_would_miss() {
+    let root = tempfile::tempdir().unwrap();
+    let (key, away) = (root.path().join("host.key"), root.path().join("away"));
+    let driver = driver(root.path());
+    let reload = || match driver.reload().unwrap() {
+        Reloaded::Open { copies: 0, at_risk } => at_risk,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reload(), None);
+    fs::rename(&key, &away).unwrap();
+    let why = reload().unwrap();
+    let expected = format!("a new start would find it locked: no key file '{}'", key.display());
+    assert_eq!(why.detail(), expected);
+    assert!(why.advice().unwrap().starts_with("put the key back before this process ends"), "{why:?}");
+    connect(&driver).define_xml(xml(ONE, "", "a"), 0).unwrap().set_value(b"x").unwrap();
+    fs::write(&key, [7; 32]).unwrap();
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(reload().unwrap().detail().contains("is not this keystore's"), "another key took its place");
+    fs::set_permissions(&away, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    fs::rename(&away, &key).unwrap();
+    assert!(reload().unwrap().detail().contains("can be read or changed by others"));
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(reload(), None);
+}
+
+#[test]
+fn a_keystore_that_a_passphrase_opened_misses_no_host_key() {
+    let root = tempfile::tempdir().unwrap();
+    let driver = with_passphrase(root.path());
+    driver.unlock(&passphrase(PASSPHRASE)).unwrap();
+    assert_eq!(driver.reload().unwrap(), Reloaded::Open { copies: 0, at_risk: None });
 }
 
 /// A keystore with the private secret `ONE` (usage `a`), locked, whose copy is gone: nothing tells of the secret.

@@ -167,18 +167,16 @@ impl Settings {
         settings.auth_unix_rw = auth(&conf, "auth_unix_rw")?.unwrap_or(settings.auth_unix_rw);
         settings.unix_sock_group = text("unix_sock_group")?;
         settings.unix_sock_dir = path(&conf, "unix_sock_dir")?;
-        settings.unix_sock_ro_perms =
-            mode(&conf, "unix_sock_ro_perms")?.unwrap_or(settings.unix_sock_ro_perms);
-        settings.unix_sock_rw_perms = match mode(&conf, "unix_sock_rw_perms")? {
-            Some(mode) => mode,
-            None if settings.auth_unix_rw == Auth::Polkit => 0o777, // polkit decides, so all may ask
-            None => settings.unix_sock_rw_perms,
-        };
+        settings.unix_sock_ro_perms = mode(&conf, "unix_sock_ro_perms", settings.unix_sock_ro_perms)?;
+        if settings.auth_unix_rw == Auth::Polkit {
+            settings.unix_sock_rw_perms = 0o777; // polkit decides, so all may ask
+        }
+        settings.unix_sock_rw_perms = mode(&conf, "unix_sock_rw_perms", settings.unix_sock_rw_perms)?;
         settings.unix_sock_admin_perms =
-            mode(&conf, "unix_sock_admin_perms")?.unwrap_or(settings.unix_sock_admin_perms);
+            mode(&conf, "unix_sock_admin_perms", settings.unix_sock_admin_perms)?;
         settings.limits = limits(&conf, "", settings.limits)?;
         settings.admin_limits = limits(&conf, "admin_", settings.admin_limits)?;
-        settings.log_level = match conf.unsigned("log_level")? {
+        settings.log_level = match conf.unsigned("log_level", settings.log_level)? {
             None | Some(0) => settings.log_level,
             Some(level @ 1..=4) => level,
             Some(level) => {
@@ -187,7 +185,7 @@ impl Settings {
                     &conf,
                     "log_level",
                     &text,
-                    "write 1 (debug), 2 (info), 3 (warning) or 4 (error)",
+                    "write 1 (debug), 2 (info), 3 (warning, the default) or 4 (error)",
                 ));
             }
         };
@@ -195,9 +193,9 @@ impl Settings {
         settings.log_outputs = text("log_outputs")?;
         settings.host_key_file = path(&conf, "host_key_file")?;
         settings.system_token_file = path(&conf, "system_token_file")?;
-        settings.xml_copies = conf.boolean("xml_copies")?.unwrap_or(settings.xml_copies);
-        settings.allow_unauthenticated =
-            conf.boolean("allow_unauthenticated")?.unwrap_or(settings.allow_unauthenticated);
+        let boolean = |key, default| Ok(conf.boolean(key, default)?.unwrap_or(default));
+        settings.xml_copies = boolean("xml_copies", settings.xml_copies)?;
+        settings.allow_unauthenticated = boolean("allow_unauthenticated", settings.allow_unauthenticated)?;
         refuse_what_is_missing(&conf)?;
         settings.source = conf;
         Ok(settings)
@@ -245,7 +243,8 @@ impl fmt::Display for Warning {
 }
 
 fn limits(conf: &Conf, prefix: &str, default: Limits) -> Result<Limits, ConfError> {
-    let unsigned = |key: &str, default| Ok(conf.unsigned(&format!("{prefix}{key}"))?.unwrap_or(default));
+    let unsigned =
+        |key: &str, default| Ok(conf.unsigned(&format!("{prefix}{key}"), default)?.unwrap_or(default));
     let positive = |key: &str, default| match unsigned(key, default)? {
         0 => {
             let key = format!("{prefix}{key}");
@@ -253,7 +252,7 @@ fn limits(conf: &Conf, prefix: &str, default: Limits) -> Result<Limits, ConfErro
                 conf,
                 &key,
                 &format!("'{key}' must be greater than 0"),
-                "write 1 or more: 0 would let nothing pass",
+                &format!("write 1 or more, {default} is the default: 0 would let nothing pass"),
             ))
         }
         number => Ok(number),
@@ -268,7 +267,8 @@ fn limits(conf: &Conf, prefix: &str, default: Limits) -> Result<Limits, ConfErro
         }
         _ => (default.prio_workers, default.max_anonymous_clients),
     };
-    let keepalive_interval = match conf.integer(&format!("{prefix}keepalive_interval"))? {
+    let seconds = default.keepalive_interval.and_then(|it| i32::try_from(it.as_secs()).ok()).unwrap_or(-1);
+    let keepalive_interval = match conf.integer(&format!("{prefix}keepalive_interval"), seconds)? {
         Some(seconds) => u64::try_from(seconds).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs),
         None => default.keepalive_interval,
     };
@@ -287,7 +287,7 @@ fn limits(conf: &Conf, prefix: &str, default: Limits) -> Result<Limits, ConfErro
 
 fn anonymous(conf: &Conf, max_clients: u32, default: Option<u32>) -> Result<Option<u32>, ConfError> {
     let key = "max_anonymous_clients";
-    match conf.unsigned(key)? {
+    match conf.unsigned(key, default.unwrap_or(0))? {
         None => Ok(default.map(|limit| limit.min(max_clients))),
         Some(0) => Ok(None),
         Some(limit) if limit <= max_clients => Ok(Some(limit)),
@@ -319,13 +319,14 @@ fn auth(conf: &Conf, key: &str) -> Result<Option<Auth>, ConfError> {
 }
 
 /// Permissions in octal, as a string.
-fn mode(conf: &Conf, key: &str) -> Result<Option<u32>, ConfError> {
-    let Some(text) = conf.string(key)? else { return Ok(None) };
+fn mode(conf: &Conf, key: &str, default: u32) -> Result<u32, ConfError> {
+    let Some(text) = conf.string(key)? else { return Ok(default) };
     let is_octal = !text.is_empty() && text.bytes().all(|digit| matches!(digit, b'0'..=b'7')); // no sign
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
-    let refused =
-        || wrong(conf, key, &format!("Failed to parse mode '{text}'"), "write three octal digits: \"0770\"");
-    mode.map(Some).ok_or_else(refused)
+    mode.ok_or_else(|| {
+        let advice = format!("write three octal digits, such as the default: \"{default:04o}\"");
+        wrong(conf, key, &format!("Failed to parse mode '{text}'"), &advice)
+    })
 }
 
 /// A path that doesn't depend on where the daemon was started.
@@ -363,19 +364,19 @@ fn refuse_what_is_missing(conf: &Conf) -> Result<(), ConfError> {
             }
         }
     }
-    if conf.unsigned("audit_level")? > Some(1) {
+    if conf.unsigned("audit_level", 1)? > Some(1) {
         let advice =
             "libvirt's secret driver writes no audit records, and neither does this daemon: write 0 or 1";
         return Err(wrong(conf, "audit_level", "auditing is required, but there is none", advice));
     }
     for key in ["audit_logging", "keepalive_required", "admin_keepalive_required"] {
-        conf.boolean(key)?;
+        conf.boolean(key, false)?;
     }
     for key in ["host_uuid", "host_uuid_source"] {
         conf.string(key)?;
     }
     conf.strings("sasl_allowed_username_list")?;
-    conf.unsigned("ovs_timeout")?;
+    conf.unsigned("ovs_timeout", 5)?;
     Ok(())
 }
 
@@ -399,7 +400,7 @@ fn warnings(conf: &Conf) -> Vec<Warning> {
         warning(line, format!("'{key}' is given again: the value on line {first} holds"))
     });
     let idle = |key, why: &str| Some(warning(conf.line(key)?, format!("'{key}' has no effect: {why}")));
-    let is_on = |key| conf.boolean(key).is_ok_and(|on| on == Some(true));
+    let is_on = |key| conf.boolean(key, false).is_ok_and(|on| on == Some(true));
     let sasl = idle("sasl_allowed_username_list", "this version has no SASL");
     let audit = idle("audit_logging", "there are no audit records").filter(|_| is_on("audit_logging"));
     let mut warnings: Vec<Warning> = unknown.chain(repeated).chain(sasl).chain(audit).collect();

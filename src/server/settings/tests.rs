@@ -3,6 +3,7 @@
 //! Leans on `conf` to read made-up files. Refuses a sample that says other defaults than the code has.
 
 use super::*;
+use crate::conf::Value;
 
 const SAMPLE: &str = include_str!("../../../docs/install/virtsecretd.conf");
 
@@ -261,14 +262,30 @@ fn every_known_key_is_read() {
     assert!(!KEYS.iter().any(|key| NETWORK_KEYS.contains(key)));
 }
 
-/// `#key = value` is a default; `# key = value` an example for what has none.
+/// What the sample says behind this mark: `#key = value` is a default; `# key = value` an example for what has none.
+fn uncommented(mark: &str) -> String {
+    let is_setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| KEYS.contains(&key));
+    let lines = SAMPLE.lines().filter_map(|line| line.strip_prefix(mark)).filter(is_setting);
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_hint_at_a_wrong_number_names_the_samples_default() {
+    let mut numbers = 0;
+    for (key, value) in parse(&uncommented("#")).entries() {
+        let Value::Integer(default) = value else { continue };
+        let (_, _, advice) = refused(&format!("{key} = 'many'"));
+        assert_eq!(advice, format!("a string stands there; write {key} = {default}, which is the default"));
+        numbers += 1;
+    }
+    assert!(numbers > 20, "only {numbers} found");
+    assert!(refused("unix_sock_admin_perms = '9'").2.ends_with("the default: \"0700\""));
+    assert!(refused("auth_unix_rw = 'none'; unix_sock_ro_perms = '9'").2.ends_with("the default: \"0777\""));
+    assert!(refused("max_workers = 0").2.contains("20 is the default"));
+}
+
 #[test]
 fn the_sample_shows_every_key_and_the_defaults() {
-    let uncommented = |mark: &str| -> String {
-        let is_setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| KEYS.contains(&key));
-        let lines = SAMPLE.lines().filter_map(|line| line.strip_prefix(mark)).filter(is_setting);
-        lines.map(|line| format!("{line}\n")).collect()
-    };
     assert!(parse(SAMPLE).entries().next().is_none(), "the sample changes nothing");
     let (defaults, examples) = (parse(&uncommented("#")), parse(&uncommented("# ")));
     if cfg!(feature = "polkit") {
