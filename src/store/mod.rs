@@ -13,6 +13,7 @@ mod commit;
 mod copies;
 mod disk;
 mod index;
+mod keys;
 mod lock;
 mod log;
 mod open;
@@ -21,6 +22,8 @@ mod open;
 pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
+mod tidy;
+mod turns;
 mod verify;
 
 use std::collections::HashSet;
