@@ -8,6 +8,7 @@
 //! goes to an elevated caller only. A program that opens a root itself holds its key, so it may elevate itself, by an
 //! explicit call; an ordinary call is refused even for it, so that no private value is shown by accident.
 
+mod calibration;
 mod events;
 mod failure;
 mod hostkey;
@@ -32,7 +33,7 @@ use ::uuid::Uuid;
 
 use crate::administration::{KeyStatus, Made, Verified};
 use crate::memory::SecretBytes;
-use crate::seal::{Argon2Cost, Keyring, NewSlot, RecoveryKey};
+use crate::seal::{Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
 use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 
@@ -208,7 +209,8 @@ fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<M
         slots.push((if place.credential { NewSlot::Credential(key) } else { NewSlot::HostKey(key) }, label));
     }
     if let Some(passphrase) = &new.passphrase {
-        slots.push((NewSlot::Passphrase(passphrase, Argon2Cost::DEFAULT), String::new()));
+        let cost = calibration::cost().map_err(|error| failed(error.into()))?;
+        slots.push((NewSlot::Passphrase(passphrase, cost), String::new()));
     }
     if let Some(key) = &new.recovery_key {
         slots.push((NewSlot::Recovery(key), String::new()));
