@@ -130,6 +130,14 @@ impl Keyring {
         Ok(number)
     }
 
+    /// The same keyring with the key of the current epoch alone: what opens under it needs no other. Not to be written.
+    pub fn current_only(&self) -> Result<Self, KeyringError> {
+        let (mut only, serial) = (self.try_clone()?, self.fields.serial);
+        only.end_older_epochs();
+        only.fields.serial = serial;
+        Ok(only)
+    }
+
     /// Lets the keys of all epochs but the current one go: what is sealed in them is gone with them.
     pub fn end_older_epochs(&mut self) {
         let current = self.fields.current;

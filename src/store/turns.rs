@@ -16,9 +16,32 @@ impl Store {
         &self,
         act: impl FnOnce(&Self, &mut Log) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (mut writer, mut log) = self.take_log();
+        self.with_log(self.take_log(), act)
+    }
+
+    /// The same for who comes again and again: whoever waits for the log already goes first.
+    pub(super) fn exclusively_in_turn<T>(
+        &self,
+        act: impl FnOnce(&Self, &mut Log) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.writer();
+        if !writer.queue.is_empty() || writer.waiting > 0 {
+            // Whose turn it is was woken, and gives the log back in the end: once, and we take part again.
+            writer.waiting += 1;
+            writer = self.turn.wait(writer).unwrap_or_else(PoisonError::into_inner);
+            writer.waiting -= 1;
+        }
+        drop(writer);
+        self.with_log(self.take_log(), act)
+    }
+
+    fn with_log<T>(
+        &self,
+        (mut writer, mut log): (MutexGuard<'_, Writer>, Log),
+        act: impl FnOnce(&Self, &mut Log) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if let Some(reason) = writer.stopped.clone() {
-            writer.log = Some(log);
+            self.give_back(&mut writer, log);
             return Err(StoreError::ReadOnly(reason));
         }
         drop(writer);
