@@ -12,8 +12,11 @@ mod calibration;
 mod events;
 mod failure;
 mod hostkey;
+mod keys;
 mod locking;
+mod put_back;
 mod root;
+mod rotation;
 mod rules;
 mod session;
 mod status;
@@ -40,7 +43,10 @@ use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 use events::Events;
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};
+pub use put_back::KeyringRestored;
 pub use root::Root;
+pub use rotation::RotationPolicy;
+use rotation::Rounds;
 pub use session::{Caller, Session};
 
 /// What to open a root with, and what to make it with.
@@ -77,6 +83,9 @@ pub struct Driver {
     state: RwLock<State>,
     /// Held by what opens or closes the store, or needs it for long: one at a time. Taken before `state`.
     changing: Mutex<()>,
+    /// When a new epoch is due, and the rotation that goes on.
+    policy: Mutex<RotationPolicy>,
+    rounds: Rounds,
     /// Ephemeral secrets: memory only.
     ephemeral: Mutex<HashMap<Uuid, Ephemeral>>,
     events: Arc<Events>,
@@ -114,6 +123,8 @@ impl Driver {
             uri,
             state: RwLock::new(state),
             changing: Mutex::default(),
+            policy: Mutex::default(),
+            rounds: Rounds::default(),
             ephemeral: Mutex::default(),
             events: Arc::default(),
             sessions: AtomicU64::new(0),
@@ -143,11 +154,8 @@ impl Driver {
     /// Checks every record and every file. Calls are answered meanwhile; locking waits for it.
     pub fn verify(&self) -> Result<Verified, Error> {
         self.state().store()?; // a locked keystore has nothing to wait for
-        let _changing = self.changing();
-        let store = match &*self.state() {
-            State::Open(open) => Arc::clone(&open.store),
-            State::Locked(locked) => return Err(locked.why.clone()),
-        };
+        let changing = self.changing();
+        let store = self.kept_open(&changing)?;
         store.verify().map_err(|error| failure::explain(error, &self.root))
     }
 
@@ -176,6 +184,15 @@ impl Driver {
     /// Waits until no call is under way, and keeps others out.
     fn alone(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store, for what takes long: calls go on meanwhile, and it stays open as long as `changing` is held. To be let go
+    /// before that.
+    fn kept_open(&self, _changing: &MutexGuard<'_, ()>) -> Result<Arc<Store>, Error> {
+        match &*self.state() {
+            State::Open(open) => Ok(Arc::clone(&open.store)),
+            State::Locked(locked) => Err(locked.why.clone()),
+        }
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {

@@ -22,6 +22,8 @@ use crate::seal::{Frame, Keyring};
 pub(super) struct Sweep {
     /// The next ones: where they lay when they were gathered, the nearest last.
     next: Vec<(u64, Uuid)>,
+    /// How many there are in all.
+    left: usize,
     /// Those that don't open.
     damaged: HashSet<Uuid>,
 }
@@ -50,22 +52,22 @@ impl Store {
             return None;
         }
         let contents = self.contents();
-        let old = contents.index.entries().filter(|(_, entry)| is_old(&keyring, entry.place)).count();
-        let total = contents.index.len();
-        Some(Rotation { epoch: keyring.current().epoch(), done: (total - old) as u64, total: total as u64 })
+        let left = contents.index.entries().filter(|(_, entry)| is_old(&keyring, entry.place)).count();
+        Some(progress(&keyring, left, contents.index.len()))
     }
 
-    /// Seals the next few records anew, as one batch. Gives whether there may be more.
+    /// Seals the next few records anew, as one batch. Gives how far it is then; `None` if there was nothing left to do.
     ///
     /// Those that don't open are passed over, and named when nothing else is left.
-    pub fn rotate_some(&self) -> Result<bool, StoreError> {
+    pub fn rotate_some(&self) -> Result<Option<Rotation>, StoreError> {
         let mut sweep = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
         if sweep.next.is_empty() && !self.gather(&mut sweep) {
             let mut damaged: Vec<Uuid> = sweep.damaged.drain().collect();
             damaged.sort_unstable();
-            return if damaged.is_empty() { Ok(false) } else { Err(StoreError::Unrotated(damaged)) };
+            return if damaged.is_empty() { Ok(None) } else { Err(StoreError::Unrotated(damaged)) };
         }
-        self.exclusively_in_turn(|store, log| store.seal_anew(log, &mut sweep)).map(|()| true)
+        self.exclusively_in_turn(|store, log| store.seal_anew(log, &mut sweep))?;
+        Ok(Some(progress(&self.keyring(), sweep.left, self.len())))
     }
 
     /// Ends the rotation: writes the log anew, so that nothing of the older epochs is left in it, then a keyring without
@@ -99,10 +101,14 @@ impl Store {
         if !self.is_rotating() {
             return false;
         }
+        sweep.left = 0;
         let contents = self.contents();
-        let old = contents.index.entries().filter(|(_, entry)| is_old(&keyring, entry.place));
-        let old = old.filter(|(uuid, _)| !sweep.damaged.contains(uuid));
-        sweep.next = old.take(GATHERED).map(|(uuid, entry)| (entry.place.at, uuid)).collect();
+        for (uuid, entry) in contents.index.entries().filter(|(_, entry)| is_old(&keyring, entry.place)) {
+            sweep.left += 1;
+            if sweep.next.len() < GATHERED && !sweep.damaged.contains(&uuid) {
+                sweep.next.push((entry.place.at, uuid));
+            }
+        }
         drop(contents);
         sweep.next.sort_unstable_by(|one, other| other.cmp(one));
         !sweep.next.is_empty()
@@ -115,6 +121,7 @@ impl Store {
             && bytes < STEP_BYTES
             && let Some((_, uuid)) = sweep.next.pop()
         {
+            sweep.left -= 1;
             // It may have been changed or deleted since: then there is nothing to do.
             let entry = self.contents().index.entry(uuid).cloned();
             let Some(entry) = entry.filter(|entry| is_old(&keyring, entry.place)) else { continue };
@@ -124,7 +131,10 @@ impl Store {
                     frames.push(frame);
                     entries.push((uuid, entry));
                 }
-                Err(StoreError::Damaged(_)) => _ = sweep.damaged.insert(uuid),
+                Err(StoreError::Damaged(_)) => {
+                    sweep.left += 1;
+                    sweep.damaged.insert(uuid);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -154,6 +164,11 @@ fn sealed_anew(log: &mut Log, keyring: &Keyring, uuid: Uuid, entry: &Entry) -> R
         false => None,
     };
     Ok(keyring.current().put(log.next_generation(), &definition, value.as_ref())?)
+}
+
+fn progress(keyring: &Keyring, left: usize, total: usize) -> Rotation {
+    let (left, total) = (left as u64, total as u64);
+    Rotation { epoch: keyring.current().epoch(), done: total.saturating_sub(left), total }
 }
 
 /// Whether a record is in an epoch before the current one.
