@@ -38,6 +38,11 @@ impl Output {
         if self.quiet { Ok(()) } else { self.text(text) }
     }
 
+    /// Whether `-q` was given.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Writes a value, byte for byte, from secret memory to the descriptor.
     pub(crate) fn value(&mut self, value: &SecretBytes) -> Result<(), Failure> {
         self.bytes(value.expose_secret())

@@ -10,7 +10,8 @@ use ::uuid::Uuid;
 
 use super::MIN_PASSPHRASE;
 use super::root::Root;
-use crate::seal::{KeyringError, SealError};
+use crate::administration::Key;
+use crate::seal::{KeyringError, LABEL_LEN, SealError, SlotInfo};
 use crate::secret::Error;
 use crate::store::StoreError;
 
@@ -34,20 +35,44 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
         StoreError::NoSpace(cause) => Error::system(format!("cannot write secrets.log in '{etc}'"), &cause)
             .advise("nothing was changed; make room on this file system and try again"),
         StoreError::KeyringMissing => failed(what).advise(
-            "put the file 'keyring' back from a backup of this keystore; without it nothing can be opened; nothing was changed",
+            "put a kept copy of its keyring back with: strongroom key restore FILE; without it nothing can be opened; nothing was changed",
         ),
         StoreError::Gone => failed(what).advise(format!(
             "put both back from a backup; to begin anew on purpose, run: rm '{}'",
             root.run.join("anchor").display()
         )),
         StoreError::Keyring(KeyringError::Malformed(_) | KeyringError::Epoch(_)) => {
-            failed(what).advise("put the file 'keyring' back from a backup of this keystore; nothing was changed")
+            failed(what).advise("put a kept copy of it back with: strongroom key restore FILE; nothing was changed")
+        }
+        StoreError::Keyring(KeyringError::NoSuchSlot(_)) => {
+            failed(what).advise("see the slots and their ids with: strongroom key list")
+        }
+        StoreError::Keyring(KeyringError::LastSlot) => {
+            failed(what).advise("add another one first: strongroom key add")
+        }
+        StoreError::Keyring(KeyringError::TooManySlots) => {
+            failed(what).advise("remove one that isn't needed any more: strongroom key remove")
+        }
+        StoreError::Keyring(KeyringError::TooManyEpochs) => {
+            failed(what).advise("let the rotation that is under way come to its end: strongroom rotate")
+        }
+        StoreError::Keyring(KeyringError::Outdated | KeyringError::Unproved | KeyringError::NotItsKey(_)) => {
+            failed(what).advise("try again")
         }
         StoreError::Keyring(KeyringError::Newer(_)) => {
             failed(what).advise("open it with that version or a later one; nothing was changed")
         }
-        StoreError::KeyringRolledBack { .. } => failed(what)
-            .advise("put the newest copy of 'keyring' back: slots that were removed since would open this one"),
+        StoreError::KeyringRolledBack { .. } => failed(what).advise(
+            "slots that were removed since would open it: put the newest copy back with: strongroom key restore FILE; to accept \
+             an older one on purpose, add --older",
+        ),
+        StoreError::CopyDamaged => failed(what).advise("take another copy of it; nothing was changed"),
+        StoreError::EpochMissing { .. } => {
+            failed(what).advise("take a copy that was made later, after that epoch began; nothing was changed")
+        }
+        StoreError::Unrotated(_) => failed(what).advise(
+            "all others are sealed anew; heal each of these by undefining it and defining it again, then run: strongroom rotate",
+        ),
         StoreError::LogMissing => {
             failed(what).advise("put secrets.log back from a backup; the values are in it and nowhere else")
         }
@@ -122,6 +147,98 @@ pub(super) fn no_host_key(len: usize) -> Error {
 pub(super) fn short_passphrase(len: usize) -> Error {
     Error::failed(format!("the passphrase has {len} bytes; at least {MIN_PASSPHRASE} are needed"))
         .advise("take four or more words at random")
+}
+
+/// A key that has a slot already.
+pub(super) fn same_key(key: &Key, slot: &SlotInfo) -> Error {
+    Error::failed(format!("this {} opens a slot already: {}", key.name(), in_words(slot)))
+        .advise("nothing was changed; give another key, or change that slot with: strongroom key change")
+}
+
+/// A key that was tested.
+pub(super) fn opens_nothing(key: &Key, was_tried: bool) -> Error {
+    let name = key.name();
+    let what = match (was_tried, key) {
+        (true, Key::Recovery(_)) => "wrong recovery key: rightly typed, but not this keystore's".to_owned(),
+        (true, _) => format!("wrong {name}: no slot opens with it"),
+        (false, _) => format!("none of the keystore's slots takes a {name}"),
+    };
+    Error::failed(what).advise("see the slots with: strongroom key list")
+}
+
+/// A slot that may be the last one that works.
+pub(super) fn no_other_proved<'a>(
+    removed: &SlotInfo,
+    remaining: impl Iterator<Item = &'a SlotInfo>,
+) -> Error {
+    let remaining: Vec<String> = remaining.map(in_words).collect();
+    Error::failed(format!(
+        "{} was not removed: none of the others has been seen to open the keystore since it was opened: {}",
+        in_words(removed),
+        remaining.join("; ")
+    ))
+    .advise("try one of them with: strongroom key test; or give its key along with the command")
+}
+
+/// Slots that a new root key can't be put into.
+pub(super) fn keys_lacking(slots: &[&SlotInfo]) -> Error {
+    let slots: Vec<String> = slots.iter().map(|slot| in_words(slot)).collect();
+    Error::failed(format!(
+        "the root key was not replaced: the key of each slot is needed, and these are not at hand: {}",
+        slots.join("; ")
+    ))
+    .advise("give their keys along with strongroom rekey, or say that they shall be forgotten")
+}
+
+/// A label that doesn't fit.
+pub(super) fn long_label(len: usize) -> Error {
+    Error::failed(format!("the label has {len} bytes; a slot has room for {LABEL_LEN}"))
+        .advise("take a shorter one")
+}
+
+/// A label that would spoil every table it stands in.
+pub(super) fn odd_label() -> Error {
+    Error::failed("the label has a control character in it").advise("take printable characters alone")
+}
+
+/// A keyring whose file isn't what is in force.
+pub(super) fn keyring_spoilt(root: &Root) -> Error {
+    Error::failed(format!(
+        "the file 'keyring' in '{}' is damaged or another one: a copy of it would be worth nothing",
+        root.etc.display()
+    ))
+    .advise(SEE_VERIFY)
+}
+
+/// A copy of a keyring that is none.
+pub(super) fn no_copy(error: &KeyringError) -> Error {
+    Error::failed(format!("the copy can't be used: {error}"))
+        .advise("take the file that strongroom key backup made; nothing was changed")
+}
+
+/// A root without a keystore.
+pub(super) fn nothing_there(root: &Root) -> Error {
+    Error::failed(format!("there is no keystore in '{}'", root.etc.display()))
+        .advise("mind the spelling; a whole keystore is put back with: strongroom restore")
+}
+
+/// A rotation that was under way when the keystore was locked.
+pub(super) fn locked_while_rotating() -> Error {
+    Error::not_now("the keystore was locked while it was rotated: what is left is done after unlocking")
+        .advise("open it with: strongroom unlock; then go on with: strongroom rotate")
+}
+
+/// A rotation whose thread came to grief.
+pub(super) fn rotation_broke_off() -> Error {
+    Error::failed("the rotation broke off").advise("go on with: strongroom rotate")
+}
+
+/// A slot as messages name it.
+fn in_words(slot: &SlotInfo) -> String {
+    match &*slot.label {
+        "" => format!("{} {}", slot.kind.name(), slot.id),
+        label => format!("{} '{label}' ({})", slot.kind.name(), slot.id),
+    }
 }
 
 /// What to do about a keystore that takes no changes.

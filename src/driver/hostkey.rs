@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use crate::memory::SecretBytes;
-use crate::seal::HostKey;
+use crate::seal::{HostKey, LABEL_LEN};
 use crate::secret::Error;
 
 /// The name of the systemd credential, the one libvirt 12.x uses.
@@ -31,16 +31,13 @@ impl Place {
     /// Its slot's label: the path, or the end of a long one.
     pub(super) fn label(&self) -> String {
         let path = self.path.display().to_string();
-        if path.len() <= LABEL {
+        if path.len() <= LABEL_LEN {
             return path;
         }
-        let end = (path.len() + 3 - LABEL..path.len()).find_map(|from| path.get(from..));
+        let end = (path.len() + 3 - LABEL_LEN..path.len()).find_map(|from| path.get(from..));
         format!("...{}", end.unwrap_or_default())
     }
 }
-
-/// What a label holds, in bytes.
-const LABEL: usize = 64;
 
 /// The places to look at: the one that was named, or the usual ones.
 pub(super) fn places(named: Option<&Path>) -> Vec<Place> {

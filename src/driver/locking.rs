@@ -4,9 +4,9 @@
 //! touched. Leans on `unlock` for what there is to open the store with. Refuses to open by itself what was locked on
 //! purpose: only [`Driver::unlock`] and a new start do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ::uuid::Uuid;
 
@@ -70,6 +70,8 @@ pub(super) struct Open {
     pub(super) store: Arc<Store>,
     pub(super) by: SlotInfo,
     pub(super) host_keys: Vec<Place>,
+    /// Slots that were seen to open since: the one it was opened by, and those that were tested.
+    pub(super) proved: Mutex<HashSet<Uuid>>,
 }
 
 /// What can be said of a store that isn't open.
@@ -284,7 +286,8 @@ pub(super) fn attempt(
             let by = opened.slot.clone();
             let store = Arc::new(Store::open(disk.clone(), opened).map_err(failed)?);
             warn_of_foreign(&store, root);
-            Ok(Attempt::Opened(Open { store, by, host_keys }))
+            let proved = Mutex::new(HashSet::from([by.id]));
+            Ok(Attempt::Opened(Open { store, by, host_keys, proved }))
         }
         Err(KeyringError::Locked(tried)) => {
             let why = at_hand.locked(&tried, keyring.slots());

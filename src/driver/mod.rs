@@ -9,11 +9,15 @@
 //! explicit call; an ordinary call is refused even for it, so that no private value is shown by accident.
 
 mod administration;
+mod calibration;
 mod events;
 mod failure;
 mod hostkey;
+mod keys;
 mod locking;
+mod put_back;
 mod root;
+mod rotation;
 mod rules;
 mod session;
 mod status;
@@ -34,7 +38,7 @@ use ::uuid::Uuid;
 
 use crate::administration::{KeyStatus, Made, Verified};
 use crate::memory::SecretBytes;
-use crate::seal::{Argon2Cost, Keyring, NewSlot, RecoveryKey};
+use crate::seal::{Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
 use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 
@@ -42,7 +46,10 @@ pub use administration::Administrator;
 use events::Events;
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};
+pub use put_back::KeyringRestored;
 pub use root::Root;
+pub use rotation::RotationPolicy;
+use rotation::Rounds;
 pub use session::{Caller, Session};
 pub use tmp::*;
 
@@ -80,6 +87,9 @@ pub struct Driver {
     state: RwLock<State>,
     /// Held by what opens or closes the store, or needs it for long: one at a time. Taken before `state`.
     changing: Mutex<()>,
+    /// When a new epoch is due, and the rotation that goes on.
+    policy: Mutex<RotationPolicy>,
+    rounds: Rounds,
     /// Ephemeral secrets: memory only.
     ephemeral: Mutex<HashMap<Uuid, Ephemeral>>,
     events: Arc<Events>,
@@ -117,6 +127,8 @@ impl Driver {
             uri,
             state: RwLock::new(state),
             changing: Mutex::default(),
+            policy: Mutex::default(),
+            rounds: Rounds::default(),
             ephemeral: Mutex::default(),
             events: Arc::default(),
             sessions: AtomicU64::new(0),
@@ -146,11 +158,8 @@ impl Driver {
     /// Checks every record and every file. Calls are answered meanwhile; locking waits for it.
     pub fn verify(&self) -> Result<Verified, Error> {
         self.state().store()?; // a locked keystore has nothing to wait for
-        let _changing = self.changing();
-        let store = match &*self.state() {
-            State::Open(open) => Arc::clone(&open.store),
-            State::Locked(locked) => return Err(locked.why.clone()),
-        };
+        let changing = self.changing();
+        let store = self.kept_open(&changing)?;
         store.verify().map_err(|error| failure::explain(error, &self.root))
     }
 
@@ -179,6 +188,15 @@ impl Driver {
     /// Waits until no call is under way, and keeps others out.
     fn alone(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The store, for what takes long: calls go on meanwhile, and it stays open as long as `changing` is held. To be let go
+    /// before that.
+    fn kept_open(&self, _changing: &MutexGuard<'_, ()>) -> Result<Arc<Store>, Error> {
+        match &*self.state() {
+            State::Open(open) => Ok(Arc::clone(&open.store)),
+            State::Locked(locked) => Err(locked.why.clone()),
+        }
     }
 
     fn changing(&self) -> MutexGuard<'_, ()> {
@@ -212,7 +230,8 @@ fn make_store(disk: &Disk, root: &Root, keys: &Keys, new: &NewStore) -> Result<M
         slots.push((if place.credential { NewSlot::Credential(key) } else { NewSlot::HostKey(key) }, label));
     }
     if let Some(passphrase) = &new.passphrase {
-        slots.push((NewSlot::Passphrase(passphrase, Argon2Cost::DEFAULT), String::new()));
+        let cost = calibration::cost().map_err(|error| failed(error.into()))?;
+        slots.push((NewSlot::Passphrase(passphrase, cost), String::new()));
     }
     if let Some(key) = &new.recovery_key {
         slots.push((NewSlot::Recovery(key), String::new()));
@@ -249,6 +268,12 @@ pub fn read_host_key(file: &Path) -> Result<SecretBytes, Error> {
         Some(key) => Ok(key.bytes().try_clone()?),
         None => Err(failure::no_key_file(file)),
     }
+}
+
+/// The host key in a file, made if there is none, and what its slot is called. To be added, or sent to a daemon.
+pub fn read_or_make_host_key(file: &Path) -> Result<(SecretBytes, String), Error> {
+    let place = hostkey::places(Some(file)).into_iter().next().ok_or_else(|| failure::no_key_file(file))?;
+    Ok((hostkey::read_or_make(&place)?.bytes().try_clone()?, place.label()))
 }
 
 /// Refuses a passphrase that is hardly one.

@@ -5,9 +5,9 @@
 
 use std::borrow::Cow;
 
-use super::Driver;
 use super::failure::SEE_VERIFY;
 use super::locking::{Open, State};
+use super::{Driver, now};
 use crate::administration::{Argon2Status, KeyStatus, LogStatus, MemoryStatus, SlotStatus, Status};
 use crate::memory;
 use crate::seal::{SlotInfo, SlotKind};
@@ -58,6 +58,12 @@ impl Driver {
                 status.store = Some(condition.store.to_string());
                 status.secrets = condition.secrets;
                 status.epochs = keyring.epochs().collect();
+                let (began, at) = keyring.epoch_began();
+                let writes = condition.generation.saturating_sub(at);
+                (status.epoch_began, status.epoch_writes) = (Some(began), Some(writes));
+                status.rotation = open.store.rotation();
+                let due = || self.rotation_policy().due(began, writes, now());
+                status.rotation_due = if status.rotation.is_none() { due() } else { None };
                 status.slots = keyring.slots().map(SlotStatus::of).collect();
                 status.key = Some(self.key_status(open));
                 status.log = Some(LogStatus { bytes: condition.log.0, in_use: condition.log.1 });
@@ -119,7 +125,7 @@ impl MemoryStatus {
 }
 
 impl SlotStatus {
-    fn of(slot: &SlotInfo) -> Self {
+    pub(super) fn of(slot: &SlotInfo) -> Self {
         let argon2id = match slot.kind {
             SlotKind::Passphrase(cost) => {
                 let (memory_kib, passes, lanes) = cost.parts();

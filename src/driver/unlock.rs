@@ -4,7 +4,7 @@
 //! open the keystore: who typed it wants to know.
 
 use super::{Keys, failure, hostkey};
-use crate::seal::{HostKey, Opener, RecoveryKey, RecoveryKeyError, SlotInfo, SlotKind, Tried};
+use crate::seal::{HostKey, LockedKeyring, Opener, RecoveryKey, RecoveryKeyError, SlotInfo, SlotKind, Tried};
 use crate::secret::Error;
 
 /// What there is to open slots with, and what isn't there.
@@ -53,15 +53,25 @@ impl AtHand {
         let slots: Vec<&SlotInfo> = slots.collect();
         let mut reasons = self.of_host_keys(tried, &slots);
         reasons.extend(self.of_given(tried));
-        self.because(reasons, &slots)
+        self.because(LOCKED, reasons, &slots)
     }
 
     /// The answer to who tried to unlock: about what was given, where something was. That the host key doesn't open it
     /// either is no news to them.
     pub(super) fn refused<'a>(&self, tried: &[Tried], slots: impl Iterator<Item = &'a SlotInfo>) -> Error {
         let slots: Vec<&SlotInfo> = slots.collect();
+        self.because(LOCKED, self.of_given_or_found(tried, &slots), &slots)
+    }
+
+    /// The same about a copy of the keyring, kept elsewhere.
+    pub(super) fn refused_by_copy(&self, tried: &[Tried], copy: &LockedKeyring) -> Error {
+        let slots: Vec<&SlotInfo> = copy.slots().collect();
+        self.because("this copy of the keyring doesn't open", self.of_given_or_found(tried, &slots), &slots)
+    }
+
+    fn of_given_or_found(&self, tried: &[Tried], slots: &[&SlotInfo]) -> Vec<String> {
         let given = self.of_given(tried);
-        self.because(if given.is_empty() { self.of_host_keys(tried, &slots) } else { given }, &slots)
+        if given.is_empty() { self.of_host_keys(tried, slots) } else { given }
     }
 
     /// What an open keystore has to fear if these are all the host keys that a new start would find. None where no slot
@@ -114,17 +124,18 @@ impl AtHand {
         reasons
     }
 
-    fn because(&self, reasons: Vec<String>, slots: &[&SlotInfo]) -> Error {
+    fn because(&self, what: &str, reasons: Vec<String>, slots: &[&SlotInfo]) -> Error {
         let why = if reasons.is_empty() { "nothing to open it with".to_owned() } else { reasons.join("; ") };
         // A key file that is there but can't be used is the nearest way in.
         let nearest = match (&self.missing[..], &reasons[..]) {
             ([only], [reason]) if reason == only.detail() => only.advice().map(str::to_owned),
             _ => None,
         };
-        Error::not_now(format!("the keystore is locked: {why}"))
-            .advise(nearest.unwrap_or_else(|| ways_in(slots)))
+        Error::not_now(format!("{what}: {why}")).advise(nearest.unwrap_or_else(|| ways_in(slots)))
     }
 }
+
+const LOCKED: &str = "the keystore is locked";
 
 /// Whether a host key opens slots of this kind.
 pub(super) fn takes_host_key(kind: SlotKind) -> bool {
@@ -156,7 +167,7 @@ fn ways_in(slots: &[&SlotInfo]) -> String {
     }
 }
 
-fn mistyped(error: RecoveryKeyError) -> Error {
+pub(super) fn mistyped(error: RecoveryKeyError) -> Error {
     let plain = Error::failed(error.to_string());
     match error {
         RecoveryKeyError::Exhausted => plain.advise("raise RLIMIT_MEMLOCK"),

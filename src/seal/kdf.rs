@@ -4,6 +4,8 @@
 //! sibling crate frees as it is, is ours and wiped. Refuses Argon2 costs outside [`Argon2Cost`]'s bounds: they come
 //! from disk before anything is authenticated.
 
+use std::time::Duration;
+
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use ring::hkdf::{self, HKDF_SHA256, Prk};
 use secrecy::{ExposeSecret, ExposeSecretMut};
@@ -41,8 +43,26 @@ pub struct Argon2Cost {
 }
 
 impl Argon2Cost {
-    /// About half a second on a server of 2026, and within reach of a small virtual machine.
-    pub const DEFAULT: Self = Self { memory_kib: 128 << 10, passes: 4, lanes: 1 };
+    /// The least that a new slot gets, however slow or small the machine.
+    pub const FLOOR: Self = Self { memory_kib: FLOOR_KIB, passes: FLOOR_PASSES, lanes: 1 };
+
+    /// The cost that takes about a second where [`FLOOR`](Self::FLOOR) took `floor_took`: as much memory as `available` bytes
+    /// allow (a quarter of them), for memory is what guessing machines lack; then passes over it.
+    pub fn fitting(available: u64, floor_took: Duration) -> Self {
+        // A clock that stood still says nothing; this much no machine does.
+        let took = floor_took.max(Duration::from_millis(10));
+        let work = u128::from(FLOOR_KIB) * u128::from(FLOOR_PASSES) * TARGET.as_micros() / took.as_micros();
+        let work = u32::try_from(work).unwrap_or(u32::MAX);
+        let quarter = u32::try_from(available / 4 / 1024).unwrap_or(u32::MAX);
+        let memory_kib = quarter.min(work / FLOOR_PASSES).clamp(FLOOR_KIB, CEILING_KIB) & !(MIB - 1);
+        let passes = (work / memory_kib).clamp(FLOOR_PASSES, CEILING_PASSES);
+        Self { memory_kib, passes, lanes: 1 }
+    }
+
+    /// Spends what a try at this cost takes, for nothing: to be timed.
+    pub fn spend(self) -> Result<(), SealError> {
+        self.derive(&SecretBytes::zeroed(KEY_LEN)?, &[0; KEY_LEN]).map(|_| ())
+    }
 
     /// The bounds for what is read and what is made. The floor is OWASP's least (19 MiB, 2 passes).
     const MEMORY_KIB: std::ops::RangeInclusive<u32> = MEMORY_FLOOR_KIB..=(4 << 20);
@@ -84,6 +104,16 @@ impl Argon2Cost {
     }
 }
 
+/// One MiB, in KiB.
+const MIB: u32 = 1 << 10;
+/// The bounds of what is chosen for a machine: 64 MiB and 3 passes to 1 GiB and 10 passes.
+const FLOOR_KIB: u32 = 64 * MIB;
+const CEILING_KIB: u32 = 1024 * MIB;
+const FLOOR_PASSES: u32 = 3;
+const CEILING_PASSES: u32 = 10;
+/// How long a try shall take.
+const TARGET: Duration = Duration::from_secs(1);
+
 /// In tests and fuzzing, a cost of 8 KiB is let through, so that they are fast.
 const MEMORY_FLOOR_KIB: u32 = if cfg!(any(test, fuzzing)) { 8 } else { 19 << 10 };
 
@@ -98,6 +128,23 @@ mod tests {
         {
             assert_eq!(Argon2Cost::new(memory, passes, lanes), None, "{memory} {passes} {lanes}");
         }
+    }
+
+    #[test]
+    fn the_cost_fits_the_machine_and_stays_within_floor_and_ceiling() {
+        let fitting =
+            |gib: u64, millis| Argon2Cost::fitting(gib << 30, Duration::from_millis(millis)).parts();
+        let mib = |mib: u32, passes| (mib << 10, passes, 1);
+        assert_eq!(fitting(64, 100), mib(640, 3)); // a second's work, as much of it in memory as may be
+        assert_eq!(fitting(1, 100), mib(256, 7)); // a quarter of what is there, and more passes
+        assert_eq!(fitting(64, 40), mib(1024, 4));
+        assert_eq!(fitting(64, 0), mib(1024, 10)); // a clock that stood still
+        assert_eq!(fitting(1, 3), mib(256, 10));
+        for (gib, millis) in [(64, 1_000), (64, 60_000), (0, 1_000_000)] {
+            assert_eq!(fitting(gib, millis), Argon2Cost::FLOOR.parts(), "{gib} GiB, {millis} ms");
+        }
+        assert_eq!(Argon2Cost::fitting(u64::MAX, Duration::MAX), Argon2Cost::FLOOR);
+        assert!(Argon2Cost::new(CEILING_KIB, CEILING_PASSES, 1).is_some(), "what is made can be read");
     }
 
     #[test]

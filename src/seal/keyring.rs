@@ -13,12 +13,12 @@
 //! | 48 | 2 | slots, 1 to 32 |
 //! | 50 | 2 | epochs, 1 to 16 |
 //! | 52 | 4 | the current epoch |
-//! | 56 | 8 | zero |
+//! | 56 | 8 | the log's generation when the current epoch began; 0: with the store |
 //! | 64 | 224 each | slots (slot.rs) |
 //! | … | 128 each | epochs: number (4), zero (4), made at (8), the epoch key wrapped by the root key (112) |
 //! | … | 32 | HMAC-SHA256 over all that stands before, under a key from the root key |
 //!
-//! Leans on `slot`, `wrap` and `kdf`. Refuses bytes that are not exactly this; the seal is checked as soon as a slot
+//! Leans on `slot`, `epoch`, `wrap` and `kdf`; `change` is how another one is made of it. Refuses bytes that are not exactly this; the seal is checked as soon as a slot
 //! has opened. A keyring whose seal doesn't hold but whose keys unwrap still opens, and says so: one rotten byte in one
 //! slot must not cost the store.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -28,12 +28,12 @@ use std::sync::Arc;
 use ring::hmac;
 use secrecy::ExposeSecretMut;
 
+use super::epoch::{EPOCH_LEN, Epoch};
 use super::frame::EpochCipher;
 use super::kdf::extract;
 use super::key::{EpochKey, HostKey, RootKey, StoreId};
 use super::recovery::RecoveryKey;
 use super::slot::{NewSlot, SLOT_LEN, Slot, SlotInfo};
-use super::wrap::{WRAPPED_LEN, unwrap, wrap};
 use super::{SealError, fields, kdf};
 use crate::memory::{SecretBytes, SecretCell, scrubbed};
 
@@ -45,12 +45,11 @@ const VERSION: u16 = 1;
 const SUITE: u8 = 1;
 /// What the root key's HMAC keys are for.
 const SEAL: &[u8] = b"strongroom keyring seal v1";
-const ANCHOR: &[u8] = b"strongroom anchor v1";
+pub(super) const ANCHOR: &[u8] = b"strongroom anchor v1";
 const FIXED_LEN: usize = 64;
-const EPOCH_LEN: usize = 16 + WRAPPED_LEN;
 const SEAL_LEN: usize = 32;
-const MAX_SLOTS: usize = 32;
-const MAX_EPOCHS: usize = 16;
+pub(super) const MAX_SLOTS: usize = 32;
+pub(super) const MAX_EPOCHS: usize = 16;
 
 /// Something that may open a slot.
 #[derive(Debug)]
@@ -89,12 +88,24 @@ pub enum KeyringError {
     /// The keyring is full.
     #[error("a keyring holds at most {MAX_SLOTS} slots")]
     TooManySlots,
+    /// The keyring has as many epochs as it holds.
+    #[error("a keyring holds at most {MAX_EPOCHS} epochs")]
+    TooManyEpochs,
     /// No such slot.
     #[error("the keyring has no slot {0}")]
     NoSuchSlot(::uuid::Uuid),
     /// The last slot stays.
     #[error("the last slot can't be removed: the keystore could never be opened again")]
     LastSlot,
+    /// A slot isn't opened by what shall open it.
+    #[error("slot {0} isn't opened by the key that was given for it")]
+    NotItsKey(::uuid::Uuid),
+    /// The changed keyring, read back from its bytes, doesn't open by what shall open it.
+    #[error("the changed keyring would not open; nothing was changed")]
+    Unproved,
+    /// Another change came first.
+    #[error("the keyring was changed by somebody else meanwhile; nothing was changed")]
+    Outdated,
     /// Sealing or opening failed for another reason.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -102,21 +113,16 @@ pub enum KeyringError {
 
 /// The clear fields that a keyring has whether it is open or not.
 #[derive(Debug, Clone)]
-struct Clear {
-    store: StoreId,
+pub(super) struct Clear {
+    pub(super) store: StoreId,
     copies: bool,
-    serial: u64,
+    pub(super) serial: u64,
     made_at: u64,
-    slots: Vec<Slot>,
-    epochs: Vec<Epoch>,
-    current: u32,
-}
-
-/// One epoch: its number, when it began, and its wrapped key.
-#[derive(Debug, Clone)]
-struct Epoch {
-    number: u32,
-    bytes: [u8; EPOCH_LEN],
+    pub(super) slots: Vec<Slot>,
+    pub(super) epochs: Vec<Epoch>,
+    pub(super) current: u32,
+    /// The log's generation when the current epoch began: every later frame is in it.
+    pub(super) began: u64,
 }
 
 /// A keyring as read, before anything in it is proved.
@@ -129,11 +135,11 @@ pub struct LockedKeyring {
 /// An open keyring: the root key, and a cipher for each epoch.
 #[derive(Debug)]
 pub struct Keyring {
-    fields: Clear,
-    root: RootKey,
-    ciphers: Vec<EpochCipher>,
+    pub(super) fields: Clear,
+    pub(super) root: RootKey,
+    pub(super) ciphers: Vec<EpochCipher>,
     /// Derived once: each derivation leaves the root key on ring's stack until it is scrubbed, and every commit is sealed.
-    anchor: Arc<SecretCell<hmac::Key>>,
+    pub(super) anchor: Arc<SecretCell<hmac::Key>>,
 }
 
 /// What unlocking gave.
@@ -175,6 +181,19 @@ impl LockedKeyring {
         Err(KeyringError::Locked(tried))
     }
 
+    /// Tries one opener on one slot.
+    pub fn unlock_slot(&self, id: ::uuid::Uuid, opener: &Opener) -> Result<Opened, KeyringError> {
+        let slot = self.fields.slots.iter().find(|slot| slot.info.id == id);
+        let slot = slot.ok_or(KeyringError::NoSuchSlot(id))?;
+        match slot.open(opener, self.fields.store) {
+            Some(Ok(root)) => self.opened(root, slot.info.clone()),
+            None | Some(Err(SealError::Damaged)) => {
+                Err(KeyringError::Locked(vec![Tried { slot: slot.info.clone() }]))
+            }
+            Some(Err(other)) => Err(other.into()),
+        }
+    }
+
     /// The store it says it belongs to.
     pub fn store(&self) -> StoreId {
         self.fields.store
@@ -190,20 +209,43 @@ impl LockedKeyring {
         self.fields.slots.iter().map(|slot| &slot.info)
     }
 
-    fn opened(&self, root: RootKey, slot: SlotInfo) -> Result<Opened, KeyringError> {
-        let fields = self.fields.clone();
+    /// Its bytes, as they were read.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The serial that it says it has.
+    pub fn serial(&self) -> u64 {
+        self.fields.serial
+    }
+
+    /// Whether it was sealed under the root key of this one: then what it says of itself is true.
+    pub fn is_sealed_by(&self, keyring: &Keyring) -> Result<bool, SealError> {
+        self.seal_holds(&keyring.root)
+    }
+
+    fn seal_holds(&self, root: &RootKey) -> Result<bool, SealError> {
         let (sealed, seal) = self.bytes.split_last_chunk::<SEAL_LEN>().unwrap_or((&[], &[0; SEAL_LEN]));
-        let sound = {
-            let key = mac_key(&root, SEAL)?;
-            scrubbed(|| hmac::verify(key.expose(), sealed, seal)).is_ok()
-        };
+        let key = mac_key(root, SEAL)?;
+        Ok(scrubbed(|| hmac::verify(key.expose(), sealed, seal)).is_ok())
+    }
+
+    fn opened(&self, root: RootKey, slot: SlotInfo) -> Result<Opened, KeyringError> {
+        let (keyring, sound) = self.open(root)?;
+        Ok(Opened { keyring, sound, slot })
+    }
+
+    /// Unwraps the epochs. Tells besides whether the seal holds.
+    pub(super) fn open(&self, root: RootKey) -> Result<(Keyring, bool), KeyringError> {
+        let fields = self.fields.clone();
+        let sound = self.seal_holds(&root)?;
         let mut ciphers = Vec::new();
         for epoch in &fields.epochs {
             let key = epoch.open(fields.store, &root).map_err(|_| KeyringError::Epoch(epoch.number))?;
             ciphers.push(EpochCipher::new(epoch.number, fields.store, &key)?);
         }
         let anchor = Arc::new(mac_key(&root, ANCHOR)?);
-        Ok(Opened { keyring: Keyring { fields, root, ciphers, anchor }, sound, slot })
+        Ok((Keyring { fields, root, ciphers, anchor }, sound))
     }
 }
 
@@ -215,7 +257,8 @@ impl Keyring {
         let epoch = Epoch::make(1, now, &key, store, &root)?;
         let cipher = EpochCipher::new(1, store, &key)?;
         let (epochs, ciphers) = (vec![epoch], vec![cipher]);
-        let fields = Clear { store, copies, serial: 0, made_at: now, slots: Vec::new(), epochs, current: 1 };
+        let (none, current, began) = (Vec::new(), 1, 0);
+        let fields = Clear { store, copies, serial: 0, made_at: now, slots: none, epochs, current, began };
         let anchor = Arc::new(mac_key(&root, ANCHOR)?);
         let mut keyring = Self { fields, root, ciphers, anchor };
         for (new, label) in slots {
@@ -223,30 +266,6 @@ impl Keyring {
         }
         keyring.fields.serial = 1;
         Ok(keyring)
-    }
-
-    /// Adds a slot, and counts the serial up.
-    pub fn add_slot(&mut self, new: &NewSlot<'_>, label: &str, now: u64) -> Result<SlotInfo, KeyringError> {
-        if self.fields.slots.len() >= MAX_SLOTS {
-            return Err(KeyringError::TooManySlots);
-        }
-        let slot = Slot::make(new, label, now, self.fields.store, &self.root)?;
-        let info = slot.info.clone();
-        self.fields.slots.push(slot);
-        self.fields.serial = self.fields.serial.saturating_add(1);
-        Ok(info)
-    }
-
-    /// Removes a slot, and counts the serial up. The last one stays.
-    pub fn remove_slot(&mut self, id: ::uuid::Uuid) -> Result<(), KeyringError> {
-        let at = self.fields.slots.iter().position(|slot| slot.info.id == id);
-        let at = at.ok_or(KeyringError::NoSuchSlot(id))?;
-        if self.fields.slots.len() == 1 {
-            return Err(KeyringError::LastSlot);
-        }
-        self.fields.slots.remove(at);
-        self.fields.serial = self.fields.serial.saturating_add(1);
-        Ok(())
     }
 
     /// Another copy, to be changed and written before it takes this one's place.
@@ -292,6 +311,13 @@ impl Keyring {
         self.fields.epochs.iter().map(|epoch| epoch.number)
     }
 
+    /// When the current epoch began: in Unix seconds, and the log's generation then. Every frame of a higher generation is
+    /// in this epoch.
+    pub fn epoch_began(&self) -> (u64, u64) {
+        let current = self.fields.epochs.iter().find(|epoch| epoch.number == self.fields.current);
+        (current.map_or(0, |epoch| epoch.made_at), self.fields.began)
+    }
+
     /// The store it belongs to.
     pub fn store(&self) -> StoreId {
         self.fields.store
@@ -318,29 +344,6 @@ impl Keyring {
     }
 }
 
-impl Epoch {
-    fn make(
-        number: u32,
-        now: u64,
-        key: &EpochKey,
-        store: StoreId,
-        root: &RootKey,
-    ) -> Result<Self, SealError> {
-        let mut bytes = [0; EPOCH_LEN];
-        let (context, wrapped) = bytes.split_at_mut(16);
-        let clear = [&number.to_le_bytes()[..], &[0; 4], &now.to_le_bytes()].concat();
-        context.copy_from_slice(&clear);
-        wrapped.copy_from_slice(&wrap(&root.0, &[b"epoch", &store.0, context], &key.0)?);
-        Ok(Self { number, bytes })
-    }
-
-    fn open(&self, store: StoreId, root: &RootKey) -> Result<EpochKey, SealError> {
-        let (context, wrapped) = self.bytes.split_first_chunk::<16>().ok_or(SealError::Damaged)?;
-        let wrapped = wrapped.first_chunk::<WRAPPED_LEN>().ok_or(SealError::Damaged)?;
-        unwrap(&root.0, &[b"epoch", &store.0, context], wrapped).map(EpochKey)
-    }
-}
-
 impl Clear {
     fn decode(bytes: &[u8]) -> Result<Self, KeyringError> {
         let malformed = KeyringError::Malformed;
@@ -361,11 +364,8 @@ impl Clear {
         let store = StoreId(fixed.take());
         let (serial, made_at) = (fixed.u64(), fixed.u64());
         let (slot_count, epoch_count) = (usize::from(fixed.u16()), usize::from(fixed.u16()));
-        let current = fixed.u32();
-        if fixed.u64() != 0
-            || !(1..=MAX_SLOTS).contains(&slot_count)
-            || !(1..=MAX_EPOCHS).contains(&epoch_count)
-        {
+        let (current, began) = (fixed.u32(), fixed.u64());
+        if !(1..=MAX_SLOTS).contains(&slot_count) || !(1..=MAX_EPOCHS).contains(&epoch_count) {
             return Err(malformed("its counts are out of bounds"));
         }
         let mut rest = fields::Fields(rest);
@@ -377,12 +377,12 @@ impl Clear {
         let mut epochs = Vec::new();
         for _ in 0..epoch_count {
             let bytes: [u8; EPOCH_LEN] = rest.try_take().ok_or(malformed("an epoch is cut off"))?;
-            epochs.push(Epoch { number: fields::Fields(&bytes).u32(), bytes });
+            epochs.push(Epoch::decode(bytes));
         }
         if !epochs.iter().any(|epoch| epoch.number == current) {
             return Err(malformed("the current epoch is missing"));
         }
-        let fields = Self { store, copies: flags == 0, serial, made_at, slots, epochs, current };
+        let fields = Self { store, copies: flags == 0, serial, made_at, slots, epochs, current, began };
         if fields.len() != len {
             return Err(malformed("its length is not what it says"));
         }
@@ -403,9 +403,9 @@ impl Clear {
         bytes.extend(count(self.slots.len()));
         bytes.extend(count(self.epochs.len()));
         bytes.extend(self.current.to_le_bytes());
-        bytes.extend([0; 8]);
+        bytes.extend(self.began.to_le_bytes());
         self.slots.iter().for_each(|slot| bytes.extend(slot.bytes()));
-        self.epochs.iter().for_each(|epoch| bytes.extend(epoch.bytes));
+        self.epochs.iter().for_each(|epoch| bytes.extend(epoch.bytes()));
         bytes
     }
 
@@ -417,7 +417,7 @@ impl Clear {
 }
 
 /// An HMAC key for one purpose, from the root key.
-fn mac_key(root: &RootKey, purpose: &[u8]) -> Result<SecretCell<hmac::Key>, SealError> {
+pub(super) fn mac_key(root: &RootKey, purpose: &[u8]) -> Result<SecretCell<hmac::Key>, SealError> {
     let mut raw = SecretBytes::zeroed(32)?;
     let cell = SecretCell::build(|| {
         let prk = extract(b"strongroom root v1", &root.0);
@@ -502,21 +502,5 @@ mod tests {
         bytes[64 + 150] ^= 1;
         let opened = LockedKeyring::parse(&bytes).unwrap().unlock(&[Opener::Recovery(recovery)]).unwrap();
         assert!(!opened.sound);
-    }
-
-    #[test]
-    fn slots_come_and_go_but_the_last_stays() {
-        let (mut keyring, _) = keyring();
-        let serial = keyring.serial();
-        let added = keyring.add_slot(&NewSlot::Credential(&host_key(3)), &"x".repeat(99), 0).unwrap();
-        assert_eq!((added.label.len(), keyring.serial()), (64, serial + 1));
-        let ids: Vec<_> = keyring.slots().map(|slot| slot.id).collect();
-        for id in &ids[..3] {
-            keyring.remove_slot(*id).unwrap();
-        }
-        assert!(matches!(keyring.remove_slot(ids[3]), Err(KeyringError::LastSlot)));
-        let locked = LockedKeyring::parse(&keyring.encode().unwrap()).unwrap();
-        assert!(locked.unlock(&[Opener::HostKey(host_key(1))]).is_err());
-        assert!(locked.unlock(&[Opener::HostKey(host_key(3))]).is_ok());
     }
 }

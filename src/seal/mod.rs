@@ -7,7 +7,9 @@
 //! Pure: bytes in, bytes out, no files. Leans on ring (AES-256-GCM, HKDF-SHA256, SHA-256), argon2 (Argon2id) and on
 //! `memory`, where every key lives. Refuses to say why something didn't open, beyond what its clear part shows.
 
+mod change;
 mod definition;
+mod epoch;
 mod fields;
 mod frame;
 mod head;
@@ -18,13 +20,14 @@ mod recovery;
 mod slot;
 mod wrap;
 
+pub use change::{MadeSlot, Proved};
 pub use frame::{EpochCipher, Frame};
 pub use head::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Kind, SALT};
 pub use kdf::Argon2Cost;
 pub use key::{HostKey, StoreId};
 pub use keyring::{Keyring, KeyringError, LockedKeyring, MAX_KEYRING, Opened, Opener, Tried};
 pub use recovery::{RecoveryKey, RecoveryKeyError};
-pub use slot::{NewSlot, SlotInfo, SlotKind};
+pub use slot::{LABEL_LEN, NewSlot, SlotInfo, SlotKind};
 
 use crate::memory::Exhausted;
 

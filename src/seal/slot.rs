@@ -26,7 +26,9 @@ use crate::memory::SecretBytes;
 
 pub(super) const SLOT_LEN: usize = CONTEXT_LEN + WRAPPED_LEN;
 const CONTEXT_LEN: usize = 112;
-const LABEL_LEN: usize = 64;
+
+/// What a label holds, in bytes.
+pub const LABEL_LEN: usize = 64;
 
 /// What opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,14 +161,46 @@ impl Slot {
 
     /// The root key, if `opener` is for this kind of slot. `None` if it isn't.
     pub(super) fn open(&self, opener: &Opener, store: StoreId) -> Option<Result<RootKey, SealError>> {
+        let (context, wrapped) = self.parts()?;
+        self.with_key(opener, store, |key| unwrap(key, &[&store.0, context], wrapped).map(RootKey))
+    }
+
+    /// The same slot around another root key, if `opener` opens it. `None` if it isn't for this kind of slot.
+    pub(super) fn rewrapped(
+        &self,
+        opener: &Opener,
+        store: StoreId,
+        root: &RootKey,
+    ) -> Option<Result<Self, SealError>> {
+        let (context, wrapped) = self.parts()?;
+        self.with_key(opener, store, |key| {
+            unwrap(key, &[&store.0, context], wrapped)?;
+            let mut slot = self.clone();
+            let again = wrap(key, &[&store.0, context], &root.0)?;
+            slot.bytes.iter_mut().skip(CONTEXT_LEN).zip(again).for_each(|(to, from)| *to = from);
+            Ok(slot)
+        })
+    }
+
+    /// Its context, and the wrapped root key.
+    fn parts(&self) -> Option<(&[u8; CONTEXT_LEN], &[u8; WRAPPED_LEN])> {
         let (context, wrapped) = self.bytes.split_first_chunk::<CONTEXT_LEN>()?;
-        let wrapped = wrapped.first_chunk::<WRAPPED_LEN>()?;
-        let open = |key: &SecretBytes| unwrap(key, &[&store.0, context], wrapped).map(RootKey);
+        Some((context, wrapped.first_chunk()?))
+    }
+
+    /// Hands `act` the key that the root key is wrapped with. `None` if `opener` isn't for this kind of slot.
+    fn with_key<R>(
+        &self,
+        opener: &Opener,
+        store: StoreId,
+        act: impl FnOnce(&SecretBytes) -> Result<R, SealError>,
+    ) -> Option<Result<R, SealError>> {
         Some(match (self.info.kind, opener) {
-            (SlotKind::HostKey | SlotKind::Credential, Opener::HostKey(key)) => open(key.bytes()),
-            (SlotKind::Recovery, Opener::Recovery(key)) => open(key.bytes()),
+            (SlotKind::HostKey | SlotKind::Credential, Opener::HostKey(key)) => act(key.bytes()),
+            (SlotKind::Recovery, Opener::Recovery(key)) => act(key.bytes()),
             (SlotKind::Passphrase(cost), Opener::Passphrase(passphrase)) => {
-                cost.derive(passphrase, &salt(store, context)).and_then(|key| open(&key))
+                let (context, _) = self.parts()?;
+                cost.derive(passphrase, &salt(store, context)).and_then(|key| act(&key))
             }
             _ => return None,
         })

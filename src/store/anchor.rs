@@ -13,10 +13,13 @@
 //! anchor that doesn't read is no anchor. Leans on `seal` for the HMAC. Refuses nothing; the store judges.
 
 use std::io;
+use std::sync::PoisonError;
 
 use subtle::ConstantTimeEq;
 
+use super::Store;
 use super::disk::{Directory, read_whole};
+use super::log::Log;
 use crate::seal::{Keyring, SealError, StoreId};
 
 pub(super) const ANCHOR: &str = "anchor";
@@ -83,5 +86,26 @@ impl Anchor {
         let seal = keyring.anchor_seal(&bytes[..72])?;
         bytes[72..].copy_from_slice(&seal);
         Ok(bytes)
+    }
+}
+
+impl Store {
+    /// Says on this host how far the log goes. Not synced, and nothing hangs on it: an older anchor is no lie.
+    pub(super) fn write_anchor(&self, log: &Log, keyring: &Keyring) {
+        let (generation, chain) = log.last_commit();
+        let anchor = Anchor { store: keyring.store(), generation, chain, keyring: keyring.serial() };
+        let mut file = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = anchor.encode(keyring).map_err(io::Error::other).and_then(|bytes| {
+            if file.is_none() {
+                let run = &*self.disk.run;
+                let opened = run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?;
+                opened.set_len(bytes.len() as u64)?;
+                *file = Some(opened);
+            }
+            file.as_ref().map_or(Ok(()), |file| file.write_at(&bytes, 0))
+        });
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot write the rollback anchor");
+        }
     }
 }

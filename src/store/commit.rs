@@ -5,22 +5,22 @@
 //! one batch, and wakes the others. There is no thread of our own: a lone writer pays for no hand-over, and a program that
 //! exits has nothing to wait for.
 //!
-//! Leans on `log`, `anchor` and `copies`. Refuses everything behind a failed write or sync: see [`StoreError::ReadOnly`].
+//! Leans on `turns` for who has the log, on `log` and `copies`, and leaves what can wait to `tidy`. Refuses everything behind
+//! a failed write or sync: see [`StoreError::ReadOnly`].
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{self, AssertUnwindSafe};
+
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 
 use ::uuid::Uuid;
 
-use super::anchor::{ANCHOR, Anchor};
 use super::index::{Entry, Index, Place};
-use super::log::{AppendError, CompactError, Log};
-use super::open::write_keyring;
+use super::log::{AppendError, Log};
+use super::turns::caught;
 use super::{Store, StoreError, copies, read_value};
 use crate::memory::SecretBytes;
-use crate::seal::{Frame, Keyring, KeyringError};
+use crate::seal::{Frame, Keyring};
 use crate::secret::{Definition, Usage};
 
 /// What shall happen to a secret.
@@ -84,8 +84,8 @@ impl View<'_> {
 /// What writers share.
 pub(super) struct Writer {
     /// The log; a leader has it while it is `None`.
-    log: Option<Log>,
-    queue: Vec<Queued>,
+    pub(super) log: Option<Log>,
+    pub(super) queue: Vec<Queued>,
     pending: HashMap<Uuid, Pending>,
     /// Tickets: the next to be given, and the last whose change is settled.
     next: u64,
@@ -93,24 +93,24 @@ pub(super) struct Writer {
     /// Of the settled, those that failed.
     failed: HashMap<u64, StoreError>,
     /// How many wait for the log without a change of their own.
-    waiting: usize,
+    pub(super) waiting: usize,
     /// Why nothing is written any more.
-    stopped: Option<String>,
+    pub(super) stopped: Option<String>,
     /// The place and time of the last commit, while a leader has the log.
-    standing: (u64, u64),
+    pub(super) standing: (u64, u64),
     /// Copies that aren't durable yet.
-    unsynced_copies: HashSet<Uuid>,
+    pub(super) unsynced_copies: HashSet<Uuid>,
     /// A copy could not be written: the log must not be called closed in order.
-    copies_failed: bool,
+    pub(super) copies_failed: bool,
     /// Dead frames were wiped, and that isn't durable yet.
-    unsynced_wipes: bool,
+    pub(super) unsynced_wipes: bool,
 }
 
-struct Queued {
+pub(super) struct Queued {
     ticket: u64,
     change: Change,
     /// Who waits for it. Woken alone: when it is settled, or when it is its turn to lead.
-    caller: Thread,
+    pub(super) caller: Thread,
 }
 
 /// A secret's state once its queued change is done.
@@ -216,119 +216,6 @@ impl Store {
         let writer = self.writer();
         let contents = self.contents();
         act(&View { index: &contents.index, pending: &writer.pending })
-    }
-
-    /// Changes the keyring: `change` works on a copy, which is durable and in force when this returns.
-    pub fn change_keyring<T>(
-        &self,
-        change: impl FnOnce(&mut Keyring) -> Result<T, KeyringError>,
-    ) -> Result<T, StoreError> {
-        self.exclusively(|store, log| {
-            let mut keyring = store.keyring().try_clone()?;
-            let result = change(&mut keyring)?;
-            let bytes = keyring.encode()?;
-            write_keyring(&store.disk, &bytes)?;
-            let keyring = Arc::new(keyring);
-            *store.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&keyring);
-            // The log states the serial, so that an older keyring is recognised from now on.
-            log.append(&[], keyring.current(), keyring.serial()).map_err(|error| {
-                match append_failed(error) {
-                    // The keyring is changed already: this is no failure that changed nothing.
-                    StoreError::NoSpace(error) => StoreError::Write("write secrets.log".into(), error),
-                    other => other,
-                }
-            })?;
-            store.write_anchor(log, &keyring);
-            Ok(result)
-        })
-    }
-
-    /// Runs `act` on the log while nobody writes. A [`StoreError::Write`] stops the store.
-    pub(super) fn exclusively<T>(
-        &self,
-        act: impl FnOnce(&Self, &mut Log) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let (mut writer, mut log) = self.take_log();
-        if let Some(reason) = writer.stopped.clone() {
-            writer.log = Some(log);
-            return Err(StoreError::ReadOnly(reason));
-        }
-        drop(writer);
-        let result = caught(|| act(self, &mut log));
-        let mut writer = self.writer();
-        if let Err(StoreError::Write(doing, error)) = &result {
-            writer.stopped = Some(format!("cannot {doing}: {error}"));
-        }
-        self.give_back(&mut writer, log);
-        result
-    }
-
-    /// Runs `act` while nobody writes, stopped or not.
-    pub(super) fn while_quiet<T>(
-        &self,
-        act: impl FnOnce() -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let (writer, log) = self.take_log();
-        drop(writer);
-        let result = caught(act);
-        self.give_back(&mut self.writer(), log);
-        result
-    }
-
-    /// Where the log ends, the last commit's generation, and why nothing is written any more.
-    pub(super) fn log_standing(&self) -> (u64, u64, Option<String>) {
-        let writer = self.writer();
-        (writer.standing.0, writer.standing.1, writer.stopped.clone())
-    }
-
-    /// Leaves the log closed in order, so that the next open is quick. Nothing is lost if this fails.
-    pub(super) fn close(&self) {
-        // A forked child's copy of the store is not its to close.
-        if self.owner != std::process::id() {
-            return;
-        }
-        let mut writer = self.writer();
-        let Some(mut log) = writer.log.take() else { return };
-        let copies_synced = !writer.copies_failed
-            && (writer.unsynced_copies.is_empty()
-                || copies::sync(&*self.disk.etc, writer.unsynced_copies.drain()).is_ok());
-        if writer.stopped.is_none() && copies_synced {
-            let keyring = self.keyring();
-            _ = log.close(keyring.current(), keyring.serial());
-        }
-        if writer.stopped.is_none() && writer.unsynced_wipes {
-            _ = log.sync();
-        }
-    }
-
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until nobody has the log, and takes it.
-    fn take_log(&self) -> (MutexGuard<'_, Writer>, Log) {
-        let mut writer = self.writer();
-        loop {
-            match writer.log.take() {
-                Some(log) => return (writer, log),
-                None => {
-                    writer.waiting += 1;
-                    writer = self.turn.wait(writer).unwrap_or_else(PoisonError::into_inner);
-                    writer.waiting -= 1;
-                }
-            }
-        }
-    }
-
-    fn give_back(&self, writer: &mut Writer, log: Log) {
-        writer.standing = (log.end(), log.last_commit().0);
-        writer.log = Some(log);
-        if let Some(next) = writer.queue.first() {
-            next.caller.unpark();
-        }
-        if writer.waiting > 0 {
-            self.turn.notify_one();
-        }
     }
 
     /// Writes one batch of what is queued, and settles it.
@@ -456,32 +343,6 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the copies that are missing, while nobody writes, and looks for files that are none. Gives how many it
-    /// wrote.
-    pub fn mend_copies(&self) -> Result<usize, StoreError> {
-        let keyring = self.keyring();
-        if !keyring.copies() {
-            return Ok(0);
-        }
-        self.exclusively(|store, _| {
-            let etc = &*store.disk.etc;
-            let (there, _) = copies::names(etc).map_err(StoreError::io("list etc/secrets"))?;
-            let contents = store.contents();
-            let difference = copies::difference(etc, there, &contents.index, false);
-            let mut foreign = store.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-            foreign.extend(difference.orphans);
-            let missing = difference.missing.iter().filter_map(|uuid| contents.index.entry(*uuid));
-            let mut missing = missing.filter_map(|entry| entry.definition.as_ref());
-            let written = missing.try_for_each(|definition| copies::write(etc, definition));
-            drop(foreign);
-            let mut writer = store.writer();
-            writer.copies_failed |= written.is_err();
-            writer.unsynced_copies.extend(&difference.missing);
-            written.map_err(StoreError::io("write the .xml copies"))?;
-            Ok(difference.missing.len())
-        })
-    }
-
     /// Writes or removes a secret's copy. A failure costs the copy alone: the next open writes it.
     fn copy(&self, change: &Change, done: &mut Done) {
         let copied = match change {
@@ -494,84 +355,6 @@ impl Store {
             tracing::warn!(uuid = %change.uuid(), %error, "cannot write the .xml copy");
         }
     }
-
-    /// Says on this host how far the log goes. Not synced, and nothing hangs on it: an older anchor is no lie.
-    pub(super) fn write_anchor(&self, log: &Log, keyring: &Keyring) {
-        let (generation, chain) = log.last_commit();
-        let anchor = Anchor { store: keyring.store(), generation, chain, keyring: keyring.serial() };
-        let mut file = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = anchor.encode(keyring).map_err(std::io::Error::other).and_then(|bytes| {
-            if file.is_none() {
-                let run = &*self.disk.run;
-                let opened = run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?;
-                opened.set_len(bytes.len() as u64)?;
-                *file = Some(opened);
-            }
-            file.as_ref().map_or(Ok(()), |file| file.write_at(&bytes, 0))
-        });
-        if let Err(error) = written {
-            tracing::warn!(%error, "cannot write the rollback anchor");
-        }
-    }
-
-    /// Wipes what died, and compacts the log when most of it is dead.
-    fn tidy(&self, log: &mut Log, dead: &[Place]) -> Result<(), StoreError> {
-        for place in dead {
-            log.wipe(*place).map_err(StoreError::write("write secrets.log"))?;
-        }
-        let live = self.contents().index.live();
-        if log.end() < COMPACTED_FROM || log.end() / 2 < live {
-            return Ok(());
-        }
-        match self.compact(log) {
-            // As good as not tried: the log is as it was.
-            Err(StoreError::NoSpace(_) | StoreError::Io(..)) => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Writes the living frames into a new log, and reads and writes there from now on.
-    pub(super) fn compact(&self, log: &mut Log) -> Result<(), StoreError> {
-        let keyring = self.keyring();
-        let compacted = {
-            let contents = self.contents();
-            log.compacted(&*self.disk.etc, &contents.index, &keyring)
-        };
-        let (new, places) = compacted.map_err(|error| match error {
-            CompactError::Unchanged(AppendError::Failed(error)) => {
-                StoreError::Io("compact secrets.log".into(), error)
-            }
-            CompactError::Unchanged(error) => append_failed(error),
-            CompactError::Damaged => StoreError::Write(
-                "compact secrets.log".into(),
-                std::io::Error::new(std::io::ErrorKind::InvalidData, "a record in use is damaged"),
-            ),
-            CompactError::Unknown(error) => {
-                StoreError::Write("put the compacted secrets.log in place".into(), error)
-            }
-        })?;
-        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
-        let mut left = Vec::with_capacity(places.len());
-        for (uuid, at) in places {
-            left.extend(contents.index.relocate(uuid, at));
-        }
-        contents.file = new.file();
-        drop(contents);
-        let old = std::mem::replace(log, new);
-        self.write_anchor(log, &keyring);
-        // The old file has no name any more, but its blocks keep their bytes: what is superseded later must not be found
-        // in them. Nothing hangs on it, so a failure is not one.
-        _ = left.into_iter().try_for_each(|place| old.wipe(place)).and_then(|()| old.sync());
-        Ok(())
-    }
-}
-
-/// Runs what has the log. A panic in it must not keep the log from all others for ever: it becomes a failed write, behind
-/// which nothing is written any more.
-fn caught<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(StoreError::Write("finish a change".into(), std::io::Error::other("the program panicked in it")))
-    })
 }
 
 /// What a batch leaves to be done.
@@ -584,10 +367,7 @@ struct Done {
     copies_failed: bool,
 }
 
-/// A smaller log isn't worth the trouble.
-const COMPACTED_FROM: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 4 << 20 };
-
-fn append_failed(error: AppendError) -> StoreError {
+pub(super) fn append_failed(error: AppendError) -> StoreError {
     match error {
         AppendError::NoSpace(error) => StoreError::NoSpace(error),
         AppendError::Failed(error) => StoreError::Write("write secrets.log".into(), error),

@@ -8,11 +8,13 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::PoisonError;
 
 use ::uuid::Uuid;
 
 use super::disk::{Directory, read_whole};
 use super::index::Index;
+use super::{Store, StoreError};
 use crate::secret::Definition;
 
 const SYNCED_SINGLY: usize = 32;
@@ -189,4 +191,32 @@ pub fn read_all(etc: &dyn Directory) -> io::Result<Vec<Definition>> {
         definitions.extend(definition.filter(|definition| definition.uuid == uuid));
     }
     Ok(definitions)
+}
+
+impl Store {
+    /// Writes the copies that are missing, while nobody writes, and looks for files that are none. Gives how many it
+    /// wrote.
+    pub fn mend_copies(&self) -> Result<usize, StoreError> {
+        let keyring = self.keyring();
+        if !keyring.copies() {
+            return Ok(0);
+        }
+        self.exclusively(|store, _| {
+            let etc = &*store.disk.etc;
+            let (there, _) = names(etc).map_err(StoreError::io("list etc/secrets"))?;
+            let contents = store.contents();
+            let difference = difference(etc, there, &contents.index, false);
+            let mut foreign = store.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+            foreign.extend(difference.orphans);
+            let missing = difference.missing.iter().filter_map(|uuid| contents.index.entry(*uuid));
+            let mut missing = missing.filter_map(|entry| entry.definition.as_ref());
+            let written = missing.try_for_each(|definition| write(etc, definition));
+            drop(foreign);
+            let mut writer = store.writer();
+            writer.copies_failed |= written.is_err();
+            writer.unsynced_copies.extend(&difference.missing);
+            written.map_err(StoreError::io("write the .xml copies"))?;
+            Ok(difference.missing.len())
+        })
+    }
 }

@@ -88,12 +88,22 @@ impl Index {
         Some(before.place)
     }
 
-    /// Gives a secret's frame its new place, after compaction. Returns the one before.
-    pub(super) fn relocate(&mut self, uuid: Uuid, at: u64) -> Option<Place> {
-        let entry = self.by_uuid.get_mut(&uuid)?;
-        let before = entry.place;
-        entry.place.at = at;
-        Some(before)
+    /// The same secrets with their frames at new places, and the places before: after compaction.
+    pub(super) fn relocated(&self, places: Vec<(Uuid, u64)>) -> (HashMap<Uuid, Entry>, Vec<Place>) {
+        let mut moved = self.by_uuid.clone();
+        let mut before = Vec::with_capacity(places.len());
+        for (uuid, at) in places {
+            if let Some(entry) = moved.get_mut(&uuid) {
+                before.push(entry.place);
+                entry.place.at = at;
+            }
+        }
+        (moved, before)
+    }
+
+    /// Puts in force what [`relocated`](Self::relocated) gave, and hands back what was before: to let that go takes a while.
+    pub(super) fn exchange(&mut self, moved: HashMap<Uuid, Entry>) -> HashMap<Uuid, Entry> {
+        std::mem::replace(&mut self.by_uuid, moved)
     }
 
     /// Gives a secret that is in the index already its definition.

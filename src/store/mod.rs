@@ -13,15 +13,20 @@ mod commit;
 mod copies;
 mod disk;
 mod index;
+mod keys;
 mod lock;
 mod log;
 mod open;
 mod pid_file;
+mod put_back;
+mod rotate;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(test), allow(dead_code, reason = "power cuts are for tests; the fuzzer wants the disk alone"))]
 pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
+mod tidy;
+mod turns;
 mod verify;
 
 use std::collections::HashSet;
@@ -46,6 +51,8 @@ pub use log::LOG;
 pub use open::{KEYRING, may_create, read_keyring};
 #[cfg(feature = "daemon")]
 pub(crate) use pid_file::PidFile;
+pub use put_back::{PutBack, put_back_keyring};
+use rotate::Sweep;
 
 /// An open store.
 pub struct Store {
@@ -56,6 +63,8 @@ pub struct Store {
     /// Signalled when the log is free again.
     turn: Condvar,
     anchor: Mutex<Option<Arc<dyn File>>>,
+    /// What a rotation has still to do.
+    sweep: Mutex<Sweep>,
     findings: Vec<Finding>,
     /// Secrets that aren't here, but of which `etc/secrets` has a definition: libvirt's own.
     foreign: Mutex<HashSet<Uuid>>,
@@ -96,6 +105,24 @@ pub enum StoreError {
         /// The highest serial seen.
         seen: u64,
     },
+    /// A copy of a keyring whose seal doesn't hold.
+    #[error("the copy of the keyring is damaged: its seal doesn't hold")]
+    CopyDamaged,
+    /// A copy of a keyring without a key that the log needs.
+    #[error(
+        "the copy of the keyring has no key for epoch {epoch}: what was sealed in it ({records} secrets now) would be lost"
+    )]
+    EpochMissing {
+        /// The epoch.
+        epoch: u32,
+        /// How many secrets' latest records are in it.
+        records: usize,
+    },
+    /// Records that don't open can't be sealed anew.
+    #[error(
+        "the rotation can't end: {}, which would be lost with the old key, can't be opened: {}", number_of(.0), names(.0)
+    )]
+    Unrotated(Vec<Uuid>),
     /// A keyring, but no log beside it.
     #[error("there is a keyring, but no log of sealed secrets (secrets.log)")]
     LogMissing,
@@ -300,3 +327,20 @@ fn read_value(
 
 /// Read at once: most frames whole, and of every put the head.
 const FRONT: usize = 1024;
+
+fn number_of(uuids: &[Uuid]) -> String {
+    match uuids.len() {
+        1 => "the record of 1 secret".to_owned(),
+        many => format!("the records of {many} secrets"),
+    }
+}
+
+/// Their names, of very many the first ones.
+fn names(uuids: &[Uuid]) -> String {
+    let named: Vec<String> = uuids.iter().take(NAMED).map(Uuid::to_string).collect();
+    let more = if uuids.len() > NAMED { ", …" } else { "" };
+    format!("{}{more}", named.join(", "))
+}
+
+/// An error names no more secrets than this.
+const NAMED: usize = 20;

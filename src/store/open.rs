@@ -159,8 +159,9 @@ impl Opening {
         for place in std::mem::take(&mut self.recovered.unwiped) {
             self.recovered.log.wipe(place).map_err(StoreError::write("write secrets.log"))?;
         }
-        if !in_order {
-            // From here on the last batch has a commit behind it: damage to it is told apart from a torn write.
+        if !in_order || self.recovered.keyring_seen < self.keyring.serial() {
+            // From here on the last batch has a commit behind it: damage to it is told apart from a torn write. And the log
+            // states this keyring's serial, which a crash, or a restored keyring, may have left unsaid.
             let sealed = self.recovered.log.append(&[], self.keyring.current(), self.keyring.serial());
             if let Err(super::log::AppendError::Failed(error)) = sealed {
                 return Err(StoreError::Write("write secrets.log".into(), error));
@@ -202,7 +203,7 @@ impl Opening {
         let is_known =
             |uuid| self.recovered.index.entry(uuid).is_some() || self.recovered.deleted.contains(&uuid);
         let ours = |name: &str| {
-            name == KEYRING || name.starts_with(LOG) || copies::uuid_of(name).is_some_and(is_known)
+            name.starts_with(KEYRING) || name.starts_with(LOG) || copies::uuid_of(name).is_some_and(is_known)
         };
         for name in names.iter().filter(|name| name.strip_suffix(".new").is_some_and(ours)) {
             _ = self.disk.etc.remove(name);
@@ -257,6 +258,7 @@ impl Opening {
             writer: Mutex::new(Writer::new(recovered.log, trouble, unsynced_copies)),
             turn: Condvar::new(),
             anchor: Mutex::new(None),
+            sweep: Mutex::default(),
             findings,
             foreign: Mutex::new(foreign),
             owner: std::process::id(),

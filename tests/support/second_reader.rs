@@ -94,7 +94,6 @@ pub(crate) fn read_keyring_with(kinds: &[u8], slot_key: &[u8], keyring: &[u8]) -
     let len = 64 + 224 * slots + 128 * epochs + 32;
     check((1..=32).contains(&slots) && (1..=16).contains(&epochs), "keyring counts")?;
     check(keyring.len() == len && number(&keyring[12..16]) as usize == len, "keyring length")?;
-    check(zero(&keyring[56..64]), "keyring reserved bytes")?;
     let id = keyring[16..32].try_into().unwrap();
     let mut store = Store { id, serial: number(&keyring[32..40]), ..Store::default() };
     let mut roots = keyring[64..64 + 224 * slots].chunks(224).filter(|slot| kinds.contains(&slot[0]));

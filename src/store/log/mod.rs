@@ -5,6 +5,7 @@
 //! write or sync what lies on disk is unknown, and only the next open finds out.
 
 mod compact;
+mod epochs;
 mod recover;
 
 use std::io;
@@ -15,6 +16,7 @@ use super::index::Place;
 use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, SALT, SealError};
 
 pub(super) use compact::CompactError;
+pub(super) use epochs::epochs;
 pub(super) use recover::{AnchorSeen, Recovered, Tail, Unreadable};
 
 /// The log's name in `etc/secrets`.
@@ -56,6 +58,11 @@ impl Log {
     /// The number for the next frame.
     pub(super) fn next_generation(&mut self) -> u64 {
         self.generation += 1;
+        self.generation
+    }
+
+    /// The highest number that was given.
+    pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 

@@ -392,7 +392,7 @@ fn proves(keyring: &Keyring, head: &Head) -> bool {
 }
 
 /// Reads a file mostly forwards, through a window.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     file: &'a dyn File,
     len: u64,
     window: Vec<u8>,
@@ -402,12 +402,12 @@ struct Reader<'a> {
 const WINDOW: usize = 1 << 20;
 
 impl<'a> Reader<'a> {
-    fn new(file: &'a dyn File) -> io::Result<Self> {
+    pub(super) fn new(file: &'a dyn File) -> io::Result<Self> {
         Ok(Self { file, len: file.size()?, window: Vec::new(), start: 0 })
     }
 
     /// The `len` bytes at `at`, or `None` if the file ends before.
-    fn bytes(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
+    pub(super) fn bytes(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
         if at + len as u64 > self.len {
             return Ok(None);
         }

@@ -46,10 +46,10 @@ fn perform(store: &Store, step: Step) -> Result<(), StoreError> {
         Define(secret, description) => define(store, secret, description),
         Set(secret, value) => set(store, secret, value.as_bytes()),
         Undefine(secret) => undefine(store, secret),
-        AddSlot => store.change_keyring(|keyring| {
+        AddSlot => change_keyring(store, |keyring| {
             keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "second", 0).map(|_| ())
         }),
-        RemoveSlot => store.change_keyring(|keyring| {
+        RemoveSlot => change_keyring(store, |keyring| {
             let added = keyring.slots().find(|slot| slot.label == "second").map(|slot| slot.id);
             added.map_or(Ok(()), |id| keyring.remove_slot(id))
         }),
@@ -235,7 +235,7 @@ fn after_a_failed_sync_nothing_is_written_and_all_is_still_served() {
 fn a_panic_in_a_change_stops_the_store_and_nobody_waits_for_ever() {
     let (_, store) = new_store();
     define(&store, 1, "one").unwrap();
-    let error = store.change_keyring(|_| -> Result<(), _> { panic!("on purpose") }).unwrap_err();
+    let error = store.exclusively(|_, _| -> Result<(), StoreError> { panic!("on purpose") }).unwrap_err();
     assert!(matches!(error, StoreError::Write(..)), "{error}");
     assert!(matches!(define(&store, 2, "two"), Err(StoreError::ReadOnly(_))));
     assert_eq!(secrets(&store).len(), 1);

@@ -207,7 +207,7 @@ fn an_old_copy_put_back_is_refused_while_the_host_is_up() {
 fn an_old_keyring_put_back_is_refused_for_ever() {
     let (disk, store) = new_store();
     let old = disk.with_file("keyring", |bytes| bytes.clone());
-    store.change_keyring(|keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
+    change_keyring(&store, |keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
     drop(store);
     disk.with_file("keyring", |bytes| *bytes = old);
     disk.forget(1, "anchor");

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use super::simulated::SimulatedDisk;
 use super::{Change, Store, StoreError, Value, read_keyring};
 use crate::memory::SecretBytes;
-use crate::seal::{HostKey, Keyring, NewSlot, Opener};
+use crate::seal::{HostKey, Keyring, KeyringError, NewSlot, Opener};
 use crate::secret::{Definition, Usage, UsageType};
 
 /// What a store holds, as far as callers can tell: descriptions and values.
@@ -66,6 +66,16 @@ fn set(store: &Store, secret: u8, value: &[u8]) -> Result<(), StoreError> {
 
 fn undefine(store: &Store, secret: u8) -> Result<(), StoreError> {
     store.update(|_| Ok((Change::Delete(uuid(secret)), ())))
+}
+
+fn change_keyring<T>(
+    store: &Store,
+    change: impl FnOnce(&mut Keyring) -> Result<T, KeyringError>,
+) -> Result<T, StoreError> {
+    let before = store.keyring();
+    let mut keyring = before.try_clone()?;
+    let result = change(&mut keyring)?;
+    store.replace_keyring(&before, keyring.prove(&[])?).map(|()| result)
 }
 
 /// Everything in the store. Panics where something doesn't open.

@@ -133,9 +133,17 @@ fn restore(
     let mut bytes = Vec::new();
     let file = File::open(&arguments.file).map_err(failed)?;
     file.take(crate::seal::MAX_KEYRING as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    let slots = Driver::restore_keyring(&root, &bytes, &keys(connect)?, arguments.older)?;
-    output.extra("The keyring is back. These open the keystore:\n")?;
-    list(&slots, output)
+    let restored = Driver::restore_keyring(&root, &bytes, &keys(connect)?, arguments.older)?;
+    let mut lines = vec![format!("The keyring is back; it opens with the {}", words(&restored.slot))];
+    lines.extend(restored.kept_as.map(|file| format!("kept aside: {file}")));
+    if !output.is_quiet() {
+        output.lines(&lines)?;
+    }
+    match restored.older_than {
+        Some(_) => output
+            .extra("It is an older one: see that no slot is back that was removed: strongroom key list\n"),
+        None => Ok(()),
+    }
 }
 
 /// The keystore, if it may be changed.
