@@ -110,6 +110,12 @@ impl SimulatedDisk {
         result
     }
 
+    /// Whether these bytes lie in any file, those that have no name any more among them.
+    pub(crate) fn has_bytes(&self, bytes: &[u8]) -> bool {
+        let found = |contents: &Contents| contents.live.windows(bytes.len()).any(|window| window == bytes);
+        self.platter().files.iter().any(found)
+    }
+
     /// Whether a directory (`etc` 0, `run` 1) has this name.
     pub(crate) fn has(&self, which: usize, name: &str) -> bool {
         self.platter().entries[which].live.contains_key(name)

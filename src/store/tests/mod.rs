@@ -2,6 +2,9 @@
 
 mod crash;
 mod damage;
+mod keys;
+mod put_back;
+mod rotation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +27,7 @@ fn host_key(byte: u8) -> HostKey {
 
 /// Makes a store on this disk, opened by host key 1.
 fn create(disk: &SimulatedDisk) -> Result<(), StoreError> {
-    let keyring = Keyring::create(&[(&NewSlot::HostKey(&host_key(1)), "")], true, 0)?;
+    let keyring = Keyring::create(&[(&NewSlot::HostKey(&host_key(1)), "1")], true, 0)?;
     Store::create(&disk.disk(), &keyring)
 }
 
