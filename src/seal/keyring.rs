@@ -249,6 +249,11 @@ impl Keyring {
         Ok(())
     }
 
+    /// Raises the serial above `seen`, so that this keyring is the newest from now on.
+    pub fn outlive(&mut self, seen: u64) {
+        self.fields.serial = self.fields.serial.max(seen.saturating_add(1));
+    }
+
     /// Another copy, to be changed and written before it takes this one's place.
     pub fn try_clone(&self) -> Result<Self, KeyringError> {
         let root = RootKey(self.root.0.try_clone().map_err(SealError::from)?);

@@ -7,6 +7,7 @@
 //! Pure: bytes in, bytes out, no files. Leans on ring (AES-256-GCM, HKDF-SHA256, SHA-256), argon2 (Argon2id) and on
 //! `memory`, where every key lives. Refuses to say why something didn't open, beyond what its clear part shows.
 
+mod backup;
 mod definition;
 mod fields;
 mod frame;
@@ -18,6 +19,7 @@ mod recovery;
 mod slot;
 mod wrap;
 
+pub use backup::{BACKUP_HEADER, BLOCK_LEN, BackupHeader, BackupHeaderError, Listed, TableBlock};
 pub use frame::{EpochCipher, Frame};
 pub use head::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Kind, SALT};
 pub use kdf::Argon2Cost;
