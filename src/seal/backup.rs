@@ -219,7 +219,8 @@ impl TableBlock {
         number: u32,
         sealed: &mut [u8],
     ) -> Result<Vec<Listed>, SealError> {
-        let opened = scrubbed(|| cipher.block_key(header, number)?.open_in_place(nonce(), Aad::empty(), sealed));
+        let opened =
+            scrubbed(|| cipher.block_key(header, number)?.open_in_place(nonce(), Aad::empty(), sealed));
         lines(opened.map_err(|_| SealError::Damaged)?).ok_or(SealError::Damaged)
     }
 }

@@ -180,6 +180,11 @@ impl LockedKeyring {
         self.fields.store
     }
 
+    /// The serial it says it has.
+    pub fn serial(&self) -> u64 {
+        self.fields.serial
+    }
+
     /// Whether it says that the store keeps `.xml` copies.
     pub fn copies(&self) -> bool {
         self.fields.copies

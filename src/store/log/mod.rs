@@ -5,17 +5,22 @@
 //! write or sync what lies on disk is unknown, and only the next open finds out.
 
 mod compact;
+mod hold;
+mod reader;
 mod recover;
+mod seen;
 
 use std::io;
 use std::sync::Arc;
 
 use super::disk::File;
 use super::index::Place;
-use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, SALT, SealError};
+use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, Keyring, SALT, SealError};
 
-pub(super) use compact::CompactError;
-pub(super) use recover::{AnchorSeen, Recovered, Tail, Unreadable};
+pub(super) use compact::{CompactError, Copying, OnDamage};
+pub(super) use hold::{Hold, Holds};
+pub(super) use recover::{AnchorSeen, Recovered, Salvaged, Tail, Unreadable};
+pub(super) use seen::Seen;
 
 /// The log's name in `etc/secrets`.
 pub const LOG: &str = "secrets.log";
@@ -31,6 +36,8 @@ pub(super) struct Log {
     generation: u64,
     last_commit: u64,
     closed: bool,
+    /// The copies that are being made of it.
+    holds: Arc<Holds>,
 }
 
 /// Why a batch was not appended.
@@ -135,9 +142,23 @@ impl Log {
         self.file.sync()
     }
 
-    /// Overwrites the salt of a dead frame: nothing opens it any more. The rest stays, because the chain covers it.
+    /// Overwrites the salt of a dead frame: nothing opens it any more. The rest stays, because the chain covers it. While a
+    /// copy is made in which it is alive, this is put off.
     pub(super) fn wipe(&self, dead: Place) -> io::Result<()> {
-        self.file.write_at(&[0; SALT.end - SALT.start], dead.at + SALT.start as u64)
+        match self.holds.put_off(&self.file, dead.at) {
+            true => Ok(()),
+            false => wipe(&*self.file, dead.at),
+        }
+    }
+
+    /// Keeps every frame that is alive now as it is, for a copy.
+    pub(super) fn hold(&self, keyring: Arc<Keyring>) -> Hold {
+        Hold::new(&self.holds, keyring)
+    }
+
+    /// Ends all copies that are under way, and wipes what they kept.
+    pub(super) fn end_holds(&self) {
+        self.holds.end();
     }
 
     /// Makes what was wiped durable.
@@ -155,6 +176,11 @@ impl Log {
         self.end
     }
 
+    /// The highest number that was given to a frame.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The last commit: its generation and its chain.
     pub(super) fn last_commit(&self) -> (u64, [u8; 32]) {
         (self.last_commit, self.last_chain)
@@ -164,4 +190,8 @@ impl Log {
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
+}
+
+fn wipe(file: &dyn File, frame: u64) -> io::Result<()> {
+    file.write_at(&[0; SALT.end - SALT.start], frame + SALT.start as u64)
 }

@@ -18,6 +18,7 @@ use ::uuid::Uuid;
 use super::super::disk::File;
 use super::super::index::{Entry, Index, Place};
 use super::Log;
+use super::reader::Reader;
 use crate::memory::scrubbed;
 use crate::seal::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Keyring, Kind, StoreId};
 
@@ -82,7 +83,52 @@ pub(in crate::store) enum Unreadable {
     Nothing,
 }
 
+/// What a log still says, whatever it has been through.
+pub(in crate::store) struct Salvaged {
+    pub(in crate::store) index: Index,
+    pub(in crate::store) damage: Vec<Damage>,
+    /// The last commit that proves itself; 0 if none does.
+    pub(in crate::store) last_commit: u64,
+    /// The highest number in it that proves itself.
+    pub(in crate::store) generation: u64,
+    /// Secrets whose latest frame deletes them.
+    pub(in crate::store) deleted: Vec<Uuid>,
+    /// The highest keyring serial that a commit states.
+    pub(in crate::store) keyring_seen: u64,
+    /// How its commits stand to the anchor's.
+    pub(in crate::store) anchor: AnchorSeen,
+}
+
 impl Log {
+    /// Reads every frame that proves itself, wherever it lies and whatever the commits around it say: for a log that is
+    /// copied or repaired, and never appended to. A whole log gives what [`recover`](Self::recover) does.
+    ///
+    /// A frame that somebody put here from elsewhere is taken too, if it is the newest of its secret. Whoever asks for this
+    /// has a table to hold it against, or has to take what there is.
+    pub(in crate::store) fn salvage(
+        file: &dyn File,
+        keyring: &Keyring,
+        anchor: Option<(u64, [u8; 32])>,
+    ) -> Result<Salvaged, Unreadable> {
+        let mut scan = Scan::new(file, keyring, anchor)?;
+        scan.salvages = true;
+        scrubbed(|| scan.run())?;
+        let nothing = scan.last.is_none() && scan.index.len() == 0 && scan.reader.len > 0;
+        match (scan.newer, scan.other_store) {
+            (Some(version), _) if nothing || scan.newer_tail().is_some() => {
+                return Err(Unreadable::Newer(version));
+            }
+            (None, Some(store)) if nothing => return Err(Unreadable::OtherStore(store)),
+            _ => {}
+        }
+        scrubbed(|| scan.open_definitions())?;
+        let anchor = scan.last.as_ref().map_or(AnchorSeen::None, |last| scan.anchor_seen(last));
+        let last_commit = scan.last.as_ref().map_or(0, |last| last.generation);
+        let Scan { index, damage, generation, keyring_seen, deleted, .. } = scan;
+        let deleted = deleted.into_keys().collect();
+        Ok(Salvaged { index, damage, last_commit, generation, deleted, keyring_seen, anchor })
+    }
+
     /// Reads a whole log. `anchor`: the generation and chain to look out for.
     pub(in crate::store) fn recover(
         file: Arc<dyn File>,
@@ -105,6 +151,7 @@ impl Log {
             generation: scan.generation,
             last_commit: last.generation,
             closed: matches!(last.kind, Kind::Commit { closed: true, .. }),
+            holds: Arc::default(),
         };
         let Scan { index, unwiped, damage, tail, keyring_seen, deleted, .. } = scan;
         let deleted = deleted.into_keys().collect();
@@ -138,6 +185,8 @@ struct Scan<'a> {
     /// Where frames of a later version begin.
     newer_at: BTreeSet<u64>,
     other_store: Option<StoreId>,
+    /// Take every frame that proves itself.
+    salvages: bool,
 }
 
 /// A frame of a batch.
@@ -183,6 +232,7 @@ impl<'a> Scan<'a> {
             newer: None,
             newer_at: BTreeSet::new(),
             other_store: None,
+            salvages: false,
         })
     }
 
@@ -196,6 +246,17 @@ impl<'a> Scan<'a> {
             let after = self.last.as_ref().map_or(0, |last| last.generation);
             let proves_commit = commit.is_some();
             match commit {
+                Some((commit, end)) if self.salvages => {
+                    self.damage.push(Damage { bytes: self.at..end, frames: (commit.count(), members.len()) });
+                    self.accept(Batch { members, commit, end });
+                }
+                None if self.salvages => {
+                    let bytes = self.at..self.reader.len;
+                    self.damage.push(Damage { bytes: bytes.clone(), frames: (0, members.len()) });
+                    self.tail = members.is_empty().then(|| Tail { bytes, frames: Vec::new(), proved: false });
+                    members.into_iter().for_each(|member| self.apply(member));
+                    break;
+                }
                 // A commit that proves itself over frames that don't may be a torn write too, if it is the very last one:
                 // a disk may write the end of a batch before its beginning. Not so a commit of nothing: it is only ever
                 // written behind what is durable, when the log is closed or opened anew. Until then the anchor tells.
@@ -389,48 +450,4 @@ impl<'a> Scan<'a> {
 
 fn proves(keyring: &Keyring, head: &Head) -> bool {
     keyring.cipher(head.epoch).is_some_and(|cipher| cipher.proves_unscrubbed(head))
-}
-
-/// Reads a file mostly forwards, through a window.
-struct Reader<'a> {
-    file: &'a dyn File,
-    len: u64,
-    window: Vec<u8>,
-    start: u64,
-}
-
-const WINDOW: usize = 1 << 20;
-
-impl<'a> Reader<'a> {
-    fn new(file: &'a dyn File) -> io::Result<Self> {
-        Ok(Self { file, len: file.size()?, window: Vec::new(), start: 0 })
-    }
-
-    /// The `len` bytes at `at`, or `None` if the file ends before.
-    fn bytes(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
-        if at + len as u64 > self.len {
-            return Ok(None);
-        }
-        let end = self.start + self.window.len() as u64;
-        if at < self.start || at + len as u64 > end {
-            let wanted = len.max(WINDOW).min(usize::try_from(self.len - at).unwrap_or(WINDOW));
-            self.window.resize(wanted, 0);
-            self.file.read_at(&mut self.window, at)?;
-            self.start = at;
-        }
-        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
-        Ok(self.window.get(from..from + len))
-    }
-
-    /// Whether there is nothing behind `at`, or zeros: a crash may leave a file longer than what was written.
-    fn only_zeros_from(&mut self, mut at: u64) -> io::Result<bool> {
-        while at < self.len {
-            let len = usize::try_from(self.len - at).unwrap_or(WINDOW).min(HEAD_LEN * 64);
-            if self.bytes(at, len)?.is_none_or(|bytes| bytes.iter().any(|&byte| byte != 0)) {
-                return Ok(false);
-            }
-            at += len as u64;
-        }
-        Ok(true)
-    }
 }

@@ -3,7 +3,6 @@
 
 use super::*;
 use crate::administration::Finding;
-use crate::store::simulated::Left;
 
 /// What a program does with its store.
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +133,7 @@ fn check(disk: &SimulatedDisk, story: &Story, case: &str) {
     define(&store, 9, "life goes on").unwrap_or_else(|error| panic!("{case}: no change is taken: {error}"));
 }
 
-const LEFTS: [Left; 6] =
+pub(super) const LEFTS: [Left; 6] =
     [Left::Nothing, Left::All, Left::Some(1), Left::Some(2), Left::Some(3), Left::Some(4)];
 
 fn operations_of_a_life() -> usize {
