@@ -8,10 +8,13 @@
 //! goes to an elevated caller only. A program that opens a root itself holds its key, so it may elevate itself, by an
 //! explicit call; an ordinary call is refused even for it, so that no private value is shown by accident.
 
+mod backup;
 mod events;
 mod failure;
 mod hostkey;
 mod locking;
+mod repair;
+mod restore;
 mod root;
 mod rules;
 mod session;
@@ -36,6 +39,8 @@ use crate::seal::{Argon2Cost, Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
 use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 
+pub use crate::store::RestoreOptions;
+pub use backup::verify_backup;
 use events::Events;
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};

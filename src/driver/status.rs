@@ -119,7 +119,7 @@ impl MemoryStatus {
 }
 
 impl SlotStatus {
-    fn of(slot: &SlotInfo) -> Self {
+    pub(super) fn of(slot: &SlotInfo) -> Self {
         let argon2id = match slot.kind {
             SlotKind::Passphrase(cost) => {
                 let (memory_kib, passes, lanes) = cost.parts();

@@ -254,9 +254,9 @@ impl Keyring {
         Ok(())
     }
 
-    /// Raises the serial above `seen`, so that this keyring is the newest from now on.
-    pub fn outlive(&mut self, seen: u64) {
-        self.fields.serial = self.fields.serial.max(seen.saturating_add(1));
+    /// Raises the serial above this one, so that this keyring is the newest from now on.
+    pub fn raise_above(&mut self, serial: u64) {
+        self.fields.serial = self.fields.serial.max(serial.saturating_add(1));
     }
 
     /// Another copy, to be changed and written before it takes this one's place.

@@ -21,7 +21,7 @@ use super::{Finding, StoreError};
 use crate::administration::{Lost, RecordState, Verified};
 use crate::seal::{
     BACKUP_HEADER, BLOCK_LEN, BackupHeader, BackupHeaderError, Keyring, KeyringError, Listed, LockedKeyring,
-    MAX_KEYRING, Opener, SlotInfo, TableBlock,
+    MAX_KEYRING, Opened, Opener, SlotInfo, TableBlock,
 };
 
 /// A backup, before anything in it is proved.
@@ -41,6 +41,7 @@ pub struct OpenBackup {
     header_bytes: [u8; BACKUP_HEADER],
     keyring: Keyring,
     sound: bool,
+    slot: SlotInfo,
 }
 
 /// What a backup holds.
@@ -125,7 +126,8 @@ impl BackupFile {
         let (header, header_bytes) =
             proved.ok_or(StoreError::NoBackup("its header is damaged, at both ends"))?;
         let (file, len) = (self.file, self.len);
-        Ok(OpenBackup { file, len, header, header_bytes, keyring: opened.keyring, sound: opened.sound })
+        let Opened { keyring, sound, slot } = opened;
+        Ok(OpenBackup { file, len, header, header_bytes, keyring, sound, slot })
     }
 
     /// Looks for the keyring at both ends, by every length that is stated.
@@ -172,6 +174,11 @@ impl OpenBackup {
     /// Its keyring.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// The slot that opened it.
+    pub fn slot(&self) -> &SlotInfo {
+        &self.slot
     }
 
     /// Opens every record in it, and holds them against its table of contents.

@@ -49,8 +49,8 @@ use index::{Index, Place};
 pub use lock::{LockError, RootLock};
 pub use log::LOG;
 pub use open::{KEYRING, may_create, read_keyring};
-pub use repair::{Known, repair};
-pub use restore::{KEYRING_RESTORED, RestoreOptions, restore};
+pub use repair::{Known, keyring_is_right, repair};
+pub use restore::{KEYRING_RESTORED, Placed, RestoreOptions, restore};
 pub use snapshot::Snapshot;
 
 /// An open store.

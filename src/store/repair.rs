@@ -73,12 +73,7 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
         || salvaged.last_commit == 0
         || matches!(salvaged.anchor, AnchorSeen::Beyond | AnchorSeen::Other)
         || kept.checked.iter().any(|checked| !checked.state.is_sound());
-    let right_keyring = keyring.encode()?;
-    let keyring_is_wrong = match etc.open(KEYRING).and_then(|file| read_whole(&*file, MAX_KEYRING)) {
-        Ok(bytes) => bytes != right_keyring,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => true,
-        Err(error) => return Err(StoreError::Io("read the keyring".into(), error)),
-    };
+    let keyring_is_wrong = !keyring_is_right(disk, keyring)?;
     let mut repaired = Repaired {
         kept: kept.sound(),
         without_value: kept.those(RecordState::ValueDamaged),
@@ -92,7 +87,7 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
     let number = free_number(&others);
     if keyring_is_wrong {
         keep_aside(etc, KEYRING, number, &mut repaired.aside)?;
-        write_keyring(disk, &right_keyring)?;
+        write_keyring(disk, &keyring.encode()?)?;
     }
     if log_is_wrong {
         let mut lost = Losses { etc, there: &there, beside: &beside, known };
@@ -112,6 +107,18 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
     }
     repaired.aside.sort_unstable();
     Ok(repaired)
+}
+
+/// Whether the keyring on disk is this one.
+pub fn keyring_is_right(disk: &Disk, keyring: &Keyring) -> Result<bool, StoreError> {
+    let right = keyring.encode()?;
+    match disk.etc.open(KEYRING).and_then(|file| read_whole(&*file, MAX_KEYRING)) {
+        Ok(bytes) => Ok(bytes == right),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
+            Ok(false)
+        }
+        Err(error) => Err(StoreError::Io("read the keyring".into(), error)),
+    }
 }
 
 /// Naming what is lost.

@@ -24,7 +24,7 @@ use super::disk::{Directory, ReplaceError, read_whole, replace};
 use super::log::{LOG, Seen};
 use super::open::{KEYRING, replaced};
 use super::{Disk, StoreError};
-use crate::seal::{HEAD_LEN, LockedKeyring, MAX_KEYRING};
+use crate::seal::{HEAD_LEN, Keyring, LockedKeyring, MAX_KEYRING};
 
 /// A restored keyring that has yet to take its place: while it is there, the restored keystore is the one that holds.
 pub const KEYRING_RESTORED: &str = "keyring.restored";
@@ -41,24 +41,28 @@ pub struct RestoreOptions {
     pub partial: bool,
 }
 
-/// Puts a backup in place: durable when this returns. Gives the names of the files that keep what was there.
+/// A backup that is in place.
+pub struct Placed {
+    /// Its keyring, as it is now.
+    pub keyring: Keyring,
+    /// The files in `etc/secrets` that keep what was there.
+    pub aside: Vec<String>,
+}
+
+/// Puts a backup in place: durable when this returns.
 pub fn restore(
     disk: &Disk,
     backup: &OpenBackup,
     inspected: Inspected,
     how: RestoreOptions,
-) -> Result<Vec<String>, StoreError> {
-    let lost = inspected.lost.len() + inspected.without_value.len() + inspected.unnamed;
-    if lost > 0 && !how.partial {
-        let records = usize::try_from(backup.header().records).unwrap_or(usize::MAX);
-        return Err(StoreError::BackupDamaged { records, lost });
-    }
+) -> Result<Placed, StoreError> {
+    inspected.check(backup, how)?;
     roll_forward(disk)?;
     let there = There::read(disk, backup)?;
     there.check(backup, how)?;
     let mut keyring = backup.keyring().try_clone()?;
     if there.serial > keyring.serial() {
-        keyring.outlive(there.serial);
+        keyring.raise_above(there.serial);
     }
     let Inspected { kept, log, generation, .. } = inspected;
     let generation = generation.max(backup.header().last_commit).max(there.generation()).max(there.anchor);
@@ -82,7 +86,19 @@ pub fn restore(
     // These are derived, and of secrets that are not here any more: left where they are, they would be taken for libvirt's.
     let number = aside.first().and_then(|name| name.rsplit('-').next()).unwrap_or("1").to_owned();
     aside.extend(there.move_copies(etc, &keyring, &number).unwrap_or_default());
-    Ok(aside)
+    Ok(Placed { keyring, aside })
+}
+
+impl Inspected {
+    /// Refuses to restore a part of a backup, unless that is meant.
+    pub fn check(&self, backup: &OpenBackup, how: RestoreOptions) -> Result<(), StoreError> {
+        let lost = self.lost.len() + self.without_value.len() + self.unnamed;
+        if lost == 0 || how.partial {
+            return Ok(());
+        }
+        let records = usize::try_from(backup.header().records).unwrap_or(usize::MAX);
+        Err(StoreError::BackupDamaged { records, lost })
+    }
 }
 
 /// What lies in a root before a backup is put there.
@@ -167,7 +183,7 @@ impl There {
     fn move_copies(
         &self,
         etc: &dyn Directory,
-        keyring: &crate::seal::Keyring,
+        keyring: &Keyring,
         number: &str,
     ) -> Result<Vec<String>, StoreError> {
         let listing = || StoreError::io("list etc/secrets");

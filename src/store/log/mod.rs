@@ -6,7 +6,6 @@
 
 mod compact;
 mod hold;
-mod reader;
 mod recover;
 mod seen;
 
@@ -63,6 +62,11 @@ impl Log {
     /// The number for the next frame.
     pub(super) fn next_generation(&mut self) -> u64 {
         self.generation += 1;
+        self.generation
+    }
+
+    /// The highest number that was given.
+    pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
@@ -174,11 +178,6 @@ impl Log {
     /// Where the next batch goes.
     pub(super) fn end(&self) -> u64 {
         self.end
-    }
-
-    /// The highest number that was given to a frame.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
     }
 
     /// The last commit: its generation and its chain.

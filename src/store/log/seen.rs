@@ -8,7 +8,7 @@ use std::io;
 use ::uuid::Uuid;
 
 use super::super::disk::File;
-use super::reader::Reader;
+use super::recover::Reader;
 use crate::seal::{GRAIN, HEAD_LEN, Head, Kind, StoreId};
 
 /// What was seen in a log.

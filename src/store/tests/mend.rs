@@ -39,7 +39,8 @@ fn a_backup_is_not_put_over_what_is_newer_or_of_another_store() {
     let store = boot(&disk).unwrap().unwrap();
     let spoil: [(&str, &dyn Fn()); 3] = [
         ("a slot", &|| {
-            store.change_keyring(|keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
+            change_keyring(&store, |keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0))
+                .unwrap();
         }),
         ("a value", &|| set(&store, 1, b"since").unwrap()),
         ("a deletion, compacted away", &|| {
@@ -61,7 +62,7 @@ fn an_older_backup_is_put_in_place_when_asked_and_holds_from_then_on() {
     let bytes = backup(&store);
     set(&store, 1, b"since").unwrap();
     define(&store, 7, "since").unwrap();
-    store.change_keyring(|keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
+    change_keyring(&store, |keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
     drop(store);
     let (old_log, old_keyring) = (log_of(&disk), disk.with_file("keyring", |bytes| bytes.clone()));
     let aside = restored(&disk, &bytes, RestoreOptions { older: true, ..REPLACE }).unwrap();

@@ -16,7 +16,7 @@ use super::{
     BackupFile, Change, OpenBackup, RestoreOptions, Snapshot, Store, StoreError, Value, read_keyring, restore,
 };
 use crate::memory::SecretBytes;
-use crate::seal::{HostKey, Keyring, NewSlot, Opener};
+use crate::seal::{HostKey, Keyring, KeyringError, NewSlot, Opener};
 use crate::secret::{Definition, Usage, UsageType};
 
 /// What a store holds, as far as callers can tell: descriptions and values.
@@ -72,6 +72,13 @@ fn undefine(store: &Store, secret: u8) -> Result<(), StoreError> {
     store.update(|_| Ok((Change::Delete(uuid(secret)), ())))
 }
 
+fn change_keyring<T>(
+    store: &Store,
+    change: impl FnOnce(&mut Keyring) -> Result<T, KeyringError>,
+) -> Result<T, StoreError> {
+    store.change_keyring(change)
+}
+
 /// A store with history: five secrets, overwritten, redefined and undefined, closed in order.
 fn worn_store() -> (SimulatedDisk, Secrets) {
     let (disk, store) = new_store();
@@ -117,7 +124,7 @@ fn opened(bytes: &[u8]) -> Result<OpenBackup, StoreError> {
 /// Restores a backup, and gives the names of what was kept aside.
 fn restored(disk: &SimulatedDisk, bytes: &[u8], how: RestoreOptions) -> Result<Vec<String>, StoreError> {
     let backup = opened(bytes)?;
-    restore(&disk.disk(), &backup, backup.inspect()?, how)
+    restore(&disk.disk(), &backup, backup.inspect()?, how).map(|placed| placed.aside)
 }
 
 /// Everything in the store. Panics where something doesn't open.
