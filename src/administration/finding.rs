@@ -64,6 +64,37 @@ pub enum Finding {
         /// Whether it was written anew.
         rebuilt: bool,
     },
+    /// A backup's file ends too early.
+    BackupCut {
+        /// How long it should be.
+        expected: u64,
+        /// How long it is.
+        len: u64,
+    },
+    /// A part of a backup is damaged. What is lost by that is named apart; parts that a backup has twice cost nothing.
+    BackupDamaged {
+        /// Which part.
+        part: String,
+    },
+    /// A secret in a backup is lost.
+    BackupRecordLost {
+        /// Which secret.
+        #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
+        uuid: Uuid,
+        /// What it was for, in words.
+        usage: Option<String>,
+    },
+    /// Secrets in a backup are lost, and with them what says whose they were.
+    BackupRecordsUnnamed {
+        /// How many.
+        count: u64,
+    },
+    /// A record in a backup that its table of contents doesn't have: it was put there from elsewhere, and isn't taken.
+    BackupRecordStray {
+        /// Its secret.
+        #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
+        uuid: Uuid,
+    },
     /// A file that doesn't belong to the store.
     Orphan {
         /// Its name in `etc/secrets`.
@@ -117,6 +148,27 @@ impl std::fmt::Display for Finding {
                 write!(f, "{uuid}.xml: missing or wrong, written anew")
             }
             Self::CopyDiffers { uuid, rebuilt: false } => write!(f, "{uuid}.xml: missing or wrong"),
+            Self::BackupCut { expected, len } => {
+                write!(f, "backup: cut off: {len} of its {expected} bytes are there")
+            }
+            Self::BackupDamaged { part } => write!(f, "backup: {part}: damaged"),
+            Self::BackupRecordLost { uuid, usage: None } => write!(f, "secret {uuid}: lost"),
+            Self::BackupRecordLost { uuid, usage: Some(usage) } => write!(f, "secret {uuid} ({usage}): lost"),
+            Self::BackupRecordsUnnamed { count } => {
+                write!(f, "backup: {count} secrets are lost, and what named them too")
+            }
+            Self::BackupRecordStray { uuid } => {
+                write!(
+                    f,
+                    "secret {uuid}: its record is not in the backup's table of contents, and isn't taken"
+                )
+            }
+            Self::Orphan { file } if ASIDE.iter().any(|part| file.contains(part)) => {
+                write!(
+                    f,
+                    "{file}: set aside by a repair or in a restore; it can be removed when it isn't needed any more"
+                )
+            }
             Self::Orphan { file } if file.starts_with("secrets.log.torn-") => {
                 write!(f, "{file}: an unfinished write, set aside earlier; nothing in it was confirmed")
             }
@@ -127,6 +179,9 @@ impl std::fmt::Display for Finding {
         }
     }
 }
+
+/// What is in the names of files that a repair or a restore set aside.
+const ASIDE: [&str; 3] = [".damaged-", ".replaced-", ".xml.lost"];
 
 /// The ends of libvirt's value files.
 const LIBVIRTS: [&str; 2] = [".base64", ".aes256cbc"];

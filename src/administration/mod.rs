@@ -19,7 +19,7 @@ use crate::secret::{Definition, Error};
 pub use finding::Finding;
 pub use key::Key;
 pub use status::{Argon2Status, KeyStatus, LogStatus, Made, MemoryStatus, Rotation, SlotStatus, Status};
-pub use verified::{Checked, Lost, RecordState, Repaired, Verified, usage_in_words};
+pub use verified::{Checked, Lost, RecordState, Repaired, Restored, Verified, usage_in_words};
 
 /// A keystore as the one who runs it sees it. All calls may block, and may be made from any thread.
 pub trait Administration: Inventory {

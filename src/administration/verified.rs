@@ -5,8 +5,8 @@
 use ::uuid::Uuid;
 use serde::{Deserialize, Serialize};
 
-use super::Finding;
 use super::finding::{as_string, from_string};
+use super::{Finding, SlotStatus};
 use crate::secret::Usage;
 
 /// What a check found.
@@ -37,6 +37,30 @@ pub struct Repaired {
     pub aside: Vec<String>,
     /// `.xml` copies that were written anew.
     pub copies: usize,
+}
+
+/// What restoring a backup came to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Restored {
+    /// The store's id.
+    pub store: String,
+    /// When the backup was made, in Unix seconds.
+    pub made_at: u64,
+    /// Secrets that are there again, whole.
+    pub restored: usize,
+    /// Secrets whose definition is there again, but not their value.
+    pub without_value: Vec<Lost>,
+    /// Secrets that the backup had, and that are lost.
+    pub lost: Vec<Lost>,
+    /// Secrets that are lost without a trace of whose they were.
+    pub unnamed: usize,
+    /// The files in `etc/secrets` that keep what was there before.
+    pub aside: Vec<String>,
+    /// What opens the keystore.
+    pub slots: Vec<SlotStatus>,
+    /// What was wrong with the backup.
+    pub findings: Vec<Finding>,
 }
 
 /// A secret that is gone, or its value.

@@ -90,9 +90,46 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
             "put the right 'keyring' back; or, if you put another keystore here on purpose, accept it with: rm '{}'",
             root.run.join("anchor").display()
         )),
+        StoreError::CopyEnded => failed(what).advise("begin anew, to another file; remove the one that isn't complete"),
+        StoreError::AlreadyThere => Error::failed(format!("there is a keystore in '{etc}' already")).advise(
+            "nothing was changed; to put the backup in its place, add --replace: what is there now is kept aside",
+        ),
+        StoreError::BackupOlder(_) => failed(what).advise(
+            "nothing was changed; to put the older one in its place all the same, add --older: what is there now is kept aside",
+        ),
+        StoreError::BackupOfOther { .. } => failed(what).advise(
+            "nothing was changed; mind the root; to put the backup in the place of that other keystore, add --older: it is kept aside",
+        ),
         StoreError::ReadOnly(_) => Error::not_now(what).advise(SEE_VERIFY),
         StoreError::Seal(SealError::Exhausted(exhausted)) => exhausted.into(),
         _ => failed(what),
+    }
+}
+
+/// A failure to read a backup.
+pub(super) fn explain_backup(error: StoreError, file: &Path) -> Error {
+    let failed = |what: String| Error::failed(format!("the backup in '{}': {what}", file.display()));
+    let what = error.to_string();
+    match error {
+        StoreError::Io(doing, cause) => {
+            let plain = Error::system(format!("cannot {doing} '{}'", file.display()), &cause);
+            match cause.kind() {
+                io::ErrorKind::NotFound => plain.advise("mind the spelling"),
+                io::ErrorKind::PermissionDenied => plain.advise("run as a user who may read it"),
+                _ => plain.advise("take another copy of the backup"),
+            }
+        }
+        StoreError::BackupNewer(_) | StoreError::LogNewer(_) | StoreError::Keyring(KeyringError::Newer(_)) => {
+            failed(what).advise("open it with that version or a later one; nothing was changed")
+        }
+        StoreError::NoBackup(_) => {
+            failed(what).advise("name a file that 'strongroom backup' wrote, or take another copy of it")
+        }
+        StoreError::BackupDamaged { .. } => failed(what).advise(
+            "nothing was changed; see what is lost with: strongroom verify FILE; take another copy, or add --partial to restore what opens",
+        ),
+        StoreError::Seal(SealError::Exhausted(exhausted)) => exhausted.into(),
+        _ => failed(what).advise("take another copy of the backup; nothing was changed"),
     }
 }
 
@@ -110,6 +147,11 @@ pub(super) fn explain_of(error: StoreError, uuid: Uuid, root: &Root) -> Error {
 pub(super) fn locked_on_purpose() -> Error {
     Error::not_now("the keystore is locked: it was locked on purpose; to open it, run: strongroom unlock")
         .advise("open it with: strongroom unlock")
+}
+
+/// The state of a keystore while it is repaired.
+pub(super) fn under_repair() -> Error {
+    Error::not_now("the keystore is being repaired").advise("try again in a moment")
 }
 
 /// A definition that would make one secret of two: of an ephemeral one and of the stored one that it hides.

@@ -266,6 +266,11 @@ impl Locked {
         Self { why: failure::locked_on_purpose(), on_purpose: true, listed, listable, slots, id }
     }
 
+    /// A store that is about to be closed for a moment.
+    pub(super) fn under_repair(store: &Store) -> Self {
+        Self { why: failure::under_repair(), on_purpose: false, ..Self::on_purpose(store) }
+    }
+
     pub(super) fn owner(&self, usage: &Usage) -> Option<Uuid> {
         self.listed.values().find(|listed| listed.usage == *usage).map(|listed| listed.uuid)
     }

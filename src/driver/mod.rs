@@ -10,12 +10,15 @@
 
 mod administration;
 mod calibration;
+mod backup;
 mod events;
 mod failure;
 mod hostkey;
 mod keys;
 mod locking;
 mod put_back;
+mod repair;
+mod restore;
 mod root;
 mod rotation;
 mod rules;
@@ -42,7 +45,9 @@ use crate::seal::{Keyring, NewSlot, RecoveryKey};
 use crate::secret::{Definition, Error};
 use crate::store::{Disk, RootLock, Store, StoreError, may_create, read_keyring};
 
+pub use crate::store::RestoreOptions;
 pub use administration::Administrator;
+pub use backup::verify_backup;
 use events::Events;
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};

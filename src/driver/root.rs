@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::secret::{Error, ErrorCode};
-use crate::store::{Disk, KEYRING, LOG, LockError, RootLock, open_directory};
+use crate::store::{Disk, KEYRING, KEYRING_RESTORED, LOG, LockError, RootLock, open_directory};
 
 /// Where a keystore lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Root {
 
     /// Whether there is a keystore, or what is left of one. Makes nothing.
     pub fn has_keystore(&self) -> Result<bool, Error> {
-        for file in [KEYRING, LOG] {
+        for file in [KEYRING, LOG, KEYRING_RESTORED] {
             let path = self.etc.join(file);
             if path.try_exists().map_err(|error| cannot("look for", &path, &error))? {
                 return Ok(true);

@@ -62,6 +62,11 @@ impl EpochCipher {
         self.store
     }
 
+    /// What all keys of the epoch are derived from. The caller scrubs the stack.
+    pub(super) fn prk(&self) -> &Prk {
+        self.prk.expose()
+    }
+
     /// Seals a secret. The generation must be new.
     pub fn put(
         &self,

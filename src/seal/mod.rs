@@ -8,6 +8,7 @@
 //! `memory`, where every key lives. Refuses to say why something didn't open, beyond what its clear part shows.
 
 mod change;
+mod backup;
 mod definition;
 mod epoch;
 mod fields;
@@ -20,6 +21,7 @@ mod recovery;
 mod slot;
 mod wrap;
 
+pub use backup::{BACKUP_HEADER, BLOCK_LEN, BackupHeader, BackupHeaderError, Listed, TableBlock};
 pub use change::{MadeSlot, Proved};
 pub use frame::{EpochCipher, Frame};
 pub use head::{Chain, GRAIN, HEAD_LEN, Head, HeadError, Kind, SALT};

@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 
 use ::uuid::Uuid;
 
-use super::disk::{Directory, read_whole};
+use super::disk::{Directory, create_anew, read_whole};
 use super::index::Index;
 use super::{Store, StoreError};
 use crate::secret::Definition;
@@ -39,13 +39,7 @@ pub(super) fn uuid_of(name: &str) -> Option<Uuid> {
 pub(super) fn write(etc: &dyn Directory, definition: &Definition) -> io::Result<()> {
     let name = name(definition.uuid);
     let beside = format!("{name}.new");
-    let file = match etc.create(&beside) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            etc.remove(&beside)?;
-            etc.create(&beside)?
-        }
-        created => created?,
-    };
+    let file = create_anew(etc, &beside)?;
     let written = file.write_at(definition.to_xml().as_bytes(), 0).and_then(|()| etc.rename(&beside, &name));
     if written.is_err() {
         _ = etc.remove(&beside); // what is left of it would only be in the way

@@ -28,6 +28,8 @@ pub trait Directory: Send + Sync {
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
     /// Gives a file another name, in the place of whatever had it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file a second name. Fails if there is one of this name.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Calls `each` with every name in it that is UTF-8; ours all are.
@@ -59,6 +61,16 @@ pub fn open_directory(path: &Path) -> io::Result<Arc<dyn Directory>> {
     Ok(Arc::new(RealDirectory(descriptor)))
 }
 
+/// Opens a real file that is nowhere in particular, for reading only. Refuses what is no plain file.
+pub(super) fn open_outside(path: &Path) -> io::Result<Arc<dyn File>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = std::fs::File::from(fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(Arc::new(RealFile(file)))
+}
+
 struct RealDirectory(OwnedFd);
 
 impl RealDirectory {
@@ -80,6 +92,10 @@ impl Directory for RealDirectory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(fs::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(fs::linkat(&self.0, from, &self.0, to, AtFlags::empty())?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -139,6 +155,17 @@ pub(super) fn read_whole(file: &dyn File, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Makes a new file, in the place of what an earlier try may have left.
+pub(super) fn create_anew(directory: &dyn Directory, name: &str) -> io::Result<Arc<dyn File>> {
+    match directory.create(name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            directory.remove(name)?;
+            directory.create(name)
+        }
+        created => created,
+    }
+}
+
 /// Why a file was not replaced.
 pub(super) enum ReplaceError {
     /// The file is as it was.
@@ -152,13 +179,7 @@ pub(super) enum ReplaceError {
 pub(super) fn replace(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<(), ReplaceError> {
     let beside = format!("{name}.new");
     let write = || {
-        let file = match directory.create(&beside) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                directory.remove(&beside)?;
-                directory.create(&beside)?
-            }
-            created => created?,
-        };
+        let file = create_anew(directory, &beside)?;
         file.write_at(bytes, 0)?;
         file.sync()
     };

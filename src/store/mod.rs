@@ -9,20 +9,25 @@
 //! failed: it serves what it can, says so, and the next open finds out.
 
 mod anchor;
+mod backup;
 mod commit;
 mod copies;
 mod disk;
 mod index;
+mod kept;
 mod keys;
 mod lock;
 mod log;
 mod open;
 mod pid_file;
 mod put_back;
+mod repair;
+mod restore;
 mod rotate;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(test), allow(dead_code, reason = "power cuts are for tests; the fuzzer wants the disk alone"))]
 pub(crate) mod simulated;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tidy;
@@ -41,6 +46,7 @@ use crate::memory::{Exhausted, SecretBytes};
 use crate::seal::{HEAD_LEN, Head, Keyring, KeyringError, SealError, StoreId};
 use crate::secret::{Definition, Usage};
 
+pub use backup::{BackupFile, Inspected, OpenBackup};
 use commit::Writer;
 pub use commit::{Change, Value, View};
 pub use copies::read_all as read_copies;
@@ -52,7 +58,10 @@ pub use open::{KEYRING, may_create, read_keyring};
 #[cfg(feature = "daemon")]
 pub(crate) use pid_file::PidFile;
 pub use put_back::{PutBack, put_back_keyring};
+pub use repair::{Known, keyring_is_right, repair};
+pub use restore::{KEYRING_RESTORED, Placed, RestoreOptions, restore};
 use rotate::Sweep;
+pub use snapshot::Snapshot;
 
 /// An open store.
 pub struct Store {
@@ -150,6 +159,37 @@ pub enum StoreError {
     /// A record doesn't open.
     #[error("its {0} doesn't open")]
     Damaged(&'static str),
+    /// The store was closed, or changed too much, before a copy of it was done.
+    #[error("the keystore was locked, or changed too much, while it was copied: the copy is not complete")]
+    CopyEnded,
+    /// The file is no backup, or can't be read as one.
+    #[error("it is no backup, or one that can't be read: {0}")]
+    NoBackup(&'static str),
+    /// The backup was written by a later version.
+    #[error("it was written by a newer version of Strongroom (backup format {0})")]
+    BackupNewer(u16),
+    /// The backup is damaged, and only a part of it could be restored.
+    #[error("the backup is damaged: of {records} secrets, {lost} are lost or without their value")]
+    BackupDamaged {
+        /// Secrets that it should have.
+        records: usize,
+        /// Those that are lost, or their values.
+        lost: usize,
+    },
+    /// There is a keystore already where one should be restored.
+    #[error("there is a keystore already")]
+    AlreadyThere,
+    /// What is there is newer than the backup.
+    #[error("the keystore that is there is newer than the backup: {0}")]
+    BackupOlder(String),
+    /// What is there is another keystore.
+    #[error("the keystore that is there is another one: its id is {found}, the backup's is {backup}")]
+    BackupOfOther {
+        /// The id of the one that is there.
+        found: StoreId,
+        /// The id of the one in the backup.
+        backup: StoreId,
+    },
     /// Sealing failed.
     #[error(transparent)]
     Seal(#[from] SealError),

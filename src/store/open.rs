@@ -19,6 +19,7 @@ use super::copies::{self, Foreign};
 use super::disk::{ReplaceError, read_whole, replace};
 use super::index::Entry;
 use super::log::{AnchorSeen, LOG, Log, Recovered, Tail, Unreadable};
+use super::restore::roll_forward;
 use super::{Contents, Disk, Finding, Store, StoreError};
 use crate::seal::{HEAD_LEN, Head, Keyring, Kind, LockedKeyring, MAX_KEYRING, Opened};
 
@@ -28,8 +29,10 @@ pub const KEYRING: &str = "keyring";
 /// A tail longer than this is not kept aside whole: no batch is.
 const MAX_TAIL: u64 = 64 << 20;
 
-/// Reads the keyring, if there is one. What it says of itself is not proved before it is unlocked.
+/// Reads the keyring, if there is one. What it says of itself is not proved before it is unlocked. A restoring that a crash
+/// interrupted is finished first.
 pub fn read_keyring(disk: &Disk) -> Result<Option<LockedKeyring>, StoreError> {
+    roll_forward(disk)?;
     match disk.etc.open(KEYRING).and_then(|file| read_whole(&*file, MAX_KEYRING)) {
         Ok(bytes) => Ok(Some(LockedKeyring::parse(&bytes)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -41,7 +44,7 @@ pub(super) fn write_keyring(disk: &Disk, bytes: &[u8]) -> Result<(), StoreError>
     replaced("write the keyring", replace(&*disk.etc, KEYRING, bytes))
 }
 
-fn replaced(doing: &str, outcome: Result<(), ReplaceError>) -> Result<(), StoreError> {
+pub(super) fn replaced(doing: &str, outcome: Result<(), ReplaceError>) -> Result<(), StoreError> {
     outcome.map_err(|error| match error {
         ReplaceError::Unchanged(error) => StoreError::Io(doing.into(), error),
         ReplaceError::Unknown(error) => StoreError::Write(doing.into(), error),
@@ -349,6 +352,7 @@ pub(super) fn finding_of(tail: &Tail, kept_as: Option<String>) -> Finding {
 
 /// Whether a new store may be made: not where one was, or is in part. Its keys may yet be put back.
 pub fn may_create(disk: &Disk) -> Result<(), StoreError> {
+    roll_forward(disk)?;
     let size_of = |file: Arc<dyn super::File>| file.size();
     let found = |directory: &dyn super::Directory, name: &str| match directory.open(name).and_then(size_of) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),

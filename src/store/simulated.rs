@@ -238,6 +238,17 @@ impl Directory for SimulatedDirectory {
         Ok(())
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut platter = self.disk.operate()?;
+        let live = &platter.entries[self.which].live;
+        let number = live.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
+        if live.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        platter.entries[self.which].change(|live| _ = live.insert(to.into(), number));
+        Ok(())
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut platter = self.disk.operate()?;
         if !platter.entries[self.which].live.contains_key(name) {

@@ -57,11 +57,11 @@ impl Store {
     /// Runs `act` while nobody writes, stopped or not.
     pub(super) fn while_quiet<T>(
         &self,
-        act: impl FnOnce() -> Result<T, StoreError>,
+        act: impl FnOnce(&Log) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let (writer, log) = self.take_log();
         drop(writer);
-        let result = caught(act);
+        let result = caught(|| act(&log));
         self.give_back(&mut self.writer(), log);
         result
     }
@@ -80,6 +80,7 @@ impl Store {
         }
         let mut writer = self.writer();
         let Some(mut log) = writer.log.take() else { return };
+        log.end_holds();
         let copies_synced = !writer.copies_failed
             && (writer.unsynced_copies.is_empty()
                 || copies::sync(&*self.disk.etc, writer.unsynced_copies.drain()).is_ok());

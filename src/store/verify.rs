@@ -15,7 +15,7 @@ impl Store {
     /// Checks everything. Changes wait meanwhile; reads don't.
     pub fn verify(&self) -> Result<Verified, StoreError> {
         let mut findings = self.findings.clone();
-        self.while_quiet(|| {
+        self.while_quiet(|_| {
             let keyring = self.keyring();
             let recovered = Log::recover(std::sync::Arc::clone(&self.contents().file), &keyring, None)?;
             for damage in &recovered.damage {

@@ -6,11 +6,12 @@
 use super::key::keys;
 use super::reach::{reach, root};
 use super::sealed_file::{self, is_stdout};
-use super::{BackupArguments, RestoreArguments, check_writable};
+use super::{BackupArguments, RestoreArguments, check_writable, told_lost};
 use crate::cli::Arguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
+use crate::clock;
 use crate::driver::{Driver, RestoreOptions};
 
 /// Takes a copy.
@@ -57,14 +58,18 @@ pub(super) fn restore(
     let keys = keys(&arguments.connect)?;
     let options = RestoreOptions { replace: these.replace, older: these.older, partial: these.partial };
     let restored = Driver::restore(&root, &these.file, &keys, options)?;
-    let mut lines = vec![format!("Restored: {} secrets", restored.secrets)];
-    lines.extend(restored.aside.iter().map(|file| format!("kept aside: {file}")));
-    output.lines(&lines)?;
-    let lost: Vec<String> = restored.lost.iter().map(|lost| super::told_lost("lost", lost)).collect();
+    let taken = clock::date(restored.made_at);
+    output.extra(&format!("Restored, as of {taken}: {} secrets\n", restored.restored))?;
+    if !arguments.quiet {
+        let aside = restored.aside.iter().map(|file| format!("kept aside: {file}"));
+        output.lines(&aside.collect::<Vec<_>>())?;
+    }
+    let mut lost: Vec<String> = restored.lost.iter().map(|lost| told_lost("lost", lost)).collect();
+    lost.extend(restored.without_value.iter().map(|lost| told_lost("value lost", lost)));
     output.lines(&lost)?;
-    match lost.len() {
+    match lost.len() + restored.unnamed {
         0 => Ok(()),
-        count => Err(Failure::told(format!("of the backup's secrets, {count} could not be restored"))
+        count => Err(Failure::told(format!("not all of the backup could be restored; lost, at most: {count}"))
             .advise("define these anew, or restore them from another backup")),
     }
 }

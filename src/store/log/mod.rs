@@ -6,18 +6,22 @@
 
 mod compact;
 mod epochs;
+mod hold;
 mod recover;
+mod seen;
 
 use std::io;
 use std::sync::Arc;
 
 use super::disk::File;
 use super::index::Place;
-use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, SALT, SealError};
+use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, Keyring, SALT, SealError};
 
-pub(super) use compact::CompactError;
+pub(super) use compact::{CompactError, Copying, OnDamage};
 pub(super) use epochs::epochs;
-pub(super) use recover::{AnchorSeen, Recovered, Tail, Unreadable};
+pub(super) use hold::{Hold, Holds};
+pub(super) use recover::{AnchorSeen, Recovered, Salvaged, Tail, Unreadable};
+pub(super) use seen::Seen;
 
 /// The log's name in `etc/secrets`.
 pub const LOG: &str = "secrets.log";
@@ -33,6 +37,8 @@ pub(super) struct Log {
     generation: u64,
     last_commit: u64,
     closed: bool,
+    /// The copies that are being made of it.
+    holds: Arc<Holds>,
 }
 
 /// Why a batch was not appended.
@@ -142,9 +148,23 @@ impl Log {
         self.file.sync()
     }
 
-    /// Overwrites the salt of a dead frame: nothing opens it any more. The rest stays, because the chain covers it.
+    /// Overwrites the salt of a dead frame: nothing opens it any more. The rest stays, because the chain covers it. While a
+    /// copy is made in which it is alive, this is put off.
     pub(super) fn wipe(&self, dead: Place) -> io::Result<()> {
-        self.file.write_at(&[0; SALT.end - SALT.start], dead.at + SALT.start as u64)
+        match self.holds.put_off(&self.file, dead.at) {
+            true => Ok(()),
+            false => wipe(&*self.file, dead.at),
+        }
+    }
+
+    /// Keeps every frame that is alive now as it is, for a copy.
+    pub(super) fn hold(&self, keyring: Arc<Keyring>) -> Hold {
+        Hold::new(&self.holds, keyring)
+    }
+
+    /// Ends all copies that are under way, and wipes what they kept.
+    pub(super) fn end_holds(&self) {
+        self.holds.end();
     }
 
     /// Makes what was wiped durable.
@@ -171,4 +191,8 @@ impl Log {
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
+}
+
+fn wipe(file: &dyn File, frame: u64) -> io::Result<()> {
+    file.write_at(&[0; SALT.end - SALT.start], frame + SALT.start as u64)
 }

@@ -82,7 +82,52 @@ pub(in crate::store) enum Unreadable {
     Nothing,
 }
 
+/// What a log still says, whatever it has been through.
+pub(in crate::store) struct Salvaged {
+    pub(in crate::store) index: Index,
+    pub(in crate::store) damage: Vec<Damage>,
+    /// The last commit that proves itself; 0 if none does.
+    pub(in crate::store) last_commit: u64,
+    /// The highest number in it that proves itself.
+    pub(in crate::store) generation: u64,
+    /// Secrets whose latest frame deletes them.
+    pub(in crate::store) deleted: Vec<Uuid>,
+    /// The highest keyring serial that a commit states.
+    pub(in crate::store) keyring_seen: u64,
+    /// How its commits stand to the anchor's.
+    pub(in crate::store) anchor: AnchorSeen,
+}
+
 impl Log {
+    /// Reads every frame that proves itself, wherever it lies and whatever the commits around it say: for a log that is
+    /// copied or repaired, and never appended to. A whole log gives what [`recover`](Self::recover) does.
+    ///
+    /// A frame that somebody put here from elsewhere is taken too, if it is the newest of its secret. Whoever asks for this
+    /// has a table to hold it against, or has to take what there is.
+    pub(in crate::store) fn salvage(
+        file: &dyn File,
+        keyring: &Keyring,
+        anchor: Option<(u64, [u8; 32])>,
+    ) -> Result<Salvaged, Unreadable> {
+        let mut scan = Scan::new(file, keyring, anchor)?;
+        scan.salvages = true;
+        scrubbed(|| scan.run())?;
+        let nothing = scan.last.is_none() && scan.index.len() == 0 && scan.reader.len > 0;
+        match (scan.newer, scan.other_store) {
+            (Some(version), _) if nothing || scan.newer_tail().is_some() => {
+                return Err(Unreadable::Newer(version));
+            }
+            (None, Some(store)) if nothing => return Err(Unreadable::OtherStore(store)),
+            _ => {}
+        }
+        scrubbed(|| scan.open_definitions())?;
+        let anchor = scan.last.as_ref().map_or(AnchorSeen::None, |last| scan.anchor_seen(last));
+        let last_commit = scan.last.as_ref().map_or(0, |last| last.generation);
+        let Scan { index, damage, generation, keyring_seen, deleted, .. } = scan;
+        let deleted = deleted.into_keys().collect();
+        Ok(Salvaged { index, damage, last_commit, generation, deleted, keyring_seen, anchor })
+    }
+
     /// Reads a whole log. `anchor`: the generation and chain to look out for.
     pub(in crate::store) fn recover(
         file: Arc<dyn File>,
@@ -105,6 +150,7 @@ impl Log {
             generation: scan.generation,
             last_commit: last.generation,
             closed: matches!(last.kind, Kind::Commit { closed: true, .. }),
+            holds: Arc::default(),
         };
         let Scan { index, unwiped, damage, tail, keyring_seen, deleted, .. } = scan;
         let deleted = deleted.into_keys().collect();
@@ -138,6 +184,8 @@ struct Scan<'a> {
     /// Where frames of a later version begin.
     newer_at: BTreeSet<u64>,
     other_store: Option<StoreId>,
+    /// Take every frame that proves itself.
+    salvages: bool,
 }
 
 /// A frame of a batch.
@@ -183,6 +231,7 @@ impl<'a> Scan<'a> {
             newer: None,
             newer_at: BTreeSet::new(),
             other_store: None,
+            salvages: false,
         })
     }
 
@@ -196,6 +245,17 @@ impl<'a> Scan<'a> {
             let after = self.last.as_ref().map_or(0, |last| last.generation);
             let proves_commit = commit.is_some();
             match commit {
+                Some((commit, end)) if self.salvages => {
+                    self.damage.push(Damage { bytes: self.at..end, frames: (commit.count(), members.len()) });
+                    self.accept(Batch { members, commit, end });
+                }
+                None if self.salvages => {
+                    let bytes = self.at..self.reader.len;
+                    self.damage.push(Damage { bytes: bytes.clone(), frames: (0, members.len()) });
+                    self.tail = members.is_empty().then(|| Tail { bytes, frames: Vec::new(), proved: false });
+                    members.into_iter().for_each(|member| self.apply(member));
+                    break;
+                }
                 // A commit that proves itself over frames that don't may be a torn write too, if it is the very last one:
                 // a disk may write the end of a batch before its beginning. Not so a commit of nothing: it is only ever
                 // written behind what is durable, when the log is closed or opened anew. Until then the anchor tells.

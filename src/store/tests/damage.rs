@@ -3,27 +3,6 @@
 use super::*;
 use crate::administration::Finding;
 use crate::seal::{HEAD_LEN, Head, Kind, SALT};
-use crate::store::simulated::Left;
-
-/// A store with history: five secrets, overwritten, redefined and undefined, closed in order.
-fn worn_store() -> (SimulatedDisk, Secrets) {
-    let (disk, store) = new_store();
-    for secret in 1..=5 {
-        define(&store, secret, "first").unwrap();
-        set(&store, secret, &[secret; 20]).unwrap();
-    }
-    set(&store, 1, b"newer").unwrap();
-    define(&store, 2, "redefined").unwrap();
-    undefine(&store, 3).unwrap();
-    set(&store, 4, &[9; 700]).unwrap();
-    let expected = secrets(&store);
-    drop(store);
-    (disk, expected)
-}
-
-fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
-    disk.after_power_cut(Left::All)
-}
 
 /// Opens a spoilt store. Whatever is served must be right; whatever is missing must be named. Says whether anything was
 /// found at all.

@@ -1,10 +1,12 @@
 //! The store on a simulated machine: every crash point, every fault, every flipped byte.
 
+mod backup;
 mod crash;
 mod damage;
 mod keys;
 mod put_back;
 mod rotation;
+mod mend;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use std::sync::Arc;
 use ::uuid::Uuid;
 use secrecy::ExposeSecret;
 
-use super::simulated::SimulatedDisk;
-use super::{Change, Store, StoreError, Value, read_keyring};
+use super::simulated::{Left, SimulatedDisk};
+use super::{
+    BackupFile, Change, OpenBackup, RestoreOptions, Snapshot, Store, StoreError, Value, read_keyring, restore,
+};
 use crate::memory::SecretBytes;
 use crate::seal::{HostKey, Keyring, KeyringError, NewSlot, Opener};
 use crate::secret::{Definition, Usage, UsageType};
@@ -79,6 +83,54 @@ fn change_keyring<T>(
     let mut keyring = before.try_clone()?;
     let result = change(&mut keyring)?;
     store.replace_keyring(&before, keyring.prove(&[])?).map(|()| result)
+}
+
+/// A store with history: five secrets, overwritten, redefined and undefined, closed in order.
+fn worn_store() -> (SimulatedDisk, Secrets) {
+    let (disk, store) = new_store();
+    for secret in 1..=5 {
+        define(&store, secret, "first").unwrap();
+        set(&store, secret, &[secret; 20]).unwrap();
+    }
+    set(&store, 1, b"newer").unwrap();
+    define(&store, 2, "redefined").unwrap();
+    undefine(&store, 3).unwrap();
+    set(&store, 4, &[9; 700]).unwrap();
+    let expected = secrets(&store);
+    drop(store);
+    (disk, expected)
+}
+
+fn copy(disk: &SimulatedDisk) -> SimulatedDisk {
+    disk.after_power_cut(Left::All)
+}
+
+/// A backup's bytes.
+fn backup(store: &Store) -> Vec<u8> {
+    taken(store.snapshot(1_700_000_000).unwrap()).unwrap()
+}
+
+fn taken(mut snapshot: Snapshot) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = snapshot.next_piece()? {
+        assert!(piece.len() <= 1 << 20);
+        bytes.extend(piece);
+    }
+    assert_eq!(bytes.len() as u64, snapshot.total());
+    Ok(bytes)
+}
+
+/// These bytes as a backup, opened by host key 1.
+fn opened(bytes: &[u8]) -> Result<OpenBackup, StoreError> {
+    let file = SimulatedDisk::default().disk().etc.create("backup").unwrap();
+    file.write_at(bytes, 0).unwrap();
+    BackupFile::read(file)?.unlock(&[Opener::HostKey(host_key(1))])
+}
+
+/// Restores a backup, and gives the names of what was kept aside.
+fn restored(disk: &SimulatedDisk, bytes: &[u8], how: RestoreOptions) -> Result<Vec<String>, StoreError> {
+    let backup = opened(bytes)?;
+    restore(&disk.disk(), &backup, backup.inspect()?, how).map(|placed| placed.aside)
 }
 
 /// Everything in the store. Panics where something doesn't open.
