@@ -11,6 +11,7 @@
 mod events;
 mod failure;
 mod hostkey;
+mod inventory;
 mod locking;
 mod root;
 mod rules;
