@@ -44,8 +44,8 @@
 //! (`secret:///system`, `secret:///session`); and the command line `strongroom`: virsh's secret commands, `init`,
 //! `status` and `verify` for the keystore itself, `unlock` and `lock` for a daemon's.
 //!
-//! Not here yet: connections to other hosts, changing a keyring's slots, import of libvirt's own directories. URIs that
-//! ask for those are refused.
+//! Not here yet: connections to other hosts, changing a keyring's slots. URIs that ask for those are
+//! refused.
 //!
 //! # The map
 //!
@@ -63,6 +63,7 @@
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
 //! | 4 | [`client`] | a daemon's keystore over its socket; how keystores are named: URIs |
+//! | 5 | [`transfer`] | whole keystores in and out: libvirt's directories |
 //! | 6 | [`Connection`] | the face for programs |
 //! | 6 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
 //! | 7 | `cli` | the command line (feature `cli`, on by default; the library builds without it) |
@@ -83,6 +84,7 @@ pub mod administration;
 pub mod store;
 pub mod driver;
 pub mod client;
+pub mod transfer;
 mod connection;
 #[cfg(feature = "daemon")]
 pub mod server;

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use ::uuid::Uuid;
 
 use super::Driver;
-use crate::administration::{Administration, Backup, Key, Repaired, Rotation, SlotStatus, Status, Verified};
-use crate::secret::Error;
+use crate::administration::{
+    Administration, Backup, Inventory, Key, Put, Repaired, Rotation, SlotStatus, Status, Verified,
+};
+use crate::memory::SecretBytes;
+use crate::secret::{Definition, Error};
 
 /// A driver as the one who runs it sees it.
 #[derive(Debug, Clone)]
@@ -58,5 +61,23 @@ impl Administration for Administrator {
 
     fn backup(&self) -> Result<Box<dyn Backup>, Error> {
         self.0.backup()
+    }
+}
+
+impl Inventory for Administrator {
+    fn list(&self, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, Error> {
+        self.0.list(after, max)
+    }
+
+    fn read(&self, uuid: Uuid) -> Result<Option<(Definition, Option<SecretBytes>)>, Error> {
+        self.0.read(uuid)
+    }
+
+    fn put(&self, definition: &Definition, value: Option<&SecretBytes>) -> Result<Put, Error> {
+        self.0.put(definition, value)
+    }
+
+    fn holds(&self, definition: &Definition, value: Option<&SecretBytes>) -> Result<bool, Error> {
+        self.0.holds(definition, value)
     }
 }

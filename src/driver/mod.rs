@@ -15,6 +15,7 @@ mod events;
 mod failure;
 mod hostkey;
 mod keys;
+mod inventory;
 mod locking;
 mod put_back;
 mod repair;
@@ -26,7 +27,6 @@ mod session;
 mod status;
 #[cfg(test)]
 mod tests;
-mod tmp;
 mod unlock;
 
 use std::collections::HashMap;
@@ -56,7 +56,6 @@ pub use root::Root;
 pub use rotation::RotationPolicy;
 use rotation::Rounds;
 pub use session::{Caller, Session};
-pub use tmp::*;
 
 /// What to open a root with, and what to make it with.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@
 
 mod conf;
 mod edit;
+mod libvirt;
 mod rpc;
 #[cfg(feature = "daemon")]
 mod session;
@@ -12,6 +13,7 @@ mod store;
 mod uri;
 
 pub use conf::fuzz_conf;
+pub use libvirt::fuzz_libvirt;
 pub use rpc::fuzz_rpc;
 #[cfg(feature = "daemon")]
 pub use session::fuzz_session;
@@ -74,6 +76,11 @@ mod tests {
     #[test]
     fn the_conf_corpus_holds() {
         replay("fuzz/corpus/conf", fuzz_conf);
+    }
+
+    #[test]
+    fn the_libvirt_corpus_holds() {
+        replay("fuzz/corpus/libvirt", fuzz_libvirt);
     }
 
     #[test]

@@ -49,6 +49,14 @@ pub(crate) enum KeystoreCommand {
     #[command(after_help = RESTORE_HELP)]
     Restore(RestoreArguments),
 
+    /// Take in the secrets of a directory that libvirt's own driver wrote
+    #[command(after_help = IMPORT_HELP)]
+    Import(ImportArguments),
+
+    /// Write the secrets into a directory that libvirt's own driver reads
+    #[command(after_help = EXPORT_HELP)]
+    Export(ExportArguments),
+
     /// Check every record and every file of the keystore, or a backup; repair it
     #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArguments),
@@ -151,6 +159,26 @@ Examples:
   strongroom backup /srv/backup/keystore-$(date +%F)
   strongroom backup - | ssh vault 'cat > keystore'";
 
+const IMPORT_HELP: &str = "\
+Stop libvirt's own driver first. Definitions and values go in as one change each, are read back and
+compared; what the keystore has already stays as it is. It can be ended at any moment and run again.
+A wrong key is noticed before anything is imported.
+
+--remove-originals overwrites the bytes of the values' files before it removes them. File systems that
+copy on write, SSDs and snapshots may keep older copies all the same.
+
+Examples:
+  strongroom -c secret:///system import --dry-run /etc/libvirt/secrets
+  strongroom -c secret:///system import --remove-originals /etc/libvirt/secrets";
+
+const EXPORT_HELP: &str = "\
+Every persistent secret, private ones too, as libvirt's own driver lays them out. Ephemeral ones are
+nowhere but in memory, and stay there.
+
+Examples:
+  strongroom -c secret:///system export --libvirt /root/secrets --encrypt-with /root/secrets.key
+  strongroom -c secret:///system export --libvirt /root/secrets --plaintext";
+
 const RESTORE_HELP: &str = "\
 Into a root where no keystore is; the backup is checked before anything is
 written. --replace puts it in the place of a keystore that is there, whose files
@@ -250,6 +278,49 @@ pub(crate) struct RestoreArguments {
     /// Restore what opens of a damaged backup
     #[arg(long)]
     pub(super) partial: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
+    /// The directory: libvirt's is /etc/libvirt/secrets, a user's ~/.config/libvirt/secrets
+    pub(super) directory: PathBuf,
+
+    /// Only say what would happen
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// The 32 bytes that libvirt 12.1 and later encrypted values with; else the systemd credential, if there is one
+    #[arg(long, value_name = "FILE")]
+    pub(super) libvirt_key: Option<PathBuf>,
+
+    /// Where values are encrypted and there is no key for them, import the others
+    #[arg(long)]
+    pub(super) without_encrypted: bool,
+
+    /// Overwrite and remove each original once its secret was read back and compared
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) remove_originals: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    #[command(flatten)]
+    pub(super) daemon: DaemonArguments,
+
+    /// The directory to write; made if it isn't there
+    #[arg(long, value_name = "DIR")]
+    pub(super) libvirt: PathBuf,
+
+    /// Encrypt the values for libvirt 12.1 and later, with the 32 bytes in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "plaintext")]
+    pub(super) encrypt_with: Option<PathBuf>,
+
+    /// Write the values as they are, in base64: whoever reads the disk, or a copy of it, has every one
+    #[arg(long)]
+    pub(super) plaintext: bool,
 }
 
 #[derive(Debug, Args)]

@@ -69,7 +69,9 @@ pub(super) fn restore(
     output.lines(&lost)?;
     match lost.len() + restored.unnamed {
         0 => Ok(()),
-        count => Err(Failure::told(format!("not all of the backup could be restored; lost, at most: {count}"))
-            .advise("define these anew, or restore them from another backup")),
+        count => {
+            Err(Failure::told(format!("not all of the backup could be restored; lost, at most: {count}"))
+                .advise("define these anew, or restore them from another backup"))
+        }
     }
 }

@@ -9,6 +9,7 @@ mod backup;
 mod daemon;
 mod init;
 mod key;
+mod moving;
 mod reach;
 mod rotation;
 mod sealed_file;
@@ -25,8 +26,8 @@ use crate::administration::Lost;
 use crate::secret::Error;
 pub(super) use args::KeystoreCommand;
 use args::{
-    BackupArguments, DaemonArguments, InitArguments, RekeyArguments, RestoreArguments, RotateArguments,
-    ShowArguments, VerifyArguments,
+    BackupArguments, DaemonArguments, ExportArguments, ImportArguments, InitArguments, RekeyArguments,
+    RestoreArguments, RotateArguments, ShowArguments, VerifyArguments,
 };
 
 /// Runs a command.
@@ -48,6 +49,8 @@ pub(super) fn run(
         KeystoreCommand::Rekey(these) => rotation::rekey(these, arguments, output),
         KeystoreCommand::Backup(these) => backup::backup(these, arguments, output),
         KeystoreCommand::Restore(these) => backup::restore(these, arguments, output),
+        KeystoreCommand::Import(these) => moving::take_in(these, arguments, output),
+        KeystoreCommand::Export(these) => moving::give_out(these, arguments, output),
         KeystoreCommand::Verify(these) => verify::run(these, arguments, output),
     }
 }

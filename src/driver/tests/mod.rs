@@ -1,6 +1,7 @@
 //! libvirt's rules on a real root, through the connection: what the wire will show, without the wire.
 
 mod beside_libvirt;
+mod inventory;
 mod locking;
 
 use std::fs;
