@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn nothing_of_the_pid_file_is_left_when_the_next_one_gets_in() {
         let root = tempfile::tempdir().unwrap();
-        let pid_path = root.path().join(PID_FILE);
-        let is_open = || {
+        let pid_path = &root.path().join(PID_FILE);
+        let is_open = &|| {
             let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
             let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
             targets.into_iter().any(|target| target.starts_with(root.path()) && target != root.path())
@@ -130,12 +130,19 @@ mod tests {
         for _ in 0..200 {
             let lock = RootLock::acquire(root.path(), root.path()).unwrap();
             assert!(is_open());
-            let next = File::open(root.path()).unwrap();
+            let next = &File::open(root.path()).unwrap();
             std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| {
-                    rustix::fs::flock(&next, FlockOperation::LockExclusive).unwrap();
-                    (pid_path.exists(), is_open())
+                let (say, waits) = std::sync::mpsc::channel();
+                let waiting = scope.spawn(move || {
+                    // As impatient as can be, to catch the moment in between if there is one.
+                    while rustix::fs::flock(next, FlockOperation::NonBlockingLockExclusive).is_err() {
+                        _ = say.send(());
+                    }
+                    let left = (pid_path.exists(), is_open());
+                    rustix::fs::flock(next, FlockOperation::Unlock).unwrap(); // for copies in forks too
+                    left
                 });
+                waits.recv().unwrap();
                 drop(lock);
                 assert_eq!(waiting.join().unwrap(), (false, false));
             });
