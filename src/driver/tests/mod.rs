@@ -1,7 +1,9 @@
 //! libvirt's rules on a real root, through the connection: what the wire will show, without the wire.
 
 mod beside_libvirt;
+mod keys;
 mod locking;
+mod rotation;
 
 use std::fs;
 use std::path::Path;
