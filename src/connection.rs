@@ -80,6 +80,11 @@ impl Embedded {
         Ok(locate(uri, OpenOptions::default())?.0)
     }
 
+    /// The keys for what belongs to the keystore that `uri` names, and isn't open: a backup, a copy of its keyring.
+    pub(crate) fn keys(uri: &str, options: OpenOptions) -> Result<Keys, Error> {
+        Ok(keys_for(&parse(uri)?, options))
+    }
+
     /// Checks every record and every file.
     pub fn verify(&self) -> Result<Verified, Error> {
         self.driver.verify()
@@ -124,11 +129,16 @@ fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
         Error::new(ErrorCode::InvalidArg, ErrorDomain::None, "Missing URI parameter 'root'")
             .advise("say where the keystore lies: secret:///embed?root=/some/directory")
     })?;
+    Ok((Root::embed(Path::new(root))?, keys_for(&uri, options)))
+}
+
+/// The keys for the keystore that a URI names.
+fn keys_for(uri: &Uri, options: OpenOptions) -> Keys {
     let environment = || std::env::var_os("STRONGROOM_KEY_FILE").filter(|value| !value.is_empty());
     let host_key = uri.param("key").filter(|key| !key.is_empty()).map(PathBuf::from);
     let host_key = host_key.or(options.key_file).or_else(|| environment().map(PathBuf::from));
     let OpenOptions { passphrase, recovery_key, .. } = options;
-    Ok((Root::embed(Path::new(root))?, Keys { host_key, host_key_bytes: None, passphrase, recovery_key }))
+    Keys { host_key, host_key_bytes: None, passphrase, recovery_key }
 }
 
 /// How to open a keystore, beyond its URI. The default suits most.

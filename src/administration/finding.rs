@@ -172,6 +172,9 @@ impl std::fmt::Display for Finding {
             Self::Orphan { file } if file.starts_with("secrets.log.torn-") => {
                 write!(f, "{file}: an unfinished write, set aside earlier; nothing in it was confirmed")
             }
+            Self::Orphan { file } if file.starts_with("keyring.replaced-") => {
+                write!(f, "{file}: an earlier keyring, set aside when another one was put in its place")
+            }
             Self::Orphan { file } if LIBVIRTS.iter().any(|suffix| file.ends_with(suffix)) => {
                 write!(f, "{file}: a value that libvirt's own driver left; it is kept, and not served")
             }

@@ -131,7 +131,6 @@ impl Driver {
         let keyring = before.rekeyed(&keep).map_err(|error| self.failed(error))?;
         let slots = keyring.slots().map(SlotStatus::of).collect();
         self.put(&store, &before, keyring, &keep)?;
-        keep.iter().for_each(|(id, _)| self.remember(*id));
         Ok(slots)
     }
 

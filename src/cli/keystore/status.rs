@@ -41,12 +41,7 @@ fn sheet(status: &Status) -> Vec<Field> {
     }));
     sheet.extend(status.generation.map(|generation| Field::of("Generation", generation)));
     sheet.extend(status.store.as_ref().map(|store| Field::of("Store", store)));
-    if let Some((current, older)) = status.epochs.split_last() {
-        let older: Vec<String> = older.iter().map(u32::to_string).collect();
-        let older =
-            if older.is_empty() { String::new() } else { format!("; still there: {}", older.join(", ")) };
-        sheet.push(Field::of("Epochs", format!("{current} in force{older}")));
-    }
+    sheet.extend(epochs(status));
     sheet.push(Field::of("Memory", &status.memory.protection));
     sheet.extend(list(
         "Rollback",
@@ -62,6 +57,31 @@ fn standing(status: &Status) -> Field {
         (None, None) => ("open".to_owned(), Tone::Good),
     };
     Field { tone, ..Field::of("State", content) }
+}
+
+/// The epoch in force, how long and for how much it is; and whether it is time for another.
+fn epochs(status: &Status) -> Vec<Field> {
+    let Some((current, older)) = status.epochs.split_last() else { return Vec::new() };
+    let mut content = format!("{current} in force");
+    if let Some(began) = status.epoch_began {
+        content.push_str(&format!(" since {}", clock::date(began)));
+    }
+    if let Some(writes) = status.epoch_writes {
+        content.push_str(&format!(", writes: {}", grouped(writes)));
+    }
+    if !older.is_empty() {
+        let older: Vec<String> = older.iter().map(u32::to_string).collect();
+        content.push_str(&format!("; still there: {}", older.join(", ")));
+    }
+    let mut fields = vec![Field::of("Epochs", content)];
+    let doubtful = |name, content: String| Field { tone: Tone::Doubtful, ..Field::of(name, content) };
+    fields.extend(status.rotation.map(|rotation| {
+        let (done, total) = (grouped(rotation.done), grouped(rotation.total));
+        let how = "under way; if nobody goes on with it: strongroom rotate";
+        doubtful("Rotation", format!("{done} of {total} secrets are in epoch {}: {how}", rotation.epoch))
+    }));
+    fields.extend(status.rotation_due.as_ref().map(|due| doubtful("Rotation", format!("due: {due}"))));
+    fields
 }
 
 /// What a key is worth: the lines that `init` and `status` share.

@@ -2,7 +2,9 @@
 
 mod beside_libvirt;
 mod inventory;
+mod keys;
 mod locking;
+mod rotation;
 
 use std::fs;
 use std::path::Path;

@@ -12,11 +12,12 @@ use super::reach::{Reached, reach, root};
 use super::sealed_file::{self, is_stdout};
 use super::status::{in_full, words};
 use super::{check_writable, json};
+use crate::Embedded;
 use crate::administration::{Key, SlotStatus};
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::{Arguments, input, prompt};
+use crate::cli::{Arguments, input, options, prompt, uri};
 use crate::clock;
 use crate::driver::{Driver, Keys, check_passphrase, read_host_key, read_or_make_host_key};
 use crate::memory::SecretBytes;
@@ -154,9 +155,8 @@ fn to_change(arguments: &Arguments, daemon: &DaemonArguments) -> Result<Reached,
 
 /// The keys to open something with that no process has open.
 pub(super) fn keys(connect: &ConnectArguments) -> Result<Keys, Failure> {
-    let options = crate::cli::options(connect)?;
-    let (host_key, passphrase, recovery_key) = (options.key_file, options.passphrase, options.recovery_key);
-    Ok(Keys { host_key, passphrase, recovery_key, ..Keys::default() })
+    let uri = uri(connect).unwrap_or_else(|| DEFAULT.to_owned());
+    Ok(Embedded::keys(&uri, options(connect)?)?)
 }
 
 fn new_passphrase(source: &PassphraseSource) -> Result<Key, Failure> {
@@ -223,6 +223,9 @@ pub(super) fn slot_called<'a>(text: &str, slots: &'a [SlotStatus]) -> Result<&'a
 pub(super) fn slot_id(slot: &SlotStatus) -> Result<::uuid::Uuid, Failure> {
     slot.id.parse().map_err(|_| Failure::told(format!("'{}' is no slot's id ({})", slot.id, words(slot))))
 }
+
+/// Whose keys are meant when no keystore is named: those of this host.
+const DEFAULT: &str = "secret:///system";
 
 /// The shortest beginning of an id.
 const SHORTEST_ID: usize = 4;
