@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
@@ -29,9 +30,10 @@ use super::serve::{self, Host, Server};
 use super::session::Method;
 use super::settings::{self, Auth, Settings};
 use crate::conf::{CONFIG_UNSUPPORTED, ConfError};
-use crate::driver::{Caller, Driver, Keys, NewStore, Root};
+use crate::driver::{Caller, Driver, Keys, NewStore, Root, RotationPolicy};
 use crate::net::token::SystemToken;
 use crate::secret::{Error, Keystore};
+use crate::transfer::{ImportOptions, LibvirtKey, expect_import, import_at_first_start};
 
 /// Runs the daemon. The exit status is libvirt's, except that a keystore that can't be served is no success.
 pub(super) fn main() -> ExitCode {
@@ -158,15 +160,62 @@ fn open(place: &Place, root: &Root, settings: &Settings) -> Result<Secrets, Star
         Place::Root(_) => &["/system", "/session"],
     };
     let uri = format!("secret://{}", paths[0]);
+    let moving_in = settings.import_at_first_start && expect_import(root).map_err(failed)?;
     let driver = Driver::open(root.clone(), uri, &keys).map_err(failed)?;
+    driver.set_rotation_policy(rotation_policy(settings));
     if let Some(why) = driver.session(Caller::OWNER).locked() {
         let advice = why.advice().unwrap_or("strongroom unlock opens it");
         tracing::warn!("serving a locked keystore: {why}; {advice}");
+    }
+    if moving_in {
+        move_in(&driver, root, settings);
     }
     let token =
         settings.system_token_file.clone().unwrap_or_else(|| root.sockets.join("common/system.token"));
     let token = SystemToken::read_or_make(&token).map_err(failed)?;
     Ok(Secrets { driver, paths, token })
+}
+
+/// Takes in what libvirt's own driver left beside the keystore. What goes wrong keeps nobody from being served, and is
+/// tried again at the next start.
+fn move_in(driver: &Driver, root: &Root, settings: &Settings) {
+    let key = match &settings.import_key_file {
+        Some(file) => LibvirtKey::read(file).map(Some),
+        None => LibvirtKey::credential(),
+    };
+    let options = ImportOptions { without_copies: !settings.xml_copies, ..ImportOptions::default() };
+    let imported = key.and_then(|key| {
+        import_at_first_start(root, &root.etc, key.as_ref(), driver, &options, &mut |row| {
+            if !row.outcome.is_in() {
+                let hint = row.hint.as_deref().unwrap_or_default();
+                tracing::warn!("import of libvirt's secrets: {}: {} ({hint})", row.name, row.outcome.name());
+            }
+        })
+    });
+    match imported {
+        Ok(None) => {}
+        Ok(Some(summary)) => tracing::warn!(
+            imported = summary.added,
+            already_there = summary.already_there,
+            plaintext_files_left = summary.plain_left,
+            "libvirt's secrets in '{}' are imported; its files are removed with: strongroom import --remove-originals",
+            root.etc.display()
+        ),
+        Err(error) => {
+            let advice = error.advice().unwrap_or("see what would happen with: strongroom import --dry-run");
+            tracing::error!(
+                "libvirt's secrets are not imported: {error}; {advice}; the next start tries again"
+            );
+        }
+    }
+}
+
+fn rotation_policy(settings: &Settings) -> RotationPolicy {
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    RotationPolicy {
+        max_age: settings.rotate_after_days.map(days),
+        max_writes: settings.rotate_after_writes.map(u64::from),
+    }
 }
 
 fn plan(place: &Place, settings: &Settings) -> Plan {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::administration::Rotation;
 use crate::driver::RotationPolicy;
+use crate::secret::Error;
 
 /// A keystore of so many secrets, each with a value.
 fn filled(root: &Path, count: u8) -> Arc<Driver> {
@@ -99,7 +100,7 @@ fn who_asks_for_a_second_one_joins_the_first() {
                     told += 1;
                     _ = joined.send(());
                 })?;
-                Ok::<_, crate::Error>(told)
+                Ok::<_, Error>(told)
             }
         });
         rotate(&driver, |_| {

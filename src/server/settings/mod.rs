@@ -43,6 +43,14 @@ pub(super) struct Settings {
     pub(super) system_token_file: Option<PathBuf>,
     /// Whether a keystore that is made now keeps `<uuid>.xml` beside it.
     pub(super) xml_copies: bool,
+    /// Whether a keystore that is made now takes in what libvirt's own driver left in its directory.
+    pub(super) import_at_first_start: bool,
+    /// The file of the key that libvirt's driver encrypted values with. `None`: the systemd credential.
+    pub(super) import_key_file: Option<PathBuf>,
+    /// Days after which `status` asks for a new epoch. `None`: never.
+    pub(super) rotate_after_days: Option<u32>,
+    /// Writes after which it does. `None`: never.
+    pub(super) rotate_after_writes: Option<u32>,
     /// Whether an open socket is meant to be open.
     allow_unauthenticated: bool,
     /// Where all this was said.
@@ -155,6 +163,10 @@ impl Settings {
             host_key_file: None,
             system_token_file: None,
             xml_copies: true,
+            import_at_first_start: false,
+            import_key_file: None,
+            rotate_after_days: Some(365),
+            rotate_after_writes: Some(u32::MAX),
             allow_unauthenticated: false,
             source: Conf::empty(Path::new(FILE)),
         }
@@ -195,6 +207,14 @@ impl Settings {
         settings.system_token_file = path(&conf, "system_token_file")?;
         let boolean = |key, default| Ok(conf.boolean(key, default)?.unwrap_or(default));
         settings.xml_copies = boolean("xml_copies", settings.xml_copies)?;
+        settings.import_at_first_start = boolean("import_at_first_start", settings.import_at_first_start)?;
+        settings.import_key_file = path(&conf, "import_key_file")?;
+        let limit = |key, default: Option<u32>| {
+            let number = conf.unsigned(key, default.unwrap_or(0))?;
+            Ok(number.map_or(default, |number| Some(number).filter(|number| *number > 0)))
+        };
+        settings.rotate_after_days = limit("rotate_after_days", settings.rotate_after_days)?;
+        settings.rotate_after_writes = limit("rotate_after_writes", settings.rotate_after_writes)?;
         settings.allow_unauthenticated = boolean("allow_unauthenticated", settings.allow_unauthenticated)?;
         refuse_what_is_missing(&conf)?;
         settings.source = conf;
@@ -450,6 +470,10 @@ const KEYS: &[&str] = &[
     "host_key_file",
     "system_token_file",
     "xml_copies",
+    "import_at_first_start",
+    "import_key_file",
+    "rotate_after_days",
+    "rotate_after_writes",
     "allow_unauthenticated",
 ];
 

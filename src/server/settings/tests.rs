@@ -51,7 +51,8 @@ fn every_value_finds_its_place() {
          max_client_requests = 3\nkeepalive_interval = -1\nkeepalive_count = 0\nadmin_min_workers = 1\nadmin_max_workers = 2\n\
          admin_max_clients = 3\nadmin_max_queued_clients = 4\nadmin_max_client_requests = 6\nadmin_keepalive_interval = 7\n\
          admin_keepalive_count = 8\nlog_level = 1\nlog_filters = '1:a'\nlog_outputs = '1:stderr'\nhost_key_file = '/k'\n\
-         system_token_file = '/t'\nxml_copies = 0\nallow_unauthenticated = 1\n",
+         system_token_file = '/t'\nxml_copies = 0\nimport_at_first_start = 1\nimport_key_file = '/i'\nrotate_after_days = 9\n\
+         rotate_after_writes = 0\nallow_unauthenticated = 1\n",
     );
     let limits = Limits {
         min_workers: 8,
@@ -92,6 +93,10 @@ fn every_value_finds_its_place() {
         host_key_file: Some("/k".into()),
         system_token_file: Some("/t".into()),
         xml_copies: false,
+        import_at_first_start: true,
+        import_key_file: Some("/i".into()),
+        rotate_after_days: Some(9),
+        rotate_after_writes: None,
         allow_unauthenticated: true,
         source: settings.source.clone(),
     };
