@@ -438,6 +438,6 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn hex(bytes: &Vec<u8>) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
