@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::failure::Failure;
 use crate::memory::{SecretBytes, scrubbed};
-use crate::secret::{Error, MAX_VALUE};
+use crate::secret::{Base64, Error, MAX_VALUE};
 
 /// The most of a base64 file that is read: room for the largest value in lines of any width from 4 up. One less than
 /// a power of two, because one byte more is asked for to see that there is none.
@@ -184,43 +184,17 @@ fn read_line(from: &mut impl Read, limit: usize) -> Result<SecretBytes, Unread> 
     Err(Unread::TooLong)
 }
 
-/// Undoes base64 in place, as leniently as GLib's `g_base64_decode`, and returns how many bytes there are.
-///
-/// Characters outside the alphabet are skipped, `=` counts as a digit of value 0 wherever it stands, every fourth
-/// digit ends a group, an incomplete last group is dropped, and of a group's three bytes only those are written that
-/// its last two characters don't cancel by being `=`. What is read is never behind what is written.
+/// Undoes base64 in place, as leniently as GLib, and returns how many bytes there are. What is read is never behind what is
+/// written.
 fn decode(bytes: &mut [u8]) -> usize {
-    let (mut group, mut digits, mut written) = (0_u32, 0, 0);
-    let mut last = 0;
+    let (mut reader, mut written) = (Base64::default(), 0);
     for index in 0..bytes.len() {
-        let Some(digit) = digit(bytes[index]) else { continue };
-        let before_last = std::mem::replace(&mut last, bytes[index]);
-        group = group << 6 | u32::from(digit);
-        digits += 1;
-        if digits == 4 {
-            let [_, first, second, third] = group.to_be_bytes();
-            for (byte, keep) in [(first, true), (second, before_last != b'='), (third, last != b'=')] {
-                if keep {
-                    bytes[written] = byte;
-                    written += 1;
-                }
-            }
-            (group, digits) = (0, 0);
+        for byte in reader.take(bytes[index]) {
+            bytes[written] = byte;
+            written += 1;
         }
     }
     written
-}
-
-fn digit(character: u8) -> Option<u8> {
-    match character {
-        b'A'..=b'Z' => Some(character - b'A'),
-        b'a'..=b'z' => Some(character - b'a' + 26),
-        b'0'..=b'9' => Some(character - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        b'=' => Some(0),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

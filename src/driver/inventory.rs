@@ -78,11 +78,7 @@ impl Inventory for Driver {
 }
 
 impl Driver {
-    fn read_from(
-        &self,
-        store: &Store,
-        uuid: Uuid,
-    ) -> Result<Option<(Arc<Definition>, Option<SecretBytes>)>, Error> {
+    fn read_from(&self, store: &Store, uuid: Uuid) -> Result<Option<Stored>, Error> {
         store.value(uuid).map_err(|error| failure::explain_of(error, uuid, &self.root))
     }
 
@@ -113,6 +109,9 @@ impl Driver {
         }
     }
 }
+
+/// A definition, and its value.
+type Stored = (Arc<Definition>, Option<SecretBytes>);
 
 /// Why a secret was not put in.
 enum Unput {

@@ -3,6 +3,7 @@
 //! Pure: no files, no sockets, no keys. Leans on `memory` for values, uuid for identifiers and quick-xml for the
 //! document. Refuses what libvirt refuses, in libvirt's words and codes ([`error`]).
 
+mod base64;
 mod document;
 mod encoding;
 mod error;
@@ -19,6 +20,7 @@ mod xml_tests;
 
 use std::sync::Arc;
 
+pub(crate) use base64::Base64;
 pub use error::{Detail, Error, ErrorCode, ErrorDomain, Function};
 pub use keystore::{
     DefineFlags, Event, EventKind, EventSink, Handle, Keystore, Lifecycle, ListFlags, MAX_LIST, MAX_VALUE,

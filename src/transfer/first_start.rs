@@ -50,7 +50,8 @@ pub fn import_at_first_start(
         return Ok(None);
     }
     let summary = import(from, key, into, options, report)?;
-    if !options.dry_run {
+    // What a full disk has kept out comes in at the next start.
+    if !options.dry_run && summary.refused == 0 {
         let removed = std::fs::remove_file(&note).and_then(|()| sync(&root.etc));
         removed.map_err(|error| failed("remove", &note, &error))?;
     }

@@ -68,6 +68,7 @@ pub fn import(
     for stray in leftovers(&directory, &listing, removing)?.into_iter().chain(strays) {
         tell(&stray, &mut summary);
     }
+    let mut refusals = 0;
     let settler = Settler::new(&directory, key, into, options)?;
     for batch in originals.chunks(BATCH) {
         let mut settled = settle_all(&settler, batch)?;
@@ -75,7 +76,7 @@ pub fn import(
             remove::remove(&settler, &listing, options, &mut settled)?;
         }
         settled.iter().for_each(|settled| tell(&settled.row, &mut summary));
-        if let Some(error) = nothing_works(&mut settled) {
+        if let Some(error) = nothing_works(settled, &mut refusals) {
             return Err(error);
         }
     }
@@ -107,14 +108,14 @@ fn settle_all(settler: &Settler<'_>, batch: &[Original]) -> Result<Vec<Settled>,
     done.into_iter().map(|(_, settled)| settled).collect()
 }
 
-/// The error to end with, when the keystore took none of a batch: it is the keystore then, and not the secrets.
-fn nothing_works(settled: &mut [Settled]) -> Option<Error> {
-    let tried = settled.iter().filter(|settled| settled.reached_keystore).count();
-    let refused = settled.iter().filter(|settled| settled.refused.is_some()).count();
-    if tried == 0 || refused < tried {
-        return None;
+/// The error to end with, when the keystore has refused many in a row: it is the keystore then, and not the secrets.
+fn nothing_works(settled: Vec<Settled>, refusals: &mut usize) -> Option<Error> {
+    let mut last = None;
+    for one in settled.into_iter().filter(|one| one.reached_keystore) {
+        *refusals = if one.refused.is_some() { *refusals + 1 } else { 0 };
+        last = one.refused;
     }
-    settled.iter_mut().find_map(|settled| settled.refused.take())
+    last.filter(|_| *refusals >= MANY_REFUSALS)
 }
 
 /// What earlier runs, of libvirt or of an import, have left unfinished. Originals that were on their way out go now.
@@ -147,6 +148,9 @@ fn leftovers(directory: &Directory, listing: &Listing, removing: bool) -> Result
 
 /// Secrets whose originals are removed together. Their values don't stay in memory meanwhile.
 const BATCH: usize = 64;
+
+/// So many secrets that can't be taken, one after the other, are no coincidence.
+const MANY_REFUSALS: usize = 8;
 
 /// How many secrets are worked on at once: at most four, and fewer where there is little secret memory.
 fn at_once(dry_run: bool) -> usize {

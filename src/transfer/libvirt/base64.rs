@@ -4,24 +4,20 @@
 
 use std::io::Read;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use ::base64::Engine as _;
+use ::base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::Unfit;
 use crate::memory::{SecretBytes, scrubbed};
+use crate::secret::Base64;
 
 /// What the text that is read from `from` stands for, if that is no more than `limit` bytes. `len`: how long the text is.
 pub(super) fn decode(from: &mut impl Read, len: u64, limit: usize) -> Result<SecretBytes, Unfit> {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let mut piece = SecretBytes::zeroed(PIECE.min(len.saturating_add(1)))?;
-    let mut decoder = Decoder {
-        bytes: SecretBytes::zeroed((len / 4).saturating_mul(3).min(limit))?,
-        len: 0,
-        group: 0,
-        digits: 0,
-        last: 0,
-    };
+    let bytes = SecretBytes::zeroed((len / 4).saturating_mul(3).min(limit))?;
+    let (mut reader, mut decoded) = (Base64::default(), Growing { bytes, len: 0 });
     loop {
         let read = match from.read(piece.expose_secret_mut()) {
             Ok(0) => break,
@@ -30,11 +26,10 @@ pub(super) fn decode(from: &mut impl Read, len: u64, limit: usize) -> Result<Sec
             Err(error) => return Err(Unfit::Io(error)),
         };
         let text = piece.expose_secret().get(..read).unwrap_or_default();
-        scrubbed(|| text.iter().try_for_each(|character| decoder.take(*character)))?;
+        scrubbed(|| text.iter().flat_map(|byte| reader.take(*byte)).try_for_each(|byte| decoded.push(byte)))?;
     }
-    decoder.group = 0;
-    decoder.bytes.truncate(decoder.len);
-    Ok(decoder.bytes)
+    decoded.bytes.truncate(decoded.len);
+    Ok(decoded.bytes)
 }
 
 /// The text of these bytes, without a newline.
@@ -45,48 +40,18 @@ pub(super) fn encode(bytes: &SecretBytes) -> Result<SecretBytes, Unfit> {
     Ok(text)
 }
 
-/// Characters outside the alphabet are passed over, `=` counts as a digit of value 0 wherever it stands, every fourth
-/// digit ends a group, an incomplete last group is dropped, and of a group's three bytes only those are kept that its last
-/// two characters don't cancel by being `=`.
-struct Decoder {
+/// Bytes that come in one by one.
+struct Growing {
     bytes: SecretBytes,
     len: usize,
-    group: u32,
-    digits: u32,
-    last: u8,
 }
 
-impl Decoder {
-    fn take(&mut self, character: u8) -> Result<(), Unfit> {
-        let Some(digit) = digit(character) else { return Ok(()) };
-        let before_last = std::mem::replace(&mut self.last, character);
-        self.group = self.group << 6 | u32::from(digit);
-        self.digits += 1;
-        if self.digits < 4 {
-            return Ok(());
-        }
-        let [_, first, second, third] = self.group.to_be_bytes();
-        (self.group, self.digits) = (0, 0);
-        for (byte, keep) in [(first, true), (second, before_last != b'='), (third, character != b'=')] {
-            if keep {
-                // There is room for all that the text can hold, up to the limit.
-                *self.bytes.expose_secret_mut().get_mut(self.len).ok_or(Unfit::TooLong)? = byte;
-                self.len += 1;
-            }
-        }
+impl Growing {
+    fn push(&mut self, byte: u8) -> Result<(), Unfit> {
+        // There is room for all that the text can hold, up to the limit.
+        *self.bytes.expose_secret_mut().get_mut(self.len).ok_or(Unfit::TooLong)? = byte;
+        self.len += 1;
         Ok(())
-    }
-}
-
-fn digit(character: u8) -> Option<u8> {
-    match character {
-        b'A'..=b'Z' => Some(character - b'A'),
-        b'a'..=b'z' => Some(character - b'a' + 26),
-        b'0'..=b'9' => Some(character - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        b'=' => Some(0),
-        _ => None,
     }
 }
 

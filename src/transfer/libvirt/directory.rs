@@ -314,7 +314,7 @@ const ASIDE: &str = ".xml.libvirt";
 /// How an original is called whose value is in the keystore, proved to be.
 const ON_ITS_WAY_OUT: &str = ".imported";
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where tests cut a run short: before each step that changes something.
 fn interruptible() -> io::Result<()> {
