@@ -2,6 +2,7 @@
 
 mod beside_libvirt;
 mod locking;
+mod mending;
 
 use std::fs;
 use std::path::Path;
