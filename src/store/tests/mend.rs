@@ -269,6 +269,24 @@ fn repair_finds_records_behind_a_rotten_commit_of_a_compacted_log() {
 }
 
 #[test]
+fn a_bad_sector_costs_the_records_in_it() {
+    let (disk, store) = new_store();
+    for secret in 1..=9 {
+        define(&store, secret, "one").unwrap();
+        set(&store, secret, &[secret; 3000]).unwrap();
+    }
+    let place = store.contents().index.entry(uuid(4)).unwrap().place;
+    disk.spoil_sector("secrets.log", place.at as usize + 2000);
+    assert!(matches!(store.value(uuid(4)), Err(StoreError::Io(..))));
+    drop(store);
+    let repaired = repaired(&disk).unwrap();
+    assert_eq!((repaired.kept, repaired.without_value.len(), repaired.lost.len()), (8, 1, 0));
+    assert_eq!(repaired.without_value[0].uuid, uuid(4));
+    let found = secrets(&boot(&disk).unwrap().unwrap());
+    assert_eq!((found.len(), &found[&4].1, found[&5].1.as_ref().unwrap()[0]), (9, &None, 5));
+}
+
+#[test]
 fn a_repair_may_be_cut_anywhere() {
     let (damaged, mut expected) = worn_store();
     spoil(&damaged, 4, true);
