@@ -162,7 +162,7 @@ fn named(bytes: &[u8], expected: &Secrets, case: &str) -> BTreeSet<u8> {
     for (secret, (description, value)) in expected {
         match found.get(secret) {
             Some(found) if !lost.contains(secret) => {
-                assert_eq!(found, &(description.clone(), value.clone()), "{case}")
+                assert_eq!(found, &(description.clone(), value.clone()), "{case}");
             }
             Some(found) => assert_eq!(found, &(description.clone(), None), "{case}"),
             None => assert!(lost.contains(secret), "{case}: secret {secret} is gone and not named"),
@@ -292,40 +292,4 @@ fn what_is_damaged_in_the_store_is_damaged_in_its_backup_and_no_more() {
     assert_eq!(named(&bytes, &expected, "a damaged value"), [4].into());
     let refused = restored(&SimulatedDisk::default(), &bytes, RestoreOptions::default()).unwrap_err();
     assert!(matches!(refused, StoreError::BackupDamaged { records: 4, lost: 1 }), "{refused}");
-}
-
-#[test]
-#[ignore = "measures"]
-fn temporary_measure() {
-    let (_, store) = new_store();
-    let uuid = |n: u32| Uuid::from_u128(u128::from(n) << 64 | 7);
-    for n in 0..100_000_u32 {
-        let usage = Usage { kind: UsageType::Volume, id: format!("/volumes/{n}").into() };
-        let definition = Arc::new(Definition {
-            uuid: uuid(n),
-            usage,
-            description: None,
-            private: false,
-            ephemeral: false,
-        });
-        let value = SecretBytes::copy_of(&[7; 40]).unwrap();
-        store.update(|_| Ok::<_, StoreError>((Change::Put(definition, Value::Set(value)), ()))).unwrap();
-    }
-    let begun = std::time::Instant::now();
-    let snapshot = store.snapshot(0).unwrap();
-    let first = begun.elapsed();
-    let bytes = taken(snapshot).unwrap();
-    let all = begun.elapsed();
-    let begun = std::time::Instant::now();
-    let inspected = opened(&bytes).unwrap().inspect().unwrap();
-    eprintln!(
-        "begin {first:?}, all {all:?}, {} bytes, inspect {:?} {}",
-        bytes.len(),
-        begun.elapsed(),
-        inspected.verified.sound
-    );
-    let disk = SimulatedDisk::default();
-    let begun = std::time::Instant::now();
-    restored(&disk, &bytes, RestoreOptions::default()).unwrap();
-    eprintln!("restore {:?}", begun.elapsed());
 }

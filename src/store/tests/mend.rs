@@ -3,7 +3,7 @@
 use super::crash::LEFTS;
 use super::*;
 use crate::administration::{Finding, Repaired};
-use crate::seal::HEAD_LEN;
+use crate::seal::{HEAD_LEN, Head};
 use crate::store::{Known, repair};
 
 const REPLACE: RestoreOptions = RestoreOptions { replace: true, older: false, partial: false };
@@ -13,6 +13,14 @@ fn repaired(disk: &SimulatedDisk) -> Result<Repaired, StoreError> {
     let locked = read_keyring(&disk.disk())?.expect("there is a keyring");
     let opened = locked.unlock(&[Opener::HostKey(host_key(1))])?;
     repair(&disk.disk(), &opened.keyring, &Known::default())
+}
+
+/// The power goes at this operation, or it alone fails.
+fn trouble(disk: &SimulatedDisk, at: usize, fault: bool) {
+    match fault {
+        true => disk.fail_at(at),
+        false => disk.cut_power_at(at),
+    }
 }
 
 fn log_of(disk: &SimulatedDisk) -> Vec<u8> {
@@ -93,11 +101,7 @@ fn a_restore_may_be_cut_anywhere_in_an_empty_root() {
     for cut in 0..=whole.operations() {
         for fault in [false, true] {
             let disk = SimulatedDisk::default();
-            if fault {
-                disk.fail_at(cut)
-            } else {
-                disk.cut_power_at(cut)
-            }
+            trouble(&disk, cut, fault);
             let done = restored(&disk, &bytes, RestoreOptions::default()).is_ok();
             for left in LEFTS {
                 let case = format!("at operation {cut}, fault {fault}, left {left:?}");
@@ -136,11 +140,7 @@ fn a_restore_may_be_cut_anywhere_in_the_place_of_another() {
         for cut in 0..=whole.operations() {
             for fault in [false, true] {
                 let disk = copy(&there);
-                if fault {
-                    disk.fail_at(cut)
-                } else {
-                    disk.cut_power_at(cut)
-                }
+                trouble(&disk, cut, fault);
                 let done = restored(&disk, &bytes, how).is_ok();
                 for left in LEFTS {
                     let case = format!("at operation {cut}, fault {fault}, left {left:?}");
@@ -172,7 +172,6 @@ fn spoil(disk: &SimulatedDisk, secret: u8, of_value: bool) {
         log[last.unwrap()] ^= 1;
     });
 }
-use crate::seal::Head;
 
 #[test]
 fn repair_keeps_what_opens_and_names_what_does_not() {
@@ -301,11 +300,7 @@ fn a_repair_may_be_cut_anywhere() {
     for cut in 0..=whole.operations() {
         for fault in [false, true] {
             let disk = copy(&damaged);
-            if fault {
-                disk.fail_at(cut)
-            } else {
-                disk.cut_power_at(cut)
-            }
+            trouble(&disk, cut, fault);
             let done = repaired(&disk).is_ok();
             for left in LEFTS {
                 let case = format!("at operation {cut}, fault {fault}, left {left:?}");
