@@ -1,6 +1,7 @@
 //! Old keystores, through the library's public face: what an earlier version wrote, this one reads.
 //!
-//! `tests/data/store-v1` is a store of the first format; its README says what is in it. Leans on the library alone.
+//! `tests/data/store-v1` is a store of the first format, `tests/data/backup-v1` a backup of it; each README says what is in
+//! it. Leans on the library alone.
 //! Refuses to let a fixture change: a new format gets a new folder.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -10,8 +11,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use secrecy::ExposeSecret;
+use strongroom::administration::Backup;
+use strongroom::driver::{Driver, Keys, RestoreOptions, Root, verify_backup};
 use strongroom::memory::SecretBytes;
 use strongroom::{Connection, OpenOptions};
+
+const BACKUP: &str = "tests/data/backup-v1/backup";
 
 /// The fixture as a root that can be opened.
 fn root() -> tempfile::TempDir {
@@ -73,4 +78,47 @@ fn the_first_format_opens_by_its_passphrase() {
     };
     let uri = format!("secret:///embed?root={}", root.path().display());
     holds_what_was_written(&Connection::open_with(&uri, options).unwrap());
+}
+
+#[test]
+fn a_backup_of_the_first_format_is_restored_by_its_host_key_and_by_its_passphrase() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(BACKUP);
+    let fixture = root();
+    let by_host_key = Keys { host_key: Some(fixture.path().join("host.key")), ..Keys::default() };
+    let by_passphrase = Keys {
+        host_key: Some(fixture.path().join("no.key")),
+        passphrase: Some(SecretBytes::copy_of(b"open sesame").unwrap()),
+        ..Keys::default()
+    };
+    for keys in [by_host_key, by_passphrase] {
+        let verified = verify_backup(&file, &keys).unwrap();
+        assert_eq!((verified.sound, verified.findings), (4, Vec::new()));
+        let place = tempfile::tempdir().unwrap();
+        let root = Root::embed(place.path()).unwrap();
+        let restored = Driver::restore(&root, &file, &keys, RestoreOptions::default()).unwrap();
+        assert_eq!((restored.restored, restored.made_at), (4, MADE_AT));
+        let shown = (place.path().display(), fixture.path().display());
+        let uri = format!("secret:///embed?root={}&key={}/host.key", shown.0, shown.1);
+        holds_what_was_written(&Connection::open(&uri).unwrap());
+    }
+}
+
+/// Made once, and frozen.
+const MADE_AT: u64 = 1_795_328_757;
+
+#[test]
+#[ignore = "makes the fixture, which is frozen"]
+fn make_the_backup_fixture() {
+    let root = root();
+    let keys = Keys { host_key: Some(root.path().join("host.key")), ..Keys::default() };
+    let place = Root::embed(root.path()).unwrap();
+    let driver = Driver::open(place, "secret:///embed".into(), &keys).unwrap();
+    let mut backup: Box<dyn Backup> = driver.backup().unwrap();
+    let mut bytes = Vec::new();
+    while let Some(piece) = backup.next_piece().unwrap() {
+        bytes.extend(piece);
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(BACKUP);
+    assert!(!file.exists(), "it is there already");
+    fs::write(file, bytes).unwrap();
 }

@@ -73,7 +73,7 @@ impl Driver {
         {
             return Ok(None);
         }
-        let verified = store.verify().map_err(failed)?;
+        let Ok(verified) = store.verify() else { return Ok(None) };
         let wrong = |finding: &Finding| {
             finding.is_damage() || matches!(finding, Finding::CopyDiffers { rebuilt: false, .. })
         };

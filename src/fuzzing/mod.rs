@@ -3,6 +3,7 @@
 //! Leans on every room that reads bytes from outside. Refuses nothing: every body takes any bytes, and panics only if
 //! a promise is broken.
 
+mod backup;
 mod conf;
 mod edit;
 mod libvirt;
@@ -12,6 +13,7 @@ mod session;
 mod store;
 mod uri;
 
+pub use backup::fuzz_backup;
 pub use conf::fuzz_conf;
 pub use libvirt::fuzz_libvirt;
 pub use rpc::fuzz_rpc;
@@ -71,6 +73,11 @@ mod tests {
     #[test]
     fn the_keyring_corpus_holds() {
         replay("fuzz/corpus/keyring", fuzz_keyring);
+    }
+
+    #[test]
+    fn the_backup_corpus_holds() {
+        replay("fuzz/corpus/backup", fuzz_backup);
     }
 
     #[test]

@@ -19,10 +19,10 @@ use crate::store::{Change, Store, StoreError, Value, read_keyring};
 const KEYRING: &[u8] = include_bytes!("../../tests/data/store-v1/keyring");
 const LOG: &[u8] = include_bytes!("../../tests/data/store-v1/secrets.log");
 const ANCHOR: &[u8] = include_bytes!("../../tests/data/store-v1/anchor");
-const HOST_KEY: [u8; 32] = [1; 32];
+pub(super) const HOST_KEY: [u8; 32] = [1; 32];
 
 /// A secret as callers see it: its description and its value.
-type Seen = (String, Option<Vec<u8>>);
+pub(super) type Seen = (String, Option<Vec<u8>>);
 
 /// Every record that the sound log ever held: the byte its UUID is made of, its description, its value.
 const SEALED: [(u8, &str, Option<&[u8]>); 9] = [
@@ -122,7 +122,7 @@ pub fn fuzz_keyring(bytes: &[u8]) {
 }
 
 /// Everything that a store serves, each held against what was sealed; and the secrets whose values don't open.
-fn served(store: &Store) -> (BTreeMap<u8, Seen>, Vec<u8>) {
+pub(super) fn served(store: &Store) -> (BTreeMap<u8, Seen>, Vec<u8>) {
     let mut definitions = Vec::new();
     store.for_each(|uuid, definition| definitions.extend(definition.cloned().map(|found| (uuid, found))));
     let (mut served, mut refused) = (BTreeMap::new(), Vec::new());
@@ -151,7 +151,7 @@ fn served(store: &Store) -> (BTreeMap<u8, Seen>, Vec<u8>) {
 }
 
 /// What the sound store holds.
-fn newest() -> BTreeMap<u8, Seen> {
+pub(super) fn newest() -> BTreeMap<u8, Seen> {
     let mut newest = BTreeMap::new();
     for (secret, description, value) in SEALED.into_iter().chain([LAST]) {
         newest.insert(secret, (description.to_owned(), value.map(<[u8]>::to_vec)));
@@ -160,7 +160,7 @@ fn newest() -> BTreeMap<u8, Seen> {
     newest
 }
 
-fn edited(sound: &[u8], edits: &[u8], parts: edit::Parts) -> Vec<u8> {
+pub(super) fn edited(sound: &[u8], edits: &[u8], parts: edit::Parts) -> Vec<u8> {
     let mut bytes = sound.to_vec();
     edit::apply(&mut bytes, edits, parts);
     bytes

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ::uuid::Uuid;
 
-use super::disk::{File, open_outside};
+use super::disk::{Failing, File, open_outside};
 use super::kept::Kept;
 use super::log::Log;
 use super::{Finding, StoreError};
@@ -63,7 +63,8 @@ pub struct Inspected {
 impl BackupFile {
     /// Opens the file at `path`, for reading only.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::read(open_outside(path).map_err(StoreError::io("open the backup"))?)
+        let file = open_outside(path).map_err(StoreError::io("open the backup"))?;
+        Self::read(Arc::new(Failing::new(file)))
     }
 
     /// Reads a backup's ends: their shape only.

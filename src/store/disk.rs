@@ -8,8 +8,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 /// The two directories of a root.
 #[derive(Clone)]
@@ -145,6 +147,69 @@ impl File for RealFile {
         self.0.sync_data()
     }
 }
+
+/// A file on a disk that is failing: where it can't be read there are zeros. For whoever keeps what is left.
+pub(super) struct Failing {
+    file: Arc<dyn File>,
+    met: AtomicBool,
+}
+
+impl Failing {
+    pub(super) fn new(file: Arc<dyn File>) -> Self {
+        Self { file, met: AtomicBool::new(false) }
+    }
+
+    /// Whether anything couldn't be read.
+    pub(super) fn met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
+    }
+}
+
+impl File for Failing {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        let errors = [Errno::IO, Errno::BADMSG, Errno::UCLEAN].map(|error| Some(error.raw_os_error()));
+        let is_the_disks = |error: &io::Error| errors.contains(&error.raw_os_error());
+        match self.file.read_at(bytes, at) {
+            Err(error) if is_the_disks(&error) => {}
+            read => return read,
+        }
+        let (mut at, mut rest) = (at, bytes);
+        while !rest.is_empty() {
+            // To the next boundary: a bad sector takes no byte of another one with it.
+            let len = SECTOR - usize::try_from(at % SECTOR as u64).unwrap_or(0);
+            let (sector, behind) = rest.split_at_mut(len.min(rest.len()));
+            match self.file.read_at(sector, at) {
+                Err(error) if is_the_disks(&error) => {
+                    self.met.store(true, Ordering::Relaxed);
+                    sector.fill(0);
+                }
+                read => read?,
+            }
+            at += sector.len() as u64;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, _bytes: &[u8], _at: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// No disk reads less at once.
+const SECTOR: usize = 512;
 
 /// The whole of a file, if it is no longer than `limit`.
 pub(super) fn read_whole(file: &dyn File, limit: usize) -> io::Result<Vec<u8>> {

@@ -16,7 +16,7 @@ use ::uuid::Uuid;
 
 use super::anchor::{Anchor, Found};
 use super::copies::{self, Foreign};
-use super::disk::{Directory, File, read_whole};
+use super::disk::{Directory, Failing, File, read_whole};
 use super::kept::Kept;
 use super::log::{AnchorSeen, LOG, LOG_NEW, Log, Salvaged};
 use super::open::{KEYRING, write_keyring};
@@ -60,15 +60,16 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
         Err(error) => return Err(StoreError::Io("open secrets.log".into(), error)),
     };
     let is_missing = file.is_none();
-    let file = file.unwrap_or_else(|| Arc::new(Nothing));
+    let file = Failing::new(file.unwrap_or_else(|| Arc::new(Nothing)));
     let point = anchor.as_ref().map(|anchor| (anchor.generation, anchor.chain));
-    let salvaged = Log::salvage(&*file, keyring, point)?;
+    let salvaged = Log::salvage(&file, keyring, point)?;
     let seen = salvaged.keyring_seen.max(anchor.as_ref().map_or(0, |anchor| anchor.keyring));
     if keyring.serial() < seen {
         return Err(StoreError::KeyringRolledBack { found: keyring.serial(), seen });
     }
-    let kept = Kept::among(&*file, keyring, salvaged.index.entries())?;
+    let kept = Kept::among(&file, keyring, salvaged.index.entries())?;
     let log_is_wrong = is_missing
+        || file.met()
         || !salvaged.damage.is_empty()
         || salvaged.last_commit == 0
         || matches!(salvaged.anchor, AnchorSeen::Beyond | AnchorSeen::Other)
@@ -93,10 +94,11 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
         let mut lost = Losses { etc, there: &there, beside: &beside, known };
         repaired.lost = lost.named(&salvaged, &kept);
         let missed = salvaged.damage.iter().map(|damage| damage.frames.0.saturating_sub(damage.frames.1));
-        repaired.unnamed = missed.sum::<usize>().saturating_sub(repaired.lost.len());
+        let gone = repaired.lost.iter().filter(|lost| salvaged.index.entry(lost.uuid).is_none());
+        repaired.unnamed = missed.sum::<usize>().saturating_sub(gone.count());
         repaired.aside.extend(lost.keep_copies(&repaired.lost)?);
         let generation = salvaged.generation.max(anchor.map_or(0, |anchor| anchor.generation));
-        kept.write(etc, LOG_NEW, &*file, keyring, generation)?;
+        kept.write(etc, LOG_NEW, &file, keyring, generation)?;
         keep_aside(etc, LOG, number, &mut repaired.aside)?;
         etc.rename(LOG_NEW, LOG)
             .and_then(|()| etc.sync())

@@ -25,6 +25,8 @@ struct Platter {
     stop_at: Option<usize>,
     fail_at: Option<usize>,
     full: bool,
+    /// Sectors that can't be read: of which file, and which.
+    bad: Vec<(usize, usize)>,
 }
 
 #[derive(Default, Clone)]
@@ -114,6 +116,13 @@ impl SimulatedDisk {
     pub(crate) fn has_bytes(&self, bytes: &[u8]) -> bool {
         let found = |contents: &Contents| contents.live.windows(bytes.len()).any(|window| window == bytes);
         self.platter().files.iter().any(found)
+    }
+
+    /// Makes the sector of a file that this byte is in unreadable, for good.
+    pub(crate) fn spoil_sector(&self, name: &str, at: usize) {
+        let mut platter = self.platter();
+        let number = platter.entries.iter().find_map(|entries| entries.live.get(name).copied());
+        platter.bad.extend(number.map(|number| (number, at / SECTOR)));
     }
 
     /// Whether a directory (`etc` 0, `run` 1) has this name.
@@ -290,6 +299,10 @@ impl File for SimulatedFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
         let platter = self.disk.platter();
         let at = usize::try_from(at).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let sectors = at / SECTOR..(at + bytes.len()).div_ceil(SECTOR);
+        if platter.bad.iter().any(|(file, sector)| *file == self.number && sectors.contains(sector)) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let found = platter.files[self.number].live.get(at..at + bytes.len());
         bytes.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())

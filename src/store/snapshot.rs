@@ -45,7 +45,7 @@ pub struct Snapshot {
 enum Stage {
     Front(Vec<Living>),
     Table { living: Vec<Living>, next: usize, block: u32 },
-    Log(Copying),
+    Log(Box<Copying>),
     Done,
 }
 
@@ -150,7 +150,7 @@ impl Snapshot {
             Stage::Table { living, .. } => {
                 let living = living.into_iter().map(|living| (living.place, living.uuid)).collect();
                 let copying = Copying::new(living, &keyring, self.generation, OnDamage::Copy);
-                self.make_batch(copying, &keyring)?
+                self.make_batch(Box::new(copying), &keyring)?
             }
             Stage::Log(copying) => self.make_batch(copying, &keyring)?,
             Stage::Done => Stage::Done,
@@ -186,7 +186,7 @@ impl Snapshot {
     }
 
     /// A batch of the log, or what stands behind the last.
-    fn make_batch(&mut self, mut copying: Copying, keyring: &Keyring) -> Result<Stage, StoreError> {
+    fn make_batch(&mut self, mut copying: Box<Copying>, keyring: &Keyring) -> Result<Stage, StoreError> {
         let batch = copying.next(&*self.file, keyring).map_err(|error| match error {
             CompactError::Unchanged(AppendError::Seal(error)) => error.into(),
             CompactError::Unchanged(AppendError::Failed(error) | AppendError::NoSpace(error))

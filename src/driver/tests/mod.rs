@@ -5,6 +5,7 @@ mod inventory;
 mod keys;
 mod locking;
 mod rotation;
+mod mending;
 
 use std::fs;
 use std::path::Path;

@@ -111,7 +111,7 @@ impl Copying {
         }
         self.begun = true;
         let (mut bytes, mut places, mut count) = (Vec::new(), Vec::new(), 0);
-        while let Some((place, uuid)) = self.living.next() {
+        for (place, uuid) in self.living.by_ref() {
             places.push((uuid, self.end + bytes.len() as u64));
             let at = bytes.len();
             bytes.resize(at + place.frame_len as usize, 0);

@@ -206,6 +206,8 @@ struct Batch {
 /// What lies ahead of a bad place: frames that prove themselves, up to a commit that does (and where it ends), if any.
 struct Searched {
     members: Vec<Member>,
+    /// Heads that seem to be of wiped frames: nothing proves those any more.
+    wiped: usize,
     commit: Option<(Head, u64)>,
 }
 
@@ -241,17 +243,18 @@ impl<'a> Scan<'a> {
                 self.accept(batch);
                 continue;
             }
-            let Searched { mut members, commit } = self.search(self.at)?;
+            let Searched { mut members, wiped, commit } = self.search(self.at)?;
             let after = self.last.as_ref().map_or(0, |last| last.generation);
             let proves_commit = commit.is_some();
             match commit {
                 Some((commit, end)) if self.salvages => {
-                    self.damage.push(Damage { bytes: self.at..end, frames: (commit.count(), members.len()) });
+                    let frames = (commit.count(), members.len() + wiped);
+                    self.damage.push(Damage { bytes: self.at..end, frames });
                     self.accept(Batch { members, commit, end });
                 }
                 None if self.salvages => {
                     let bytes = self.at..self.reader.len;
-                    self.damage.push(Damage { bytes: bytes.clone(), frames: (0, members.len()) });
+                    self.damage.push(Damage { bytes: bytes.clone(), frames: (0, members.len() + wiped) });
                     self.tail = members.is_empty().then(|| Tail { bytes, frames: Vec::new(), proved: false });
                     members.into_iter().for_each(|member| self.apply(member));
                     break;
@@ -302,27 +305,25 @@ impl<'a> Scan<'a> {
 
     /// Looks for the next commit that proves itself, anywhere from `at` on, and for frames before it that do.
     fn search(&mut self, mut at: u64) -> io::Result<Searched> {
-        let mut members = Vec::new();
+        let (mut members, mut wiped) = (Vec::new(), 0);
         while at + HEAD_LEN as u64 <= self.reader.len {
-            let proved = match self.head_at(at)? {
-                Some(head) => Some(head).filter(|head| proves(self.keyring, head)),
-                None => None,
-            };
-            let Some(head) = proved else {
+            let head = self.head_at(at)?;
+            wiped += usize::from(head.as_ref().is_some_and(|head| head.is_wiped()));
+            let Some(head) = head.filter(|head| proves(self.keyring, head)) else {
                 at += GRAIN as u64;
                 continue;
             };
             let end = at + head.frame_len() as u64;
             match head.kind {
                 Kind::Commit { .. } if self.is_next_commit(&head) => {
-                    return Ok(Searched { members, commit: Some((head, end)) });
+                    return Ok(Searched { members, wiped, commit: Some((head, end)) });
                 }
                 Kind::Commit { .. } => {}
                 Kind::Put { .. } | Kind::Delete => members.push(Self::member(&head, at)),
             }
             at = end;
         }
-        Ok(Searched { members, commit: None })
+        Ok(Searched { members, wiped, commit: None })
     }
 
     /// The head of a frame that could begin here: of this store, and within the file.

@@ -162,7 +162,7 @@ fn named(bytes: &[u8], expected: &Secrets, case: &str) -> BTreeSet<u8> {
     for (secret, (description, value)) in expected {
         match found.get(secret) {
             Some(found) if !lost.contains(secret) => {
-                assert_eq!(found, &(description.clone(), value.clone()), "{case}")
+                assert_eq!(found, &(description.clone(), value.clone()), "{case}");
             }
             Some(found) => assert_eq!(found, &(description.clone(), None), "{case}"),
             None => assert!(lost.contains(secret), "{case}: secret {secret} is gone and not named"),

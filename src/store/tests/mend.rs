@@ -3,7 +3,7 @@
 use super::crash::LEFTS;
 use super::*;
 use crate::administration::{Finding, Repaired};
-use crate::seal::HEAD_LEN;
+use crate::seal::{HEAD_LEN, Head};
 use crate::store::{Known, repair};
 
 const REPLACE: RestoreOptions = RestoreOptions { replace: true, older: false, partial: false };
@@ -13,6 +13,14 @@ fn repaired(disk: &SimulatedDisk) -> Result<Repaired, StoreError> {
     let locked = read_keyring(&disk.disk())?.expect("there is a keyring");
     let opened = locked.unlock(&[Opener::HostKey(host_key(1))])?;
     repair(&disk.disk(), &opened.keyring, &Known::default())
+}
+
+/// The power goes at this operation, or it alone fails.
+fn trouble(disk: &SimulatedDisk, at: usize, fault: bool) {
+    match fault {
+        true => disk.fail_at(at),
+        false => disk.cut_power_at(at),
+    }
 }
 
 fn log_of(disk: &SimulatedDisk) -> Vec<u8> {
@@ -93,11 +101,7 @@ fn a_restore_may_be_cut_anywhere_in_an_empty_root() {
     for cut in 0..=whole.operations() {
         for fault in [false, true] {
             let disk = SimulatedDisk::default();
-            if fault {
-                disk.fail_at(cut)
-            } else {
-                disk.cut_power_at(cut)
-            }
+            trouble(&disk, cut, fault);
             let done = restored(&disk, &bytes, RestoreOptions::default()).is_ok();
             for left in LEFTS {
                 let case = format!("at operation {cut}, fault {fault}, left {left:?}");
@@ -136,11 +140,7 @@ fn a_restore_may_be_cut_anywhere_in_the_place_of_another() {
         for cut in 0..=whole.operations() {
             for fault in [false, true] {
                 let disk = copy(&there);
-                if fault {
-                    disk.fail_at(cut)
-                } else {
-                    disk.cut_power_at(cut)
-                }
+                trouble(&disk, cut, fault);
                 let done = restored(&disk, &bytes, how).is_ok();
                 for left in LEFTS {
                     let case = format!("at operation {cut}, fault {fault}, left {left:?}");
@@ -172,7 +172,6 @@ fn spoil(disk: &SimulatedDisk, secret: u8, of_value: bool) {
         log[last.unwrap()] ^= 1;
     });
 }
-use crate::seal::Head;
 
 #[test]
 fn repair_keeps_what_opens_and_names_what_does_not() {
@@ -269,6 +268,24 @@ fn repair_finds_records_behind_a_rotten_commit_of_a_compacted_log() {
 }
 
 #[test]
+fn a_bad_sector_costs_the_records_in_it() {
+    let (disk, store) = new_store();
+    for secret in 1..=9 {
+        define(&store, secret, "one").unwrap();
+        set(&store, secret, &[secret; 3000]).unwrap();
+    }
+    let place = store.contents().index.entry(uuid(4)).unwrap().place;
+    disk.spoil_sector("secrets.log", place.at as usize + 2000);
+    assert!(matches!(store.value(uuid(4)), Err(StoreError::Io(..))));
+    drop(store);
+    let repaired = repaired(&disk).unwrap();
+    assert_eq!((repaired.kept, repaired.without_value.len(), repaired.lost.len()), (8, 1, 0));
+    assert_eq!(repaired.without_value[0].uuid, uuid(4));
+    let found = secrets(&boot(&disk).unwrap().unwrap());
+    assert_eq!((found.len(), &found[&4].1, found[&5].1.as_ref().unwrap()[0]), (9, &None, 5));
+}
+
+#[test]
 fn a_repair_may_be_cut_anywhere() {
     let (damaged, mut expected) = worn_store();
     spoil(&damaged, 4, true);
@@ -283,11 +300,7 @@ fn a_repair_may_be_cut_anywhere() {
     for cut in 0..=whole.operations() {
         for fault in [false, true] {
             let disk = copy(&damaged);
-            if fault {
-                disk.fail_at(cut)
-            } else {
-                disk.cut_power_at(cut)
-            }
+            trouble(&disk, cut, fault);
             let done = repaired(&disk).is_ok();
             for left in LEFTS {
                 let case = format!("at operation {cut}, fault {fault}, left {left:?}");
