@@ -9,7 +9,6 @@
 //! a failed write or sync: see [`StoreError::ReadOnly`].
 
 use std::collections::{HashMap, HashSet};
-
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 

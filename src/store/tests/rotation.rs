@@ -23,9 +23,12 @@ fn rotate(store: &Store) {
     assert!(store.end_rotation().unwrap());
 }
 
+/// A secret and its value, as a record has them.
+type Record = (u8, Option<Vec<u8>>);
+
 /// Opens every record of a log under a keyring, whatever a store would say to the two of them. Gives those that open, and how
 /// many there are.
-fn records(log: &[u8], keyring: &[u8]) -> (Vec<(u8, Option<Vec<u8>>)>, usize) {
+fn records(log: &[u8], keyring: &[u8]) -> (Vec<Record>, usize) {
     let locked = LockedKeyring::parse(keyring).unwrap();
     let keyring = locked.unlock(&[Opener::HostKey(host_key(1))]).unwrap().keyring;
     let (mut opened, mut count, mut at) = (Vec::new(), 0, 0);
