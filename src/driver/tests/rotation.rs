@@ -96,7 +96,7 @@ fn who_asks_for_a_second_one_joins_the_first() {
             move || {
                 go.recv().unwrap();
                 let mut told = 0;
-                rotate(&driver, |_| {
+                rotate(driver, |_| {
                     told += 1;
                     _ = joined.send(());
                 })?;

@@ -259,7 +259,7 @@ mod tests {
             match (slot_called(text, &slots), found) {
                 (Ok(slot), Ok(at)) => assert_eq!(slot.id, slots[at].id, "{text}"),
                 (Err(Failure::Told { lines, .. }), Err(told)) => {
-                    assert!(lines[0].starts_with(told), "{lines:?}")
+                    assert!(lines[0].starts_with(told), "{lines:?}");
                 }
                 (other, _) => panic!("{text}: {other:?}"),
             }
