@@ -5,6 +5,7 @@
 //! `STRONGROOM_BENCH_DIR` names another directory to measure in.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,7 +67,11 @@ fn beside<R>(work: impl FnOnce() + Send, measured: impl FnOnce(&AtomicBool) -> R
 fn rotate(driver: &Driver) {
     let mut sealing = Duration::ZERO;
     let start = Instant::now();
-    driver.rotate(&mut |_| sealing = start.elapsed()).unwrap();
+    let watch = &mut |_| {
+        sealing = start.elapsed();
+        ControlFlow::Continue(())
+    };
+    driver.rotate(watch).unwrap();
     let end = start.elapsed().saturating_sub(sealing);
     println!("{:<42} {:>9.2} s, its end {:.2} s", "  sealing anew", sealing.as_secs_f64(), end.as_secs_f64());
 }
