@@ -41,11 +41,10 @@
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
 //! passphrases and recovery keys; secret memory; the daemon `strongroomd`, which answers libvirt's RPC protocol on
 //! virtsecretd's sockets, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's
-//! (`secret:///system`, `secret:///session`); and the command line `strongroom`: virsh's secret commands, `init`,
-//! `status` and `verify` for the keystore itself, `unlock` and `lock` for a daemon's.
+//! (`secret:///system`, `secret:///session`); what the one who runs a keystore needs ([`Administration`]): slots, rotation,
+//! backup, repair, libvirt's own directories in and out; and the command line `strongroom` for all of it.
 //!
-//! Not here yet: connections to other hosts, changing a keyring's slots. URIs that ask for those are
-//! refused.
+//! Not here yet: connections to other hosts. URIs that ask for those are refused.
 //!
 //! # The map
 //!

@@ -37,6 +37,23 @@ fn copies_checks_and_repair() {
     assert!(shown.lines().last().unwrap().contains("problems: 0"), "{shown}");
 }
 
+#[test]
+fn moving_in_and_out_again() {
+    let (directory, shown) = live("docs/import.md");
+    assert!(shown.contains("would be imported: 1"), "{shown}");
+    assert!(shown.contains("already there: 1, originals removed: 1"), "{shown}");
+    assert!(shown.lines().any(|line| line == "a value"), "{shown}");
+    assert!(
+        shown.lines().any(|line| line.trim() == "5a1c7c52-9c4f-4c65-8f0e-3d1b9a1f0d42   volume /vm/a.img"),
+        "{shown}"
+    );
+    let warned = fs::read_to_string(directory.path().join("warnings")).unwrap();
+    assert!(warned.contains("plaintext values still lie in 'libvirt/etc/secrets': 1"), "{warned}");
+    assert_eq!(fs::read_dir(directory.path().join("libvirt/etc/secrets")).unwrap().count(), 0);
+    let encrypted = "for-libvirt-12/5a1c7c52-9c4f-4c65-8f0e-3d1b9a1f0d42.aes256cbc";
+    assert!(directory.path().join(encrypted).exists());
+}
+
 /// Runs all of a page's tested blocks, in order. Gives the directory and what was shown.
 fn live(page: &str) -> (tempfile::TempDir, String) {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();

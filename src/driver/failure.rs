@@ -229,7 +229,7 @@ pub(super) fn keys_lacking(slots: &[&SlotInfo]) -> Error {
         "the root key was not replaced: the key of each slot is needed, and these are not at hand: {}",
         slots.join("; ")
     ))
-    .advise("give their keys along with strongroom rekey, or say that they shall be forgotten")
+    .advise("give their keys along with strongroom rekey, or let these slots go with --forget SLOT")
 }
 
 /// A label that doesn't fit.

@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
 use crate::cli::progress::Progress;
 use crate::transfer::{
-    ExportForm, Exported, ImportOptions, Imported, LibvirtKey, Originals, Summary, export, import,
+    ExportForm, Exported, ImportOptions, Imported, LibvirtKey, Originals, Outcome, Summary, export, import,
 };
 
 /// Takes a directory's secrets in.
@@ -37,12 +37,12 @@ pub(super) fn take_in(
     let done = {
         let bar = Progress::of("Importing", 0, arguments.quiet);
         import(&these.directory, key.as_ref(), &*keystore, &options, &mut |row| {
-            rows.push(cells(row));
+            rows.push(cells(row, these.dry_run));
             bar.at(rows.len() as u64, rows.len() as u64);
         })
     };
     // What was done before an error is done.
-    if !arguments.quiet || done.is_err() {
+    if !rows.is_empty() && (!arguments.quiet || done.is_err()) {
         output.table(["Secret", "Usage", "Result", "Originals", "Note"], &rows)?;
     }
     let summary = done?;
@@ -100,14 +100,18 @@ pub(super) fn give_out(
     }
 }
 
-fn cells(row: &Imported) -> [String; 5] {
+fn cells(row: &Imported, dry_run: bool) -> [String; 5] {
+    let result = match row.outcome {
+        Outcome::Added if dry_run => "to be imported",
+        outcome => outcome.name(),
+    };
     let originals = match row.originals {
         Originals::Kept => "kept",
         Originals::Removed => "removed",
         Originals::Left => "left",
     };
     let (usage, hint) = (row.usage.clone().unwrap_or_default(), row.hint.clone().unwrap_or_default());
-    [row.name.clone(), usage, row.outcome.name().to_owned(), originals.to_owned(), hint]
+    [row.name.clone(), usage, result.to_owned(), originals.to_owned(), hint]
 }
 
 fn counts(summary: &Summary) -> String {

@@ -14,14 +14,18 @@ use crate::cli::failure::Failure;
 pub(super) struct SealedFile<'a> {
     out: Box<dyn Write + 'a>,
     shown: String,
+    to_file: bool,
 }
 
 impl SealedFile<'_> {
     /// Writes the next bytes.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(|error| {
-            Failure::system(format_args!("cannot write {}", self.shown), &error)
-                .advise("nothing is left of the copy; see that there is room, and try again")
+            let plain = Failure::system(format_args!("cannot write {}", self.shown), &error);
+            match self.to_file {
+                true => plain.advise("nothing is left of the copy; see that there is room, and try again"),
+                false => plain.advise("the copy is not whole: throw it away, and take it again"),
+            }
         })
     }
 }
@@ -38,15 +42,25 @@ pub(super) fn write<T>(
 ) -> Result<T, Failure> {
     if is_stdout(path) {
         let stdout = io::stdout().lock();
-        return fill(&mut SealedFile { out: Box::new(stdout), shown: "standard output".to_owned() });
+        return fill(&mut SealedFile {
+            out: Box::new(stdout),
+            shown: "standard output".to_owned(),
+            to_file: false,
+        });
     }
     let shown = format!("'{}'", path.display());
     let failed = |error: io::Error| Failure::system(format_args!("cannot write {shown}"), &error);
     if path.symlink_metadata().is_ok() {
         return Err(already_there(path));
     }
-    let unfinished = Unfinished::beside(path).map_err(failed)?;
-    let result = fill(&mut SealedFile { out: Box::new(&unfinished.file), shown: shown.clone() })?;
+    let unfinished = Unfinished::beside(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+            failed(error).advise("name a directory that is there, and yours to write in")
+        }
+        _ => failed(error),
+    })?;
+    let result =
+        fill(&mut SealedFile { out: Box::new(&unfinished.file), shown: shown.clone(), to_file: true })?;
     unfinished.file.sync_all().map_err(failed)?;
     // Linked, not renamed: whoever has made a file of this name meanwhile keeps it.
     std::fs::hard_link(&unfinished.path, path).map_err(|error| match error.kind() {

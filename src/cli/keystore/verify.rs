@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &VerifyArguments, all: &Arguments, output: &mut Out
     } else {
         output.lines(&report.text(arguments.verbose))?;
     }
-    match advice(&verified.findings) {
+    match advice(&verified.findings, arguments.file.is_some()) {
         Some(advice) => Err(Failure::Told { lines: Vec::new(), hint: Some(advice.to_owned()) }),
         None => Ok(()),
     }
@@ -77,16 +77,20 @@ fn repair(arguments: &VerifyArguments, all: &Arguments, output: &mut Output) -> 
 }
 
 /// What to do about the worst problem, if there is one.
-fn advice(findings: &[Finding]) -> Option<&'static str> {
+fn advice(findings: &[Finding], of_backup: bool) -> Option<&'static str> {
     let worst = findings.iter().filter(|finding| finding.is_damage()).map(|finding| match finding {
         Finding::TornTail { .. } => 0,
         Finding::DefinitionDamaged { .. } | Finding::ValueDamaged { .. } => 1,
         _ => 2,
     });
     worst.max().map(|worst| match worst {
+        _ if of_backup => "what is ok can be restored: strongroom restore --partial; and take another backup",
         0 => "make the last change again if it is missing: it was never confirmed",
-        1 => "undefine the damaged secrets and define them again, or put a backup of the keystore back",
-        _ => "what is ok can still be read; put a backup of the keystore back, 'keyring' and 'secrets.log' together",
+        1 => "undefine the damaged secrets and define them again, or restore a backup elsewhere and take them from there",
+        _ => {
+            "what is ok can still be read; keep it, and set aside what is damaged, with: strongroom verify --repair; or put \
+             a backup in its place: strongroom restore --replace"
+        }
     })
 }
 
