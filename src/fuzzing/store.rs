@@ -122,7 +122,7 @@ pub fn fuzz_keyring(bytes: &[u8]) {
 }
 
 /// Everything that a store serves, each held against what was sealed; and the secrets whose values don't open.
-pub(super) fn served(store: &Store) -> (BTreeMap<u8, Seen>, Vec<u8>) {
+fn served(store: &Store) -> (BTreeMap<u8, Seen>, Vec<u8>) {
     let mut definitions = Vec::new();
     store.for_each(|uuid, definition| definitions.extend(definition.cloned().map(|found| (uuid, found))));
     let (mut served, mut refused) = (BTreeMap::new(), Vec::new());

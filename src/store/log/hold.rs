@@ -35,6 +35,8 @@ struct Held {
 pub(in crate::store) struct Hold {
     holds: Arc<Holds>,
     number: u64,
+    /// The process that copies.
+    owner: u32,
 }
 
 impl Holds {
@@ -82,7 +84,7 @@ impl Hold {
         held.next += 1;
         held.keyrings.insert(number, keyring);
         drop(held);
-        Self { holds: Arc::clone(holds), number }
+        Self { holds: Arc::clone(holds), number, owner: std::process::id() }
     }
 
     /// The keyring that was in force when the copy was begun, if the hold still holds.
@@ -93,6 +95,10 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        // In a forked child there is nothing to end: the copy is the parent's, and so is the log.
+        if self.owner != std::process::id() {
+            return;
+        }
         let mut held = self.holds.held();
         if held.keyrings.remove(&self.number).is_some() && held.keyrings.is_empty() {
             held.end();
