@@ -11,7 +11,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use secrecy::ExposeSecret;
-use strongroom::administration::Backup;
 use strongroom::driver::{Driver, Keys, RestoreOptions, Root, verify_backup};
 use strongroom::memory::SecretBytes;
 use strongroom::{Connection, OpenOptions};
@@ -105,20 +104,3 @@ fn a_backup_of_the_first_format_is_restored_by_its_host_key_and_by_its_passphras
 
 /// Made once, and frozen.
 const MADE_AT: u64 = 1_795_328_757;
-
-#[test]
-#[ignore = "makes the fixture, which is frozen"]
-fn make_the_backup_fixture() {
-    let root = root();
-    let keys = Keys { host_key: Some(root.path().join("host.key")), ..Keys::default() };
-    let place = Root::embed(root.path()).unwrap();
-    let driver = Driver::open(place, "secret:///embed".into(), &keys).unwrap();
-    let mut backup: Box<dyn Backup> = driver.backup().unwrap();
-    let mut bytes = Vec::new();
-    while let Some(piece) = backup.next_piece().unwrap() {
-        bytes.extend(piece);
-    }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(BACKUP);
-    assert!(!file.exists(), "it is there already");
-    fs::write(file, bytes).unwrap();
-}

@@ -169,7 +169,7 @@ pub enum StoreError {
     #[error("it was written by a newer version of Strongroom (backup format {0})")]
     BackupNewer(u16),
     /// The backup is damaged, and only a part of it could be restored.
-    #[error("the backup is damaged: of {records} secrets, {lost} are lost or without their value")]
+    #[error("the backup is damaged: lost, or without their value: {lost} of {records} secrets")]
     BackupDamaged {
         /// Secrets that it should have.
         records: usize,

@@ -16,7 +16,7 @@ use crate::memory::SecretBytes;
 use crate::secret::Error;
 use crate::{Embedded, OpenOptions};
 
-/// A keystore, and the keys that were given on the way.
+/// A keystore, and the keys that were given on the way. One in this process has looked at its host key itself.
 pub(super) struct Reached {
     pub(super) keystore: Arc<dyn Administration>,
     pub(super) given: Vec<Key>,
@@ -24,17 +24,17 @@ pub(super) struct Reached {
 
 /// The keystore that is meant.
 pub(super) fn reach(arguments: &Arguments, daemon: &DaemonArguments) -> Result<Reached, Failure> {
-    let given = given(&arguments.connect)?;
-    let keystore: Arc<dyn Administration> = match daemon::meant(daemon, &arguments.connect) {
-        Some(socket) => Arc::new(Admin::connect(&socket?)?),
-        None => open_with(arguments, &given)?.administration()?,
+    let Some(socket) = daemon::meant(daemon, &arguments.connect) else {
+        let given = typed(&arguments.connect)?;
+        return Ok(Reached { keystore: open_with(arguments, &given)?.administration()?, given });
     };
-    Ok(Reached { keystore, given })
+    let given = given(&arguments.connect)?;
+    Ok(Reached { keystore: Arc::new(Admin::connect(&socket?)?), given })
 }
 
 /// Opens a keystore that is there, in this process.
 pub(super) fn open(arguments: &Arguments) -> Result<Embedded, Failure> {
-    open_with(arguments, &given(&arguments.connect)?)
+    open_with(arguments, &typed(&arguments.connect)?)
 }
 
 fn open_with(arguments: &Arguments, given: &[Key]) -> Result<Embedded, Failure> {
@@ -52,7 +52,7 @@ fn open_with(arguments: &Arguments, given: &[Key]) -> Result<Embedded, Failure> 
         match key {
             Key::Passphrase(secret) => options.passphrase = Some(copy(secret)?),
             Key::Recovery(secret) => options.recovery_key = Some(copy(secret)?),
-            Key::Host(_) | Key::Credential(_) => {} // by its file
+            Key::Host(_) | Key::Credential(_) => {} // by its file, which the driver reads
         }
     }
     Ok(Embedded::open(&uri, options)?)
@@ -69,13 +69,23 @@ pub(super) fn root(connect: &ConnectArguments) -> Result<Root, Failure> {
     }
 }
 
-/// The keys that were given.
+/// The keys that were given, to be handed over.
 pub(super) fn given(connect: &ConnectArguments) -> Result<Vec<Key>, Failure> {
-    let host_key = connect.key_file.as_deref().map(read_host_key).transpose()?;
-    let passphrase = told("passphrase", connect.passphrase, connect.passphrase_fd)?;
+    let mut keys: Vec<Key> = host_key(connect)?.into_iter().collect();
+    keys.extend(typed(connect)?);
+    Ok(keys)
+}
+
+/// The host key that was named.
+pub(super) fn host_key(connect: &ConnectArguments) -> Result<Option<Key>, Failure> {
+    Ok(connect.key_file.as_deref().map(read_host_key).transpose()?.map(Key::Host))
+}
+
+/// The keys that are typed, or come through a descriptor.
+fn typed(connect: &ConnectArguments) -> Result<Vec<Key>, Failure> {
     let recovery_key = told("recovery key", connect.recovery_key, connect.recovery_key_fd)?;
-    let keys = [host_key.map(Key::Host), recovery_key.map(Key::Recovery), passphrase.map(Key::Passphrase)];
-    Ok(keys.into_iter().flatten().collect())
+    let passphrase = told("passphrase", connect.passphrase, connect.passphrase_fd)?;
+    Ok([recovery_key.map(Key::Recovery), passphrase.map(Key::Passphrase)].into_iter().flatten().collect())
 }
 
 fn copy(secret: &SecretBytes) -> Result<SecretBytes, Failure> {

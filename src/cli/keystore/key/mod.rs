@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 
 use super::args::DaemonArguments;
-use super::reach::{Reached, reach, root};
+use super::reach::{Reached, host_key, reach, root};
 use super::sealed_file::{self, is_stdout};
 use super::status::{in_full, words};
 use super::{check_writable, json};
@@ -42,7 +42,10 @@ pub(super) fn run(command: &KeyCommand, arguments: &Arguments, output: &mut Outp
             output.extra(&format!("Slot removed: {}\n", in_full(&gone)))
         }
         KeyCommand::Test(these) => {
-            let Reached { keystore, given } = reach(arguments, &these.daemon)?;
+            let Reached { keystore, mut given } = reach(arguments, &these.daemon)?;
+            if !given.iter().any(|key| matches!(key, Key::Host(_))) {
+                given.extend(host_key(&arguments.connect)?);
+            }
             if given.is_empty() {
                 return Err(Failure::told("no key was given to be tested")
                     .advise("give one: --key-file FILE, --passphrase or --recovery-key"));
