@@ -136,9 +136,10 @@ fn locate(text: &str, options: OpenOptions) -> Result<(Root, Keys), Error> {
 fn keys_for(uri: &Uri, options: OpenOptions) -> Keys {
     let environment = || std::env::var_os("STRONGROOM_KEY_FILE").filter(|value| !value.is_empty());
     let host_key = uri.param("key").filter(|key| !key.is_empty()).map(PathBuf::from);
+    let host_key_given = options.key_file.is_some();
     let host_key = host_key.or(options.key_file).or_else(|| environment().map(PathBuf::from));
     let OpenOptions { passphrase, recovery_key, .. } = options;
-    Keys { host_key, host_key_bytes: None, passphrase, recovery_key }
+    Keys { host_key, host_key_given, host_key_bytes: None, passphrase, recovery_key }
 }
 
 /// How to open a keystore, beyond its URI. The default suits most.

@@ -44,6 +44,9 @@ pub struct Status {
     /// How far a rotation that is under way has come.
     #[serde(default)]
     pub rotation: Option<Rotation>,
+    /// Why it stands still, if it does.
+    #[serde(default)]
+    pub rotation_stopped: Option<String>,
     /// The ways to open it.
     pub slots: Vec<SlotStatus>,
     /// What opened it, and what that is worth.

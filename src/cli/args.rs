@@ -395,7 +395,15 @@ fn complaint(error: &clap::Error, typed: &[OsString]) -> Failure {
     let name = argument.split([' ', '=']).next().unwrap_or_default();
     let tree = Arguments::command();
     let before = typed.iter().skip(1).take_while(|word| name.is_empty() || *word != name);
-    let command = before.filter_map(|word| tree.find_subcommand(word)).map(clap::Command::get_name).next();
+    let (mut node, mut names) = (&tree, Vec::new());
+    for word in before {
+        if let Some(command) = node.find_subcommand(word) {
+            node = command;
+            names.push(command.get_name());
+        }
+    }
+    let command = Some(names.join(" ")).filter(|command| !command.is_empty());
+    let command = command.as_deref();
     let line = match (error.kind(), command) {
         (ErrorKind::InvalidSubcommand, _) => {
             format!("unknown command: '{}'", context(ContextKind::InvalidSubcommand).unwrap_or_default())
@@ -405,6 +413,9 @@ fn complaint(error: &clap::Error, typed: &[OsString]) -> Failure {
         }
         (ErrorKind::UnknownArgument, None) => format!("unsupported option '{name}'. See --help."),
         (ErrorKind::UnknownArgument, Some(_)) => format!("unexpected data '{argument}'"),
+        (ErrorKind::MissingRequiredArgument, Some(command)) => {
+            format!("command '{command}' requires {argument}")
+        }
         (ErrorKind::TooManyValues, _) => format!("invalid '=' after option {name}"),
         (ErrorKind::ArgumentConflict, _) => match context(ContextKind::PriorArg) {
             Some(prior) if prior != argument => {

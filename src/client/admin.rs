@@ -123,7 +123,8 @@ impl Admin {
             status: Went::Ok,
         };
         let packet = secret_packet(call, body)?;
-        let lost = |error| self.lost(&error);
+        let first = line.serial == 1;
+        let lost = |error| self.lost(&error, first);
         (&line.socket).write_all(packet.expose_secret()).map_err(lost)?;
         drop(packet);
         loop {
@@ -141,12 +142,13 @@ impl Admin {
     }
 
     /// The daemon has ended the connection, or something else went wrong on the way.
-    fn lost(&self, error: &io::Error) -> Error {
+    fn lost(&self, error: &io::Error, first: bool) -> Error {
         let path = self.path.display();
         match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                Error::failed(format!("the daemon at '{path}' ended the connection without an answer"))
-                    .advise(FOR_WHOM)
+                let plain =
+                    Error::failed(format!("the daemon at '{path}' ended the connection without an answer"));
+                plain.advise(if first { FOR_WHOM } else { ENDED })
             }
             _ => Error::system(format!("cannot talk to the daemon at '{path}'"), error),
         }
@@ -195,7 +197,7 @@ impl Administration for Admin {
                     .advise(status.advice.unwrap_or_default()));
             }
             let Some(rotation) = status.rotation else { return Ok(()) };
-            if let Some(why) = status.read_only {
+            if let Some(why) = status.rotation_stopped.or(status.read_only) {
                 return Err(Error::failed(format!("the rotation stands still: {why}"))
                     .advise(status.advice.unwrap_or_default()));
             }
@@ -357,6 +359,9 @@ fn unreadable(_: Malformed) -> Error {
 
 /// How often a rotation is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
+
+const ENDED: &str =
+    "see whether it runs, and its log; a rotation that was under way goes on when it is started again";
 
 const FOR_WHOM: &str = "an admin socket is for the user that the daemon runs as, and for root";
 

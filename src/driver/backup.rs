@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use super::locking::State;
-use super::{Driver, Keys, failure, hostkey, now, unlock};
+use super::{Driver, Keys, failure, now, unlock};
 use crate::administration::{Backup, Verified};
 use crate::seal::KeyringError;
 use crate::secret::Error;
@@ -57,7 +57,7 @@ pub fn verify_backup(file: &Path, keys: &Keys) -> Result<Verified, Error> {
 pub(super) fn open_backup(file: &Path, keys: &Keys) -> Result<OpenBackup, Error> {
     let failed = |error| failure::explain_backup(error, file);
     let backup = BackupFile::open(file).map_err(failed)?;
-    let at_hand = unlock::at_hand(&hostkey::places(keys.host_key.as_deref()), keys)?;
+    let at_hand = unlock::at_hand(&unlock::places(keys), keys)?;
     let slots: Vec<_> = backup.slots().cloned().collect();
     backup.unlock(&at_hand.openers).map_err(|error| match error {
         StoreError::Keyring(KeyringError::Locked(tried)) => {

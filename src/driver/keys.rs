@@ -13,7 +13,7 @@ use super::{Driver, calibration, check_passphrase, failure, hostkey, now, unlock
 use crate::administration::{Key, SlotStatus};
 use crate::seal::{
     HostKey, Keyring, KeyringError, LABEL_LEN, LockedKeyring, MadeSlot, NewSlot, Opener, RecoveryKey,
-    SlotInfo,
+    SlotInfo, SlotKind,
 };
 use crate::secret::Error;
 use crate::store::{Store, StoreError, read_keyring};
@@ -32,6 +32,7 @@ impl Driver {
         let mut keyring = before.try_clone().map_err(|error| self.failed(error))?;
         let slot = keyring.insert_slot(made).map_err(|error| self.failed(error))?;
         self.put(&store, &before, keyring, &[(slot.id, &opener)])?;
+        self.remember_new(&slot);
         Ok(SlotStatus::of(&slot))
     }
 
@@ -50,6 +51,7 @@ impl Driver {
         let mut keyring = before.try_clone().map_err(|error| self.failed(error))?;
         let slot = keyring.replace_slot(slot, made).map_err(|error| self.failed(error))?;
         self.put(&store, &before, keyring, &[(slot.id, &opener)])?;
+        self.remember_new(&slot);
         Ok(SlotStatus::of(&slot))
     }
 
@@ -63,7 +65,7 @@ impl Driver {
         let removed = self.find(&before, slot)?;
         let mut keyring = before.try_clone().map_err(|error| self.failed(error))?;
         keyring.remove_slot(slot).map_err(|error| self.failed(error))?;
-        if !keyring.slots().any(|slot| self.is_proved(slot.id)) {
+        if !keyring.slots().any(|slot| self.is_proved(slot)) {
             let mut openers = self.host_keys();
             openers.extend(proof);
             match parsed(&keyring).and_then(|locked| locked.unlock(&openers)) {
@@ -143,9 +145,7 @@ impl Driver {
         by: &[(Uuid, &Opener)],
     ) -> Result<(), Error> {
         let proved = keyring.prove(by).map_err(|error| self.failed(error))?;
-        store.replace_keyring(before, proved).map_err(|error| failure::explain(error, &self.root))?;
-        by.iter().for_each(|(id, _)| self.remember(*id));
-        Ok(())
+        store.replace_keyring(before, proved).map_err(|error| failure::explain(error, &self.root))
     }
 
     fn make_slot(
@@ -211,10 +211,24 @@ impl Driver {
         keyring.map_err(|error| failure::explain(error, &self.root))
     }
 
-    fn is_proved(&self, slot: Uuid) -> bool {
+    /// Whether it was seen to open, and what opened it is in somebody's hand. A file is not: it may be gone since, and is
+    /// looked for when it matters.
+    fn is_proved(&self, slot: &SlotInfo) -> bool {
+        if unlock::takes_host_key(slot.kind) {
+            return false;
+        }
         match &*self.state() {
-            State::Open(open) => open.proved.lock().unwrap_or_else(PoisonError::into_inner).contains(&slot),
+            State::Open(open) => {
+                open.proved.lock().unwrap_or_else(PoisonError::into_inner).contains(&slot.id)
+            }
             State::Locked(_) => false,
+        }
+    }
+
+    /// A slot that was just made was seen to open too; but a new recovery key may never have reached anybody.
+    fn remember_new(&self, slot: &SlotInfo) {
+        if slot.kind != SlotKind::Recovery {
+            self.remember(slot.id);
         }
     }
 

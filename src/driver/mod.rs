@@ -62,6 +62,9 @@ pub use session::{Caller, Session};
 pub struct Keys {
     /// The host key's file; the usual places if `None`.
     pub host_key: Option<PathBuf>,
+    /// That file was named for this very purpose: it is tried beside a passphrase or a recovery key. Otherwise what is given
+    /// is what is tried: who gives a key wants to know whether that one opens it.
+    pub host_key_given: bool,
     /// A host key itself: its 32 bytes.
     pub host_key_bytes: Option<SecretBytes>,
     /// A passphrase.
@@ -121,7 +124,7 @@ impl Driver {
         if read_keyring(&disk).map_err(failed)?.is_none() {
             _ = make_store(&disk, &root, keys, &NewStore::default())?;
         }
-        let state = match locking::attempt(&disk, &root, hostkey::places(keys.host_key.as_deref()), keys)? {
+        let state = match locking::attempt(&disk, &root, unlock::places(keys), keys)? {
             Attempt::Opened(open) => State::Open(open),
             Attempt::Refused { keyring, why, .. } => {
                 State::Locked(Locked::read(&keyring, &disk, &root, why)?)

@@ -3,7 +3,7 @@
 //! Leans on `store` for the judging and the writing, on `unlock` for what opens the copy. Refuses a root that somebody has
 //! open, and to make one where there is none.
 
-use super::{Driver, Keys, Root, failure, hostkey, unlock};
+use super::{Driver, Keys, Root, failure, unlock};
 use crate::administration::SlotStatus;
 use crate::seal::{KeyringError, LockedKeyring};
 use crate::secret::Error;
@@ -35,10 +35,7 @@ impl Driver {
         if !root.has_keystore()? {
             return Err(failure::nothing_there(root)); // and leaves no directories behind
         }
-        let named = keys.host_key.as_deref();
-        let given = keys.host_key_bytes.is_some() || keys.passphrase.is_some() || keys.recovery_key.is_some();
-        let places = if given && named.is_none() { Vec::new() } else { hostkey::places(named) };
-        let at_hand = unlock::at_hand(&places, keys)?;
+        let at_hand = unlock::at_hand(&unlock::places(keys), keys)?;
         let (disk, _lock) = root.acquire()?;
         match put_back_keyring(&disk, copy, &at_hand.openers, older) {
             Ok(done) => {

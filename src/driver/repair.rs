@@ -3,7 +3,7 @@
 //! Leans on `store`. Refuses to close a keystore in which nothing is wrong. Calls wait while an open one is repaired.
 
 use super::locking::{Locked, Open, State};
-use super::{Driver, Keys, Root, failure, hostkey, unlock};
+use super::{Driver, Keys, Root, failure, unlock};
 use crate::administration::{Finding, Repaired};
 use crate::seal::{KeyringError, Opened};
 use crate::secret::Error;
@@ -53,7 +53,7 @@ impl Driver {
         let (disk, _lock) = root.acquire()?;
         let keyring = read_keyring(&disk).and_then(|keyring| keyring.ok_or(StoreError::KeyringMissing));
         let keyring = keyring.map_err(failed)?;
-        let at_hand = unlock::at_hand(&hostkey::places(keys.host_key.as_deref()), keys)?;
+        let at_hand = unlock::at_hand(&unlock::places(keys), keys)?;
         let opened = keyring.unlock(&at_hand.openers).map_err(|error| match error {
             KeyringError::Locked(tried) => at_hand.refused(&tried, keyring.slots()),
             error => failed(error.into()),

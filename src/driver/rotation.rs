@@ -66,8 +66,10 @@ struct Round {
     /// How many have ended.
     ended: u64,
     progress: Option<Rotation>,
-    /// What the last one came to.
+    /// What the last one came to, for those who joined it.
     failed: Option<Error>,
+    /// Why none goes on though one is under way.
+    stopped: Option<Error>,
 }
 
 impl Driver {
@@ -77,6 +79,11 @@ impl Driver {
         let changing = self.changing();
         let store = self.kept_open(&changing)?;
         store.begin_rotation(now()).map_err(failed)?;
+        let mut round = self.rounds.lock();
+        if !round.running {
+            round.stopped = None; // somebody tries again
+        }
+        drop(round);
         store.rotation().ok_or_else(failure::rotation_broke_off)
     }
 
@@ -88,7 +95,7 @@ impl Driver {
         if round.running {
             return self.rounds.join(round, watch);
         }
-        (round.running, round.progress) = (true, None);
+        (round.running, round.progress, round.stopped) = (true, None, None);
         drop(round);
         let mut ending = Ending { rounds: &self.rounds, failed: Some(failure::rotation_broke_off()) };
         let outcome = self.rotate_to_the_end(&mut |progress| {
@@ -107,6 +114,11 @@ impl Driver {
     /// Whether a rotation was begun and isn't at its end: something to go on with after a start, or an unlocking.
     pub fn rotation_pending(&self) -> bool {
         self.state().store().is_ok_and(|store| store.is_rotating())
+    }
+
+    /// Why the rotation that is under way stands still, if it does.
+    pub(super) fn rotation_stopped(&self) -> Option<Error> {
+        self.rounds.lock().stopped.clone()
     }
 
     /// When a new epoch is due.
@@ -184,6 +196,7 @@ struct Ending<'a> {
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let mut round = self.rounds.lock();
+        round.stopped.clone_from(&self.failed);
         (round.running, round.failed) = (false, self.failed.take());
         round.ended += 1;
         self.rounds.changed.notify_all();

@@ -10,7 +10,7 @@ use super::locking::{Open, State};
 use super::{Driver, now};
 use crate::administration::{Argon2Status, KeyStatus, LogStatus, MemoryStatus, SlotStatus, Status};
 use crate::memory;
-use crate::seal::{SlotInfo, SlotKind};
+use crate::seal::{Keyring, SlotInfo, SlotKind};
 
 const ROLLBACK: &str = "an older copy that is put back is noticed while run/secrets lasts; \
                         system and session keystores: until the host is restarted; \
@@ -34,6 +34,7 @@ impl Driver {
             epoch_writes: None,
             rotation_due: None,
             rotation: None,
+            rotation_stopped: None,
             slots: Vec::new(),
             key: None,
             log: None,
@@ -63,9 +64,11 @@ impl Driver {
                 (status.epoch_began, status.epoch_writes) = (Some(began), Some(writes));
                 status.rotation = open.store.rotation();
                 let due = || self.rotation_policy().due(began, writes, now());
+                let stopped = self.rotation_stopped().filter(|_| status.rotation.is_some());
+                status.rotation_stopped = stopped.map(|why| why.detail().to_owned());
                 status.rotation_due = if status.rotation.is_none() { due() } else { None };
                 status.slots = keyring.slots().map(SlotStatus::of).collect();
-                status.key = Some(self.key_status(open));
+                status.key = self.key_status(open, &keyring);
                 status.log = Some(LogStatus { bytes: condition.log.0, in_use: condition.log.1 });
                 status.generation = Some(condition.generation);
                 status.copies = Some(keyring.copies());
@@ -75,8 +78,22 @@ impl Driver {
         status
     }
 
-    fn key_status(&self, open: &Open) -> KeyStatus {
-        KeyStatus::of(&open.by, open.host_keys.iter().any(|place| self.root.holds(&place.path)))
+    /// What opened it, unless that slot is gone since; worth as much as the weakest of all slots is.
+    fn key_status(&self, open: &Open, keyring: &Keyring) -> Option<KeyStatus> {
+        let by = keyring.slots().find(|slot| slot.id == open.by.id)?;
+        let weakest = keyring.slots().min_by_key(|slot| strength(slot.kind)).unwrap_or(by);
+        let inside = open.host_keys.iter().any(|place| self.root.holds(&place.path));
+        Some(KeyStatus { slot: SlotStatus::of(by), ..KeyStatus::of(weakest, inside) })
+    }
+}
+
+/// The higher, the less there is on the host to open the slot with.
+fn strength(kind: SlotKind) -> u8 {
+    match kind {
+        SlotKind::HostKey => 0,
+        SlotKind::Credential => 1,
+        SlotKind::Passphrase(_) => 2,
+        SlotKind::Recovery => 3,
     }
 }
 

@@ -18,6 +18,15 @@ pub(super) struct AtHand {
     given_host_key: bool,
 }
 
+/// Where to look for host keys: nowhere, if something else was given.
+pub(super) fn places(keys: &Keys) -> Vec<hostkey::Place> {
+    let other = keys.host_key_bytes.is_some() || keys.passphrase.is_some() || keys.recovery_key.is_some();
+    match other && !keys.host_key_given {
+        true => Vec::new(),
+        false => hostkey::places(keys.host_key.as_deref()),
+    }
+}
+
 /// Gathers host keys from their places, then what was given.
 pub(super) fn at_hand(host_keys: &[hostkey::Place], keys: &Keys) -> Result<AtHand, Error> {
     let mut found =

@@ -90,16 +90,16 @@ daemon runs as may ask.";
 
 const UNLOCK_HELP: &str = "\
 Which daemon: --connect secret:///system or secret:///session (?socket=PATH
-names its main socket: the admin socket lies beside it), or --admin-socket PATH;
-without either this user's own, for root the system's. Only root and the user
-that the daemon runs as may unlock.
+names its main socket: the admin socket lies beside it), or --admin-socket
+PATH; without either this user's own, for root the system's. Only root and the
+user that the daemon runs as may unlock.
 
 What with: --key-file, --passphrase, --passphrase-fd, --recovery-key or
---recovery-key-fd. Files are read by this command, so the daemon needs no access
-to them. Without any of them the daemon looks for the host key where it looks
-when it starts; if it isn't there and a passphrase opens the keystore, it is
-asked for. All that was defined stays, clients stay connected, and nothing is
-started anew.
+--recovery-key-fd. Files are read by this command, so the daemon needs no
+access to them. Without any of them the daemon looks for the host key where it
+looks when it starts; if it isn't there and a passphrase opens the keystore, it
+is asked for. All that was defined stays, clients stay connected, and nothing
+is started anew.
 
 Examples:
   The host key's file is back in its place:
@@ -110,10 +110,10 @@ Examples:
     pass show hosts/h1 | strongroom unlock --passphrase-fd 0";
 
 const LOCK_HELP: &str = "\
-Calls under way are finished first. From then on secrets are listed, but none is
-read or changed; new ephemeral secrets work. Nothing opens the keystore again but
-'strongroom unlock' and a new start of the daemon: a key that is in its place
-does not.
+Calls under way are finished first. From then on secrets are listed, but none
+is read or changed; new ephemeral secrets work. Nothing opens the keystore
+again but 'strongroom unlock' and a new start of the daemon: a key that is in
+its place does not.
 
 Which daemon: as for 'strongroom unlock'.";
 
@@ -135,15 +135,16 @@ something was lost, or the keystore can't be opened.";
 
 const ROTATE_HELP: &str = "\
 A running daemon does it in the background and goes on though this command, or
-the daemon, is ended: this command shows how far it is. 'strongroom status' says
-when it is time for it. Afterwards the key before is gone: a copy of the log from
-before opens only with a copy of the keyring from before.";
+the daemon, is ended: this command shows how far it is. 'strongroom status'
+says when it is time for it. Afterwards the key before is gone: a copy of the
+log from before opens only with a copy of the keyring from before.";
 
 const REKEY_HELP: &str = "\
-For when somebody may have had the root key: who could open the keystore on this
-host, or has a copy of the keyring and a key to it. Slots stay if their keys are
-given (--passphrase, --recovery-key, --key-file) or lie in their place; each of
-the others has to be named with --forget, and can be added again. Then rotate.
+For when somebody may have had the root key: who could open the keystore on
+this host, or has a copy of the keyring and a key to it. Slots stay if their
+keys are given (--passphrase, --recovery-key, --key-file) or lie in their
+place; each of the others has to be named with --forget, and can be added
+again. Then rotate.
 
 Example, where the passphrase is known to one person too many:
   strongroom rekey --recovery-key --forget passphrase
@@ -160,32 +161,35 @@ Examples:
   strongroom backup - | ssh vault 'cat > keystore'";
 
 const IMPORT_HELP: &str = "\
-Stop libvirt's own driver first. Definitions and values go in as one change each, are read back and
-compared; what the keystore has already stays as it is. It can be ended at any moment and run again.
-A wrong key is noticed before anything is imported.
+Stop libvirt's own driver first. Definitions and values go in as one change
+each, are read back and compared; what the keystore has already stays as it is.
+It can be ended at any moment and run again. A wrong key is noticed before
+anything is imported.
 
---remove-originals overwrites the bytes of the values' files before it removes them. File systems that
-copy on write, SSDs and snapshots may keep older copies all the same.
+--remove-originals overwrites the bytes of the values' files before it removes
+them. File systems that copy on write, SSDs and snapshots may keep older copies
+all the same.
 
 Examples:
   strongroom -c secret:///system import --dry-run /etc/libvirt/secrets
   strongroom -c secret:///system import --remove-originals /etc/libvirt/secrets";
 
 const EXPORT_HELP: &str = "\
-Every persistent secret, private ones too, as libvirt's own driver lays them out. Ephemeral ones are
-nowhere but in memory, and stay there.
+Every persistent secret, private ones too, as libvirt's own driver lays them
+out. Ephemeral ones are nowhere but in memory, and stay there.
 
 Examples:
-  strongroom -c secret:///system export --libvirt /root/secrets --encrypt-with /root/secrets.key
-  strongroom -c secret:///system export --libvirt /root/secrets --plaintext";
+  strongroom -c secret:///system export --libvirt /root/out --encrypt-with key
+  strongroom -c secret:///system export --libvirt /root/out --plaintext";
 
 const RESTORE_HELP: &str = "\
 Into a root where no keystore is; the backup is checked before anything is
-written. --replace puts it in the place of a keystore that is there, whose files
-are kept aside; an older one in the place of a newer one needs --older as well.
+written. --replace puts it in the place of a keystore that is there, whose
+files are kept aside; an older one in the place of a newer one needs --older as
+well.
 
 Examples:
-  strongroom -c secret:///system restore /mnt/keystore-2026-11-01 --recovery-key
+  strongroom -c secret:///system restore /mnt/keystore-11-01 --recovery-key
   strongroom -c 'secret:///embed?root=/srv/k' restore keystore --passphrase";
 
 #[derive(Debug, Args)]
@@ -229,7 +233,7 @@ pub(crate) struct ShowArguments {
 #[derive(Debug, Default, Args)]
 pub(crate) struct DaemonArguments {
     /// The daemon's admin socket, whatever --connect says
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     pub(super) admin_socket: Option<PathBuf>,
 }
 

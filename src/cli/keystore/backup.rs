@@ -7,6 +7,7 @@ use super::key::keys;
 use super::reach::{reach, root};
 use super::sealed_file::{self, is_stdout};
 use super::{BackupArguments, RestoreArguments, check_writable, told_lost};
+use crate::administration::Finding;
 use crate::cli::Arguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -21,6 +22,7 @@ pub(super) fn backup(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let keystore = reach(arguments, &these.daemon)?.keystore;
+    let status = keystore.status()?;
     let total = sealed_file::write(&these.file, |file| {
         let mut copy = keystore.backup()?;
         let total = copy.total();
@@ -37,13 +39,23 @@ pub(super) fn backup(
         }
         Ok(total)
     })?;
-    match is_stdout(&these.file) {
-        true => Ok(()),
-        false => output.extra(&format!(
+    if !is_stdout(&these.file) {
+        let key = match status.key.filter(|key| key.slot.kind == "host key").map(|key| key.slot.label) {
+            Some(file) if arguments.connect.key_file.is_none() => format!("--key-file '{file}' "),
+            _ => String::new(),
+        };
+        output.extra(&format!(
             "Copied: {total} bytes, sealed; it opens with the keystore's keys of now. Check it with:\n  \
-             strongroom verify '{}'\n",
+             strongroom verify {key}'{}'\n",
             these.file.display()
-        )),
+        ))?;
+    }
+    match status.findings.iter().any(Finding::is_damage) {
+        false => Ok(()),
+        true => Err(Failure::told(
+            "the copy was taken of a damaged keystore: it holds what still opens, and nothing else",
+        )
+        .advise("keep the copies from before; see what is damaged with: strongroom verify")),
     }
 }
 
@@ -63,6 +75,9 @@ pub(super) fn restore(
     if !arguments.quiet {
         let aside = restored.aside.iter().map(|file| format!("kept aside: {file}"));
         output.lines(&aside.collect::<Vec<_>>())?;
+    }
+    if these.older {
+        output.extra("Slots that were removed since the backup are back: strongroom key list\n")?;
     }
     let mut lost: Vec<String> = restored.lost.iter().map(|lost| told_lost("lost", lost)).collect();
     lost.extend(restored.without_value.iter().map(|lost| told_lost("value lost", lost)));

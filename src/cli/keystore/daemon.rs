@@ -85,7 +85,28 @@ fn socket(daemon: &DaemonArguments, connect: &ConnectArguments) -> Result<PathBu
     }
 }
 
+/// Where the keystore of the daemon that a URI names lies, for what works on its files while no daemon runs.
+pub(super) fn root_of(text: &str) -> Result<Root, Failure> {
+    let uri = local(text)?;
+    if uri.param("socket").is_some() {
+        return Err(Failure::told("a socket doesn't tell where its daemon's keystore lies").advise(
+            "name the directory that was given to strongroomd --root: --connect 'secret:///embed?root=DIR'",
+        ));
+    }
+    let is_system = uri.path == "/system" || rustix::process::geteuid().is_root();
+    if is_system { Ok(Root::system()) } else { Ok(Root::user()?) }
+}
+
 fn socket_of(text: &str) -> Result<PathBuf, Failure> {
+    let uri = local(text)?;
+    match uri.param("socket") {
+        Some(main) => Ok(beside(Path::new(main))),
+        None => in_directory(&uri.path),
+    }
+}
+
+/// A URI that names a daemon of this host.
+fn local(text: &str) -> Result<Uri, Failure> {
     let unreadable = |why| {
         Error::new(ErrorCode::InternalError, ErrorDomain::None, format!("Unable to parse URI {text}"))
             .advise(why)
@@ -96,14 +117,11 @@ fn socket_of(text: &str) -> Result<PathBuf, Failure> {
     }
     let here = uri.host.is_none() && uri.transport.as_deref().is_none_or(|transport| transport == "unix");
     if uri.scheme != "secret" || !here || !DAEMONS.contains(&uri.path.as_str()) {
-        let advice = "a daemon of this host is locked and unlocked: --connect secret:///system or \
+        let advice = "a daemon of this host is meant here: --connect secret:///system or \
                       secret:///session, or --admin-socket PATH";
         return Err(Error::no_driver_for(text).advise(advice).into());
     }
-    match uri.param("socket") {
-        Some(main) => Ok(beside(Path::new(main))),
-        None => in_directory(&uri.path),
-    }
+    Ok(uri)
 }
 
 /// Where the daemon of this URI path has it. root's own session is the system.

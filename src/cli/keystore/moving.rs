@@ -51,7 +51,7 @@ pub(super) fn take_in(
     match summary.is_complete() && summary.left == 0 {
         true => Ok(()),
         false => Err(Failure::told("not every secret of the directory is in the keystore as it should be")
-            .advise("see the table; import again when it is mended: what is in the keystore already stays as it is")),
+            .advise("see which with: strongroom import --dry-run; import again when it is mended: what is in the keystore already stays as it is")),
     }
 }
 
@@ -149,8 +149,12 @@ fn remarks(summary: &Summary, these: &ImportArguments) -> Vec<String> {
         ));
     }
     if summary.plain_left > 0 && !summary.dry_run {
+        let what = match these.remove_originals {
+            true => "the table says why they stay",
+            false => "--remove-originals overwrites and removes those that are imported",
+        };
         remarks.push(format!(
-            "plaintext values still lie in '{}': {}; --remove-originals overwrites and removes those that are imported",
+            "plaintext values still lie in '{}': {}; {what}",
             these.directory.display(),
             summary.plain_left
         ));

@@ -9,7 +9,7 @@ use super::{DaemonArguments, daemon};
 use crate::administration::{Administration, Key};
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
-use crate::cli::{Arguments, named, told, uri};
+use crate::cli::{Arguments, named, told};
 use crate::client::Admin;
 use crate::driver::{Root, read_host_key};
 use crate::memory::SecretBytes;
@@ -28,8 +28,8 @@ pub(super) fn reach(arguments: &Arguments, daemon: &DaemonArguments) -> Result<R
         let given = typed(&arguments.connect)?;
         return Ok(Reached { keystore: open_with(arguments, &given)?.administration()?, given });
     };
-    let given = given(&arguments.connect)?;
-    Ok(Reached { keystore: Arc::new(Admin::connect(&socket?)?), given })
+    let keystore = Arc::new(Admin::connect(&socket?)?); // first: nobody shall type a passphrase for nothing
+    Ok(Reached { keystore, given: given(&arguments.connect)? })
 }
 
 /// Opens a keystore that is there, in this process.
@@ -43,11 +43,7 @@ fn open_with(arguments: &Arguments, given: &[Key]) -> Result<Embedded, Failure> 
         return Err(Failure::told(format!("there is no keystore at {uri}"))
             .advise("mind the spelling; or make one with: strongroom init"));
     }
-    let mut options = OpenOptions {
-        key_file: arguments.connect.key_file.clone(),
-        read_only: arguments.connect.readonly,
-        ..OpenOptions::default()
-    };
+    let mut options = OpenOptions { key_file: arguments.connect.key_file.clone(), ..OpenOptions::default() };
     for key in given {
         match key {
             Key::Passphrase(secret) => options.passphrase = Some(copy(secret)?),
@@ -62,9 +58,7 @@ fn open_with(arguments: &Arguments, given: &[Key]) -> Result<Embedded, Failure> 
 pub(super) fn root(connect: &ConnectArguments) -> Result<Root, Failure> {
     let text = named(connect)?;
     match daemon::meant(&DaemonArguments::default(), connect) {
-        Some(_) if uri(connect).is_some_and(|uri| uri.contains("/system")) => Ok(Root::system()),
-        Some(_) if rustix::process::geteuid().is_root() => Ok(Root::system()),
-        Some(_) => Ok(Root::user()?),
+        Some(_) => daemon::root_of(&text),
         None => Ok(Embedded::root(&text)?),
     }
 }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::key::{slot_called, slot_id};
 use super::reach::{Reached, reach};
 use super::status::in_full;
-use super::{RekeyArguments, RotateArguments, check_writable};
+use super::{RekeyArguments, RotateArguments, check_writable, daemon};
 use crate::administration::Rotation;
 use crate::cli::Arguments;
 use crate::cli::failure::Failure;
@@ -22,6 +22,10 @@ pub(super) fn rotate(
     output: &mut Output,
 ) -> Result<(), Failure> {
     check_writable(&arguments.connect, "rotating")?;
+    if these.no_wait && daemon::meant(&these.daemon, &arguments.connect).is_none() {
+        return Err(Failure::told("no daemon has this keystore: nobody would go on with the rotation")
+            .advise("leave out --no-wait"));
+    }
     let keystore = reach(arguments, &these.daemon)?.keystore;
     let mut bar = None;
     let mut last: Option<Rotation> = None;
@@ -62,5 +66,5 @@ pub(super) fn rekey(
     let lines: Vec<String> = slots.iter().map(|slot| format!("  {}", in_full(slot))).collect();
     output.lines(&lines)?;
     output
-        .extra("\nCopies of the old keyring still open what was sealed until now; next: strongroom rotate\n")
+        .extra("\nBackups and kept copies of the old keyring still open what was sealed until now; next: strongroom rotate\n")
 }

@@ -8,6 +8,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 use crate::cli::failure::Failure;
 
 /// What is being written.
@@ -62,8 +65,7 @@ pub(super) fn write<T>(
     let result =
         fill(&mut SealedFile { out: Box::new(&unfinished.file), shown: shown.clone(), to_file: true })?;
     unfinished.file.sync_all().map_err(failed)?;
-    // Linked, not renamed: whoever has made a file of this name meanwhile keeps it.
-    std::fs::hard_link(&unfinished.path, path).map_err(|error| match error.kind() {
+    give_name(&unfinished.path, path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_there(path),
         _ => failed(error),
     })?;
@@ -71,6 +73,15 @@ pub(super) fn write<T>(
     drop(unfinished);
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)?;
     Ok(result)
+}
+
+/// Gives a file its name. Whoever has made one of this name meanwhile keeps it.
+fn give_name(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system has it; those without hard links mostly do.
+        Err(Errno::INVAL | Errno::NOSYS) => std::fs::hard_link(from, to),
+        renamed => Ok(renamed?),
+    }
 }
 
 fn already_there(path: &Path) -> Failure {

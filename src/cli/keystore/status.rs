@@ -78,6 +78,7 @@ fn epochs(status: &Status) -> Vec<Field> {
     fields.extend(status.rotation.map(|rotation| {
         let (done, total) = (grouped(rotation.done), grouped(rotation.total));
         let how = "under way; if nobody goes on with it: strongroom rotate";
+        let how = status.rotation_stopped.as_deref().unwrap_or(how);
         doubtful("Rotation", format!("{done} of {total} secrets are in epoch {}: {how}", rotation.epoch))
     }));
     fields.extend(status.rotation_due.as_ref().map(|due| doubtful("Rotation", format!("due: {due}"))));

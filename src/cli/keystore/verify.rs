@@ -8,10 +8,11 @@ use serde::Serialize;
 use super::key::keys;
 use super::reach::{reach, root};
 use super::{VerifyArguments, check_writable, daemon, json, told_lost};
-use crate::administration::{Checked, Finding, RecordState, Verified};
+use crate::administration::{Administration, Checked, Finding, RecordState, Verified};
 use crate::cli::Arguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::client::Admin;
 use crate::driver::{Driver, verify_backup};
 
 /// Opens, checks or repairs, and tells.
@@ -47,12 +48,28 @@ pub(super) fn run(arguments: &VerifyArguments, all: &Arguments, output: &mut Out
 /// Repairs it where it is open; where it can't be opened, where it lies.
 fn repair(arguments: &VerifyArguments, all: &Arguments, output: &mut Output) -> Result<(), Failure> {
     check_writable(&all.connect, "repairing")?;
-    let repaired = match reach(all, &arguments.daemon) {
-        Ok(reached) => reached.keystore.repair()?,
-        Err(_) if daemon::meant(&arguments.daemon, &all.connect).is_none() => {
-            Driver::repair_root(&root(&all.connect)?, &keys(&all.connect)?)?
+    let repaired = match daemon::meant(&arguments.daemon, &all.connect) {
+        None => {
+            let (root, keys) = (root(&all.connect)?, keys(&all.connect)?);
+            if !root.has_keystore()? {
+                return Err(Failure::told("there is no keystore to repair").advise("mind the spelling"));
+            }
+            match Driver::open(root.clone(), String::new(), &keys) {
+                Ok(driver) => driver.repair()?,
+                Err(_) => Driver::repair_root(&root, &keys)?,
+            }
         }
-        Err(failure) => return Err(failure),
+        Some(socket) => {
+            let socket = socket?;
+            match Admin::connect(&socket) {
+                Ok(daemon) => daemon.repair()?,
+                // A daemon doesn't start on a keystore that can't be opened.
+                Err(_) if !socket.exists() && arguments.daemon.admin_socket.is_none() => {
+                    Driver::repair_root(&root(&all.connect)?, &keys(&all.connect)?)?
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     };
     if arguments.json {
         json(&repaired, output)?;

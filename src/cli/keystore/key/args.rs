@@ -42,9 +42,10 @@ pub(crate) enum KeyCommand {
 }
 
 const ADD_HELP: &str = "\
-A new passphrase is asked for twice, or read from a file (its first line) or a descriptor. It is made
-costly to guess: about a second of Argon2id on the host that keeps the keystore. A recovery key is
-shown once. A host key's file is made if it isn't there.
+A new passphrase is asked for twice, or read from a file (its first line) or a
+descriptor. It is made costly to guess: about a second of Argon2id on the host
+that keeps the keystore. A recovery key is shown once. A host key's file is
+made if it isn't there.
 
 Examples:
   strongroom key add passphrase --label 'the on-call team'
@@ -52,17 +53,19 @@ Examples:
   strongroom -q key add recovery-key | gpg -er admins > recovery.gpg";
 
 const CHANGE_HELP: &str = "\
-SLOT is an id as 'strongroom key list' shows it, or its beginning; or, where there is one such slot
-only, passphrase, recovery-key, host-key, credential or its label. In one step: after a crash the old
-key opens the slot, or the new one does.
+SLOT is an id as 'strongroom key list' shows it, or its beginning; or, where
+there is one such slot only, passphrase, recovery-key, host-key, credential or
+its label. In one step: after a crash the old key opens the slot, or the new
+one does.
 
 Examples:
   strongroom key change passphrase
   strongroom key change host-key --host-key-file /etc/strongroom/host-2026.key";
 
 const REMOVE_HELP: &str = "\
-What remains must have been proved to work: give its key (--passphrase, --recovery-key, --key-file),
-test it first, or let it be what opened the keystore. So nobody locks himself out.
+What remains must have been proved to work: give its key (--passphrase,
+--recovery-key, --key-file), test it first, or let it be what opened the
+keystore. So nobody locks himself out.
 
 Example:
   strongroom key remove passphrase --recovery-key";
@@ -74,13 +77,14 @@ Example:
   strongroom key test --recovery-key";
 
 const BACKUP_HELP: &str = "\
-The copy is as sealed as the keyring itself: it opens with the same keys, and only with them. Make one
-whenever the slots have changed; without the keyring no key opens anything.";
+The copy is as sealed as the keyring itself: it opens with the same keys, and
+only with them. Make one whenever the slots have changed; without the keyring
+no key opens anything.";
 
 const RESTORE_HELP: &str = "\
-Give a key that opens the copy. An older copy than the keyring that was last in use is refused unless
---older says so: slots that were removed since open the keystore again. What it replaces is kept
-aside.
+Give a key that opens the copy. An older copy than the keyring that was last in
+use is refused unless --older says so: slots that were removed since open the
+keystore again. What it replaces is kept aside.
 
 Example:
   strongroom key restore /backup/keyring --recovery-key";

@@ -88,6 +88,9 @@ fn add(arguments: &AddArguments, all: &Arguments, output: &mut Output) -> Result
         NewKey::Passphrase { source, label } => (new_passphrase(source)?, label.label.clone()),
         NewKey::RecoveryKey { label } => (new_recovery_key()?, label.label.clone()),
         NewKey::HostKey { file } => {
+            if let Some(why) = keystore.status()?.locked {
+                return Err(Failure::told(why).advise("open it first: strongroom unlock")); // and make no key file
+            }
             let (key, label) = read_or_make_host_key(file)?;
             (Key::Host(key), Some(label))
         }
@@ -95,7 +98,12 @@ fn add(arguments: &AddArguments, all: &Arguments, output: &mut Output) -> Result
     };
     let slot = keystore.add_key(&key, &label.unwrap_or_default())?;
     output.extra(&format!("Slot added: {}\n", in_full(&slot)))?;
-    tell_recovery_key(&key, &slot, output)
+    tell_where(&key, &slot, output)?;
+    tell_recovery_key(&key, output, |failure| {
+        Failure::told("the slot is there, but its recovery key could not be shown")
+            .because(failure)
+            .advise(format!("nobody has seen it: strongroom key remove {}", slot.id))
+    })
 }
 
 fn change(arguments: &ChangeArguments, all: &Arguments, output: &mut Output) -> Result<(), Failure> {
@@ -121,9 +129,19 @@ fn change(arguments: &ChangeArguments, all: &Arguments, output: &mut Output) -> 
         }
     };
     let label = arguments.label.label.clone().unwrap_or(label);
-    let slot = keystore.change_key(slot_id(before)?, &key, &label)?;
+    // Shown before the old one goes: whatever happens then, somebody has the key that opens the slot.
+    tell_recovery_key(&key, output, |failure| {
+        Failure::told("nothing was changed: the new recovery key could not be shown").because(failure)
+    })?;
+    let slot = keystore.change_key(slot_id(before)?, &key, &label).map_err(|error| match key {
+        Key::Recovery(_) => {
+            Failure::told("the recovery key that was just shown opens nothing: the slot is as it was")
+                .because(error)
+        }
+        _ => error.into(),
+    })?;
     output.extra(&format!("Slot changed: {}\n", in_full(&slot)))?;
-    tell_recovery_key(&key, &slot, output)
+    tell_where(&key, &slot, output)
 }
 
 fn restore(
@@ -180,13 +198,24 @@ fn new_recovery_key() -> Result<Key, Failure> {
     Ok(Key::Recovery(key.text().map_err(Error::from)?))
 }
 
-fn tell_recovery_key(key: &Key, slot: &SlotStatus, output: &mut Output) -> Result<(), Failure> {
+fn tell_recovery_key(
+    key: &Key,
+    output: &mut Output,
+    untold: impl FnOnce(Failure) -> Failure,
+) -> Result<(), Failure> {
     let Key::Recovery(text) = key else { return Ok(()) };
-    show_recovery_key(text, output).map_err(|failure| {
-        Failure::told("the slot is there, but its recovery key could not be shown")
-            .because(failure)
-            .advise(format!("nobody has seen it: strongroom key remove {}", slot.id))
-    })
+    show_recovery_key(text, output).map_err(untold)
+}
+
+/// A key file opens nothing where nobody looks for it.
+fn tell_where(key: &Key, slot: &SlotStatus, output: &mut Output) -> Result<(), Failure> {
+    match key {
+        Key::Host(_) if slot.label != "/etc/strongroom/host.key" => output.extra(&format!(
+            "It opens the keystore where it is looked for: name '{}' as host_key_file in virtsecretd.conf, or with --key-file\n",
+            slot.label
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Shows a recovery key; to a script, nothing else.
@@ -202,6 +231,9 @@ pub(super) fn show_recovery_key(text: &SecretBytes, output: &mut Output) -> Resu
 
 /// The one slot that is meant: by id or its beginning, by what opens it, or by its label.
 pub(super) fn slot_called<'a>(text: &str, slots: &'a [SlotStatus]) -> Result<&'a SlotStatus, Failure> {
+    if text.is_empty() {
+        return Err(Failure::told("it wasn't said which slot").advise("see them with: strongroom key list"));
+    }
     let by_id = |slot: &&SlotStatus| text.len() >= SHORTEST_ID && slot.id.starts_with(&text.to_lowercase());
     let by_word =
         |slot: &&SlotStatus| slot.kind.replace(' ', "-") == text || *slot.kind == *text || slot.label == text;
@@ -258,6 +290,7 @@ mod tests {
             ("aaaa", Err("'aaaa' may be any of these slots")),
             ("passphrase", Err("'passphrase' may be any")),
             ("bbb", Err("there is no slot 'bbb'")),
+            ("", Err("it wasn't said which slot")),
         ] {
             match (slot_called(text, &slots), found) {
                 (Ok(slot), Ok(at)) => assert_eq!(slot.id, slots[at].id, "{text}"),

@@ -5,6 +5,7 @@
 //! ends with it. Refuses a definition that is none.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ::uuid::Uuid;
 
@@ -21,8 +22,8 @@ use crate::rpc::strongroom::{
 use crate::rpc::xdr::{Bytes, List};
 use crate::secret::{Definition, Error};
 
-/// The copy that a connection has under way.
-pub(in crate::server::admin) type Copying = Arc<Mutex<Option<Box<dyn Backup>>>>;
+/// The copy that a connection has under way, and when it was last asked for a piece.
+pub(in crate::server::admin) type Copying = Arc<Mutex<Option<(Box<dyn Backup>, Instant)>>>;
 
 impl Calls {
     pub(super) fn verify(&self, call: &Call<'_>) -> Action {
@@ -30,23 +31,36 @@ impl Calls {
     }
 
     pub(super) fn repair(&self, call: &Call<'_>) -> Action {
-        let peer = self.peer;
+        let (host, peer) = (Arc::clone(&self.host), self.peer);
         self.work(call, Held::Ordinary(0), move |keystore, call| {
-            let repaired = keystore.repair()?;
+            let mut repaired = keystore.repair()?;
             let (kept, lost) = (repaired.kept, repaired.lost.len() + repaired.without_value.len());
             tracing::warn!("the keystore was repaired: secrets kept whole: {kept}, lost or without value: {lost} ({peer})");
+            for lost in &repaired.lost {
+                tracing::warn!("lost: secret {} {}", lost.uuid, lost.usage.as_deref().unwrap_or_default());
+            }
+            for lost in &repaired.without_value {
+                tracing::warn!("value lost: secret {} {}", lost.uuid, lost.usage.as_deref().unwrap_or_default());
+            }
+            host.rotation.look(); // one that stood still may go on
+            // An answer has an end; the log has them all.
+            repaired.lost.truncate(NAMED);
+            repaired.without_value.truncate(NAMED);
             json(call, &repaired)
         })
     }
 
     pub(super) fn backup(&self, call: &Call<'_>) -> Action {
         let (copying, peer) = (Arc::clone(&self.copying), self.peer);
+        let ours = Arc::clone(&copying);
         self.work(call, Held::Ordinary(0), move |keystore, call| {
             let mut copying = copying.lock().unwrap_or_else(PoisonError::into_inner);
             *copying = None; // the one before is given up, whether or not this one begins
             let copy = keystore.backup()?;
             tracing::info!("a sealed copy is taken ({peer})");
-            let bytes = copying.insert(copy).total();
+            let bytes = copying.insert((copy, Instant::now())).0.total();
+            drop(copying);
+            end_when_idle(&ours);
             Ok(reply(call, &Length { bytes }))
         })
     }
@@ -55,7 +69,10 @@ impl Calls {
         let copying = Arc::clone(&self.copying);
         self.work(call, Held::Ordinary(2 << 20), move |_, call| {
             let mut copying = copying.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(copy) = &mut *copying else { return Err(failure::invalid("no copy is under way")) };
+            let Some((copy, asked)) = &mut *copying else {
+                return Err(failure::invalid("no copy is under way").advise("begin it again"));
+            };
+            *asked = Instant::now();
             let piece = copy.next_piece().inspect_err(|error| tracing::warn!("the copy broke off: {error}"));
             if !matches!(piece, Ok(Some(_))) {
                 *copying = None;
@@ -111,6 +128,29 @@ impl Calls {
     }
 }
 
+/// Gives a copy up that nobody takes: as long as it lasts, what is superseded can't be wiped.
+fn end_when_idle(copying: &Copying) {
+    let copying = Arc::downgrade(copying);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(LONGEST_IDLENESS).await;
+            let Some(copying) = copying.upgrade() else { return };
+            let mut copying = copying.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*copying {
+                Some((_, asked)) if asked.elapsed() < LONGEST_IDLENESS => {}
+                Some(_) => {
+                    tracing::warn!(
+                        "a copy of the keystore is given up: nobody has taken a piece of it for a minute"
+                    );
+                    *copying = None;
+                    return;
+                }
+                None => return,
+            }
+        }
+    });
+}
+
 /// A secret, in memory of its own.
 fn whole(asked: &Whole<'_>) -> Result<(Definition, Option<SecretBytes>, Held), Error> {
     let definition = Definition::from_xml(asked.xml.0, false)?;
@@ -127,6 +167,9 @@ fn brief(mut verified: Verified) -> Verified {
     }
     verified
 }
+
+/// How long a copy waits for who takes it.
+const LONGEST_IDLENESS: Duration = Duration::from_secs(60);
 
 /// So many secrets are named one by one when all is well with them.
 const NAMED: usize = 10_000;
