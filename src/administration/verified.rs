@@ -37,6 +37,9 @@ pub struct Repaired {
     pub aside: Vec<String>,
     /// `.xml` copies that were written anew.
     pub copies: usize,
+    /// What was wrong with keyring and log before.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// What restoring a backup came to.

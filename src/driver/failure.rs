@@ -38,7 +38,7 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
             "put a kept copy of its keyring back with: strongroom key restore FILE; without it nothing can be opened; nothing was changed",
         ),
         StoreError::Gone => failed(what).advise(format!(
-            "put both back from a backup; to begin anew on purpose, run: rm '{}'",
+            "put a backup in its place: strongroom restore FILE; to begin anew on purpose, run: rm '{}'",
             root.run.join("anchor").display()
         )),
         StoreError::Keyring(KeyringError::Malformed(_) | KeyringError::Epoch(_)) => {
@@ -68,22 +68,28 @@ pub(super) fn explain(error: StoreError, root: &Root) -> Error {
         ),
         StoreError::CopyDamaged => failed(what).advise("take another copy of it; nothing was changed"),
         StoreError::EpochMissing { .. } => {
-            failed(what).advise("take a copy that was made later, after that epoch began; nothing was changed")
+            failed(what).advise(
+                "nothing was changed; put a copy back that was made later, after that epoch began: strongroom key restore FILE",
+            )
         }
         StoreError::Unrotated(_) => failed(what).advise(
             "all others are sealed anew; heal each of these by undefining it and defining it again, then run: strongroom rotate",
         ),
         StoreError::LogMissing => {
-            failed(what).advise("put secrets.log back from a backup; the values are in it and nowhere else")
+            failed(what).advise(
+                "the values are in it and nowhere else: put it back, or a backup of the whole: strongroom restore --replace FILE",
+            )
         }
         StoreError::LogNewer(_) => {
             failed(what).advise("open it with that version or a later one; nothing was changed")
         }
         StoreError::LogUnreadable(_) => failed(what).advise(
-            "'keyring' and 'secrets.log' must be of the same keystore: put back the one that isn't; nothing was changed",
+            "nothing was changed; 'keyring' and 'secrets.log' must be of the same keystore: put back the one that isn't; if they are, \
+             and the log is damaged, keep what opens: strongroom verify --repair; or put a backup in its place: \
+             strongroom restore --replace FILE",
         ),
         StoreError::RolledBack(_) => failed(what).advise(format!(
-            "put the newest copy back; or, if you restored an older one on purpose, accept it with: rm '{}'",
+            "put the newest copy back, or the newest backup: strongroom restore --replace FILE; or, if you restored an older one on purpose, accept it with: rm '{}'",
             root.run.join("anchor").display()
         )),
         StoreError::OtherStore => failed(what).advise(format!(
@@ -128,6 +134,9 @@ pub(super) fn explain_backup(error: StoreError, file: &Path) -> Error {
         StoreError::BackupDamaged { .. } => failed(what).advise(
             "nothing was changed; see what is lost with: strongroom verify FILE; take another copy, or add --partial to restore what opens",
         ),
+        StoreError::BackupLost(_) => {
+            failed(what).advise("nothing was changed; take another copy of the backup, or an earlier one")
+        }
         StoreError::Seal(SealError::Exhausted(exhausted)) => exhausted.into(),
         _ => failed(what).advise("take another copy of the backup; nothing was changed"),
     }
@@ -284,4 +293,4 @@ fn in_words(slot: &SlotInfo) -> String {
 }
 
 /// What to do about a keystore that takes no changes.
-pub(super) const SEE_VERIFY: &str = "see what is wrong with: strongroom verify";
+pub(super) const SEE_VERIFY: &str = "see what is wrong with: strongroom verify; keep what opens, and set aside what is damaged: strongroom verify --repair";

@@ -16,8 +16,9 @@ impl Driver {
         self.state().store()?; // a locked keystore has nothing to wait for
         let _changing = self.changing();
         if let Some(sound) = self.nothing_is_wrong()? {
-            let (without_value, lost, aside) = (Vec::new(), Vec::new(), Vec::new());
-            return Ok(Repaired { kept: sound, without_value, lost, unnamed: 0, aside, copies: 0 });
+            let (without_value, lost, aside, findings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let (kept, unnamed, copies) = (sound, 0, 0);
+            return Ok(Repaired { kept, without_value, lost, unnamed, aside, copies, findings });
         }
         let mut state = self.alone();
         let open = match &*state {
@@ -46,8 +47,8 @@ impl Driver {
         repaired.map_err(failed)
     }
 
-    /// Repairs a keystore that doesn't open any more though its keyring does: its log is damaged from the first byte, gone, or
-    /// older than what this host has seen. Nobody may have it open.
+    /// Repairs a keystore that doesn't open any more though its keyring does: its log is damaged from the first byte, or
+    /// gone. Nobody may have it open. Refuses an older log than what this host has seen, as opening does.
     pub fn repair_root(root: &Root, keys: &Keys) -> Result<Repaired, Error> {
         let failed = |error| failure::explain(error, root);
         let (disk, _lock) = root.acquire()?;

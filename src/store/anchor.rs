@@ -13,12 +13,12 @@
 //! anchor that doesn't read is no anchor. Leans on `seal` for the HMAC. Refuses nothing; the store judges.
 
 use std::io;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use subtle::ConstantTimeEq;
 
 use super::Store;
-use super::disk::{Directory, read_whole};
+use super::disk::{Directory, File, read_whole};
 use super::log::Log;
 use crate::seal::{Keyring, SealError, StoreId};
 
@@ -89,20 +89,30 @@ impl Anchor {
     }
 }
 
+/// Opens the file, or makes it, and writes it. Where there is no room for the whole, nothing is left of it: half an anchor
+/// would be called an unreadable one.
+fn first_written(run: &dyn Directory, bytes: &[u8]) -> io::Result<Arc<dyn File>> {
+    let file = run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?;
+    let is_whole = file.size()? >= bytes.len() as u64;
+    if let Err(error) = file.write_at(bytes, 0) {
+        if !is_whole {
+            _ = run.remove(ANCHOR);
+        }
+        return Err(error);
+    }
+    file.set_len(bytes.len() as u64)?;
+    Ok(file)
+}
+
 impl Store {
     /// Says on this host how far the log goes. Not synced, and nothing hangs on it: an older anchor is no lie.
     pub(super) fn write_anchor(&self, log: &Log, keyring: &Keyring) {
         let (generation, chain) = log.last_commit();
         let anchor = Anchor { store: keyring.store(), generation, chain, keyring: keyring.serial() };
         let mut file = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = anchor.encode(keyring).map_err(io::Error::other).and_then(|bytes| {
-            if file.is_none() {
-                let run = &*self.disk.run;
-                let opened = run.open(ANCHOR).or_else(|_| run.create(ANCHOR))?;
-                opened.set_len(bytes.len() as u64)?;
-                *file = Some(opened);
-            }
-            file.as_ref().map_or(Ok(()), |file| file.write_at(&bytes, 0))
+        let written = anchor.encode(keyring).map_err(io::Error::other).and_then(|bytes| match &*file {
+            Some(file) => file.write_at(&bytes, 0),
+            None => first_written(&*self.disk.run, &bytes).map(|opened| *file = Some(opened)),
         });
         if let Err(error) = written {
             tracing::warn!(%error, "cannot write the rollback anchor");

@@ -54,6 +54,10 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Returns when its contents and length are durable.
     fn sync(&self) -> io::Result<()>;
+    /// Whether a directory still has it, under any name. What can't tell says so.
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Opens a real directory.
@@ -145,6 +149,10 @@ impl File for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(std::os::unix::fs::MetadataExt::nlink(&self.0.metadata()?) > 0)
     }
 }
 

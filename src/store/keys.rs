@@ -50,8 +50,12 @@ impl Store {
             }
         })?;
         self.write_anchor(log, &keyring);
-        // The old file has no name any more, but its blocks keep the keys that were let go. Nothing hangs on it.
+        // The old file has no name any more, but its blocks keep the keys that were let go. Nothing hangs on it; unless
+        // somebody gave it a second name, to keep it.
         _ = old.and_then(|old| {
+            if old.is_named()? {
+                return Ok(());
+            }
             let len = usize::try_from(old.size()?).unwrap_or(0);
             old.write_at(&vec![0; len], 0)?;
             old.sync()

@@ -117,9 +117,9 @@ pub enum StoreError {
     /// A copy of a keyring whose seal doesn't hold.
     #[error("the copy of the keyring is damaged: its seal doesn't hold")]
     CopyDamaged,
-    /// A copy of a keyring without a key that the log needs.
+    /// A keyring, or a copy of one, without a key that the log needs.
     #[error(
-        "the copy of the keyring has no key for epoch {epoch}: what was sealed in it ({records} secrets now) would be lost"
+        "this keyring has not the key of epoch {epoch}: what was sealed in it ({records} secrets now) would be lost"
     )]
     EpochMissing {
         /// The epoch.
@@ -176,6 +176,9 @@ pub enum StoreError {
         /// Those that are lost, or their values.
         lost: usize,
     },
+    /// Nothing at all in the backup opens.
+    #[error("nothing in the backup opens: all of its {0} secrets are lost")]
+    BackupLost(usize),
     /// There is a keystore already where one should be restored.
     #[error("there is a keystore already")]
     AlreadyThere,

@@ -18,7 +18,7 @@ use super::commit::Writer;
 use super::copies::{self, Foreign};
 use super::disk::{ReplaceError, read_whole, replace};
 use super::index::Entry;
-use super::log::{AnchorSeen, LOG, Log, Recovered, Tail, Unreadable};
+use super::log::{AnchorSeen, LOG, Log, Recovered, Tail, Unreadable, lacking};
 use super::restore::roll_forward;
 use super::{Contents, Disk, Finding, Store, StoreError};
 use crate::seal::{HEAD_LEN, Head, Keyring, Kind, LockedKeyring, MAX_KEYRING, Opened};
@@ -96,8 +96,17 @@ impl Store {
             _ => StoreError::Io("open secrets.log".into(), error),
         })?;
         let point = anchor.as_ref().map(|anchor| (anchor.generation, anchor.chain));
-        let mut recovered = Log::recover(file, &keyring, point)?;
+        let mut recovered = match Log::recover(Arc::clone(&file), &keyring, point) {
+            Err(nothing @ Unreadable::Nothing) => {
+                check_epochs(&*file, &keyring)?;
+                return Err(nothing.into());
+            }
+            recovered => recovered?,
+        };
         check_serial(&keyring, &recovered, anchor.as_ref())?;
+        if recovered.tail.is_some() || !recovered.damage.is_empty() {
+            check_epochs(&*file, &keyring)?;
+        }
         for damage in &recovered.damage {
             let (expected, found) = damage.frames;
             let (from, to) = (damage.bytes.start, damage.bytes.end);
@@ -287,6 +296,17 @@ fn check_serial(keyring: &Keyring, recovered: &Recovered, anchor: Option<&Anchor
     Ok(())
 }
 
+/// What doesn't prove itself may be newer than the keyring: sealed since, under a key that an older copy of it doesn't have.
+fn check_epochs(log: &dyn super::File, keyring: &Keyring) -> Result<(), StoreError> {
+    let lacking = lacking(log, keyring).map_err(StoreError::io("read secrets.log"))?;
+    match lacking.last() {
+        Some(&(epoch, records)) if epoch >= keyring.current().epoch() => {
+            Err(StoreError::EpochMissing { epoch, records })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Holds the log against the anchor. Gives why the store takes no changes, if that is what comes of it.
 fn check_anchor(
     anchor: &Anchor,
@@ -301,16 +321,12 @@ fn check_anchor(
         // The anchor's commit may lie in the damaged part; what is there was named already.
         AnchorSeen::Other if damaged => return Ok(None),
         AnchorSeen::Other => {
-            return Err(StoreError::RolledBack(format!(
-                "its history differs from the one seen at generation {seen}"
-            )));
+            return Err(rolled_back(recovered.anchor, generation, seen));
         }
         AnchorSeen::Beyond => {}
     }
     let Some(tail) = recovered.tail.take().filter(|tail| tail.proved) else {
-        return Err(StoreError::RolledBack(format!(
-            "its log ends at generation {generation}, but {seen} was acknowledged on this host"
-        )));
+        return Err(rolled_back(recovered.anchor, generation, seen));
     };
     // What is behind the last good commit was acknowledged, so it is damaged and not torn. Frames in it that prove
     // themselves hold: they are newer than anything before.
@@ -329,6 +345,14 @@ fn check_anchor(
     findings.push(finding_of(&tail, None));
     findings.push(Finding::RolledBack { generation, seen });
     Ok(Some("the end of secrets.log is damaged".to_owned()))
+}
+
+/// A log that ends at `generation`, and isn't the one of which this host has seen `seen`.
+pub(super) fn rolled_back(anchor: AnchorSeen, generation: u64, seen: u64) -> StoreError {
+    StoreError::RolledBack(match anchor {
+        AnchorSeen::Other => format!("its history differs from the one seen at generation {seen}"),
+        _ => format!("its log ends at generation {generation}, but {seen} was acknowledged on this host"),
+    })
 }
 
 fn open_definition(

@@ -2,14 +2,17 @@
 //!
 //! For a store that nobody has open. Leans on `log` for what the copy has to open, and on what log, anchor and the keyring
 //! that is there say of the newest serial. Refuses a copy that is another store's, that has no key for what the log is sealed
-//! in, or that doesn't open; an older one unless it is told to; and to delete what it replaces.
+//! in, or that doesn't open; an older one unless it is told to; and to delete what it replaces. A log on a failing disk is
+//! judged by what of it can be read.
 
 use std::io;
+use std::sync::Arc;
 
 use super::anchor::{Anchor, Found};
-use super::disk::{ReplaceError, read_whole, replace};
-use super::log::{LOG, Log, epochs};
+use super::disk::{Failing, ReplaceError, read_whole, replace};
+use super::log::{LOG, Log, lacking};
 use super::open::{KEYRING, write_keyring};
+use super::restore::roll_forward;
 use super::{Disk, StoreError};
 use crate::seal::{Keyring, KeyringError, LockedKeyring, Opener, SlotInfo};
 
@@ -38,6 +41,8 @@ pub fn put_back_keyring(
         return Err(StoreError::CopyDamaged);
     }
     let mut keyring = opened.keyring;
+    // A restoring that a crash interrupted would put its own keyring over this one later.
+    roll_forward(disk)?;
     let present = Present::read(disk)?;
     let seen = seen(disk, &keyring, &present, openers)?;
     let older_than = (keyring.serial() < seen).then_some(seen);
@@ -63,9 +68,9 @@ fn seen(disk: &Disk, keyring: &Keyring, present: &Present, openers: &[Opener]) -
         io::ErrorKind::NotFound => StoreError::LogMissing,
         _ => StoreError::Io("open secrets.log".into(), error),
     })?;
-    let sealed_in = epochs(&*file, keyring.store()).map_err(StoreError::io("read secrets.log"))?;
-    let missing = sealed_in.into_iter().find(|(epoch, _)| keyring.cipher(*epoch).is_none());
-    if let Some((epoch, records)) = missing {
+    let file = Arc::new(Failing::new(file));
+    let lacking = lacking(&*file, keyring).map_err(StoreError::io("read secrets.log"))?;
+    if let Some(&(epoch, records)) = lacking.last() {
         return Err(StoreError::EpochMissing { epoch, records });
     }
     let in_log = Log::recover(file, keyring, None)?.keyring_seen;

@@ -5,8 +5,8 @@
 //! is lost is named by what the open store knew, or by the copies that are left. The anchor needs no care: to it the new
 //! log is a compacted one.
 //!
-//! Leans on `log`, `kept` and `copies`. Refuses to touch a log of a newer version or of another store; deletes nothing
-//! but copies of secrets that were deleted or are kept aside, and changes nothing where nothing is wrong.
+//! Leans on `log`, `kept` and `copies`. Refuses to touch a log of a newer version, of another store, or that was sealed under
+//! a key which the keyring doesn't have; and to accept an older log that nothing else is wrong with. Deletes nothing but copies of secrets that were deleted or are kept aside, and changes nothing where nothing is wrong.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -18,11 +18,11 @@ use super::anchor::{Anchor, Found};
 use super::copies::{self, Foreign};
 use super::disk::{Directory, Failing, File, read_whole};
 use super::kept::Kept;
-use super::log::{AnchorSeen, LOG, LOG_NEW, Log, Salvaged};
-use super::open::{KEYRING, write_keyring};
+use super::log::{AnchorSeen, LOG, LOG_NEW, Log, Salvaged, lacking};
+use super::open::{KEYRING, rolled_back, write_keyring};
 use super::restore::{has, roll_forward};
 use super::{Disk, Store, StoreError};
-use crate::administration::{Lost, RecordState, Repaired, usage_in_words};
+use crate::administration::{Finding, Lost, RecordState, Repaired, usage_in_words};
 use crate::seal::{Keyring, MAX_KEYRING};
 use crate::secret::Definition;
 
@@ -67,13 +67,20 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
     if keyring.serial() < seen {
         return Err(StoreError::KeyringRolledBack { found: keyring.serial(), seen });
     }
+    if let Some(&(epoch, records)) =
+        lacking(&file, keyring).map_err(StoreError::io("read secrets.log"))?.last()
+    {
+        return Err(StoreError::EpochMissing { epoch, records });
+    }
+    let is_damaged = is_missing || file.met() || !salvaged.damage.is_empty() || salvaged.last_commit == 0;
+    let is_another = matches!(salvaged.anchor, AnchorSeen::Beyond | AnchorSeen::Other);
+    if is_another && !is_damaged {
+        let seen = anchor.map_or(0, |anchor| anchor.generation);
+        return Err(rolled_back(salvaged.anchor, salvaged.last_commit, seen));
+    }
     let kept = Kept::among(&file, keyring, salvaged.index.entries())?;
-    let log_is_wrong = is_missing
-        || file.met()
-        || !salvaged.damage.is_empty()
-        || salvaged.last_commit == 0
-        || matches!(salvaged.anchor, AnchorSeen::Beyond | AnchorSeen::Other)
-        || kept.checked.iter().any(|checked| !checked.state.is_sound());
+    let is_sound = kept.checked.iter().all(|checked| checked.state.is_sound());
+    let log_is_wrong = is_damaged || file.met() || !is_sound;
     let keyring_is_wrong = !keyring_is_right(disk, keyring)?;
     let mut repaired = Repaired {
         kept: kept.sound(),
@@ -82,11 +89,13 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
         unnamed: 0,
         aside: Vec::new(),
         copies: 0,
+        findings: findings(&salvaged, &kept, anchor.as_ref()),
     };
     let (there, others) = copies::names(etc).map_err(StoreError::io("list etc/secrets"))?;
     let beside = Foreign::among(&others);
     let number = free_number(&others);
     if keyring_is_wrong {
+        repaired.findings.insert(0, Finding::KeyringDamaged);
         keep_aside(etc, KEYRING, number, &mut repaired.aside)?;
         write_keyring(disk, &keyring.encode()?)?;
     }
@@ -109,6 +118,23 @@ pub fn repair(disk: &Disk, keyring: &Keyring, known: &Known) -> Result<Repaired,
     }
     repaired.aside.sort_unstable();
     Ok(repaired)
+}
+
+/// What is wrong with a log.
+fn findings(salvaged: &Salvaged, kept: &Kept, anchor: Option<&Anchor>) -> Vec<Finding> {
+    let damage = salvaged.damage.iter().map(|damage| {
+        let (from, to, (expected, found)) = (damage.bytes.start, damage.bytes.end, damage.frames);
+        Finding::LogDamaged { from, to, expected, found }
+    });
+    let older = anchor.filter(|_| salvaged.anchor == AnchorSeen::Beyond);
+    let older =
+        older.map(|anchor| Finding::RolledBack { generation: salvaged.last_commit, seen: anchor.generation });
+    let records = kept.checked.iter().filter_map(|checked| match checked.state {
+        RecordState::DefinitionDamaged => Some(Finding::DefinitionDamaged { uuid: checked.uuid }),
+        RecordState::ValueDamaged => Some(Finding::ValueDamaged { uuid: checked.uuid }),
+        _ => None,
+    });
+    damage.chain(older).chain(records).collect()
 }
 
 /// Whether the keyring on disk is this one.

@@ -20,8 +20,8 @@ use std::io;
 use super::anchor::{ANCHOR, Anchor, Found};
 use super::backup::{Inspected, OpenBackup};
 use super::copies::{self, Foreign};
-use super::disk::{Directory, ReplaceError, read_whole, replace};
-use super::log::{LOG, Seen};
+use super::disk::{Directory, Failing, ReplaceError, read_whole, replace};
+use super::log::{LOG, Log, Seen};
 use super::open::{KEYRING, replaced};
 use super::{Disk, StoreError};
 use crate::seal::{HEAD_LEN, Keyring, LockedKeyring, MAX_KEYRING};
@@ -90,14 +90,20 @@ pub fn restore(
 }
 
 impl Inspected {
-    /// Refuses to restore a part of a backup, unless that is meant.
+    /// Refuses to restore a part of a backup, unless that is meant; and nothing at all, in any case.
     pub fn check(&self, backup: &OpenBackup, how: RestoreOptions) -> Result<(), StoreError> {
         let lost = self.lost.len() + self.without_value.len() + self.unnamed;
-        if lost == 0 || how.partial {
+        let records = usize::try_from(backup.header().records).unwrap_or(usize::MAX);
+        if lost == 0 {
             return Ok(());
         }
-        let records = usize::try_from(backup.header().records).unwrap_or(usize::MAX);
-        Err(StoreError::BackupDamaged { records, lost })
+        if self.verified.sound + self.without_value.len() == 0 {
+            return Err(StoreError::BackupLost(records));
+        }
+        match how.partial {
+            true => Ok(()),
+            false => Err(StoreError::BackupDamaged { records, lost }),
+        }
     }
 }
 
@@ -108,7 +114,7 @@ struct There {
     seen: Seen,
     /// Of the anchor, if it is of the backup's store.
     anchor: u64,
-    /// The highest serial of a keyring of the backup's store.
+    /// The highest serial of a keyring of the backup's store that is proved: a damaged byte must not make it count for ever.
     serial: u64,
 }
 
@@ -123,7 +129,8 @@ impl There {
                 let bytes = read_whole(&*file, MAX_KEYRING).unwrap_or_default();
                 if let Ok(keyring) = LockedKeyring::parse(&bytes) {
                     said = Some(keyring.store());
-                    there.serial = if keyring.store() == store { keyring.serial() } else { 0 };
+                    let proved = keyring.store() == store && keyring.is_sealed_by(backup.keyring())?;
+                    there.serial = if proved { keyring.serial() } else { 0 };
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -133,7 +140,11 @@ impl There {
             Ok(file) => {
                 let reading = || StoreError::io("read secrets.log");
                 there.is_there |= file.size().map_err(reading())? > HEAD_LEN as u64;
-                there.seen = Seen::of(&*file, said).map_err(reading())?;
+                let file = Failing::new(file);
+                there.seen = Seen::of(&file, said).map_err(reading())?;
+                // What the keyring can't prove, because it was sealed under another root key since, the log may.
+                let in_log = Log::salvage(&file, backup.keyring(), None).map_or(0, |log| log.keyring_seen);
+                there.serial = there.serial.max(in_log);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(StoreError::Io("open secrets.log".into(), error)),

@@ -332,4 +332,9 @@ impl File for SimulatedFile {
         contents.durable = contents.live.clone();
         Ok(())
     }
+
+    fn is_named(&self) -> io::Result<bool> {
+        let platter = self.disk.platter();
+        Ok(platter.entries.iter().any(|entries| entries.live.values().any(|number| *number == self.number)))
+    }
 }

@@ -77,7 +77,10 @@ fn repair(arguments: &VerifyArguments, all: &Arguments, output: &mut Output) -> 
         let lost = repaired.lost.iter().map(|lost| told_lost("lost", lost));
         let values = repaired.without_value.iter().map(|lost| told_lost("value lost", lost));
         let aside = repaired.aside.iter().map(|file| format!("kept aside: {file}"));
-        output.lines(&lost.chain(values).chain(aside).collect::<Vec<_>>())?;
+        // What is damaged is told by what was lost; that it was an older log too is told by nothing else.
+        let older = repaired.findings.iter().filter(|finding| matches!(finding, Finding::RolledBack { .. }));
+        let older = older.map(|finding| format!("problem: {finding}"));
+        output.lines(&older.chain(lost).chain(values).chain(aside).collect::<Vec<_>>())?;
         if repaired.unnamed > 0 {
             output.lines(&[format!("lost without a name: at most {} records", repaired.unnamed)])?;
         }

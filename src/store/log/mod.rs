@@ -18,7 +18,7 @@ use super::index::Place;
 use crate::seal::{Chain, EpochCipher, Frame, HEAD_LEN, Head, Keyring, SALT, SealError};
 
 pub(super) use compact::{CompactError, Copying, OnDamage};
-pub(super) use epochs::epochs;
+pub(super) use epochs::lacking;
 pub(super) use hold::{Hold, Holds};
 pub(super) use recover::{AnchorSeen, Recovered, Salvaged, Tail, Unreadable};
 pub(super) use seen::Seen;

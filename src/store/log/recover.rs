@@ -448,7 +448,8 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn proves(keyring: &Keyring, head: &Head) -> bool {
+/// Whether a head was sealed under a key of this keyring. The caller scrubs the stack.
+pub(super) fn proves(keyring: &Keyring, head: &Head) -> bool {
     keyring.cipher(head.epoch).is_some_and(|cipher| cipher.proves_unscrubbed(head))
 }
 

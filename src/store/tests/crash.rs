@@ -333,3 +333,19 @@ fn a_full_disk_refuses_the_change_and_nothing_else() {
     drop(store);
     assert_eq!(secrets(&boot(&disk).unwrap().unwrap())[&1].1.as_deref(), Some(&b"room again"[..]));
 }
+
+#[test]
+fn a_full_disk_leaves_no_half_of_an_anchor() {
+    let (disk, store) = new_store();
+    define(&store, 1, "one").unwrap();
+    drop(store);
+    disk.forget(1, "anchor");
+    disk.set_full(true);
+    let store = boot(&disk).unwrap().unwrap();
+    assert!(!disk.has(1, "anchor"));
+    disk.set_full(false);
+    define(&store, 1, "again").unwrap();
+    assert!(disk.has(1, "anchor"));
+    drop(store);
+    assert_eq!(boot(&disk).unwrap().unwrap().condition().findings, []);
+}

@@ -188,6 +188,12 @@ fn repair_keeps_what_opens_and_names_what_does_not() {
 
     let repaired = repaired(&disk).unwrap();
     assert_eq!((repaired.kept, repaired.copies, repaired.unnamed), (2, 1, 0));
+    let findings = [
+        Finding::KeyringDamaged,
+        Finding::DefinitionDamaged { uuid: uuid(2) },
+        Finding::ValueDamaged { uuid: uuid(4) },
+    ];
+    assert_eq!(repaired.findings, findings);
     assert_eq!(repaired.without_value[0].uuid, uuid(4));
     assert_eq!(repaired.lost[0].usage.as_deref(), Some("volume /volumes/2"), "told by its copy");
     let copy = format!("{}.xml.lost", uuid(2));
@@ -214,7 +220,7 @@ fn repair_changes_nothing_where_nothing_is_wrong() {
 }
 
 #[test]
-fn repair_takes_what_an_old_copy_or_a_missing_log_leaves() {
+fn repair_accepts_no_old_copy_and_begins_anew_where_the_log_is_missing() {
     let (disk, store) = new_store();
     define(&store, 1, "one").unwrap();
     set(&store, 1, b"old").unwrap();
@@ -228,8 +234,22 @@ fn repair_takes_what_an_old_copy_or_a_missing_log_leaves() {
     let gone = copy(&disk);
     gone.forget(0, "secrets.log");
 
-    let accepted = repaired(&disk).unwrap();
-    assert_eq!((accepted.kept, accepted.lost[0].uuid), (1, uuid(2)));
+    let (log, words) = (log_of(&disk), boot(&disk).unwrap_err().to_string());
+    let refused = repaired(&disk).unwrap_err();
+    assert!(matches!(refused, StoreError::RolledBack(_)) && refused.to_string() == words, "{refused}");
+    assert!(log_of(&disk) == log && disk.has(0, &format!("{}.xml", uuid(2))));
+    let accepted = copy(&disk);
+    accepted.forget(1, "anchor");
+    assert_eq!(repaired(&accepted).unwrap().kept, 1);
+
+    // Damage besides: it goes on, and says so.
+    disk.with_file("secrets.log", |log| log.extend([7; 100]));
+    let older = repaired(&disk).unwrap();
+    assert_eq!((older.kept, older.lost[0].uuid), (1, uuid(2)));
+    let said =
+        |finding: &Finding| matches!(finding, Finding::RolledBack { seen, generation } if seen > generation);
+    assert!(older.findings.iter().any(said), "{:?}", older.findings);
+    assert!(older.findings.iter().any(|finding| matches!(finding, Finding::LogDamaged { .. })));
     assert_eq!(secrets(&boot(&disk).unwrap().unwrap())[&1].1.as_deref(), Some(&b"old"[..]));
 
     assert!(matches!(boot(&gone), Err(StoreError::LogMissing)));
@@ -324,4 +344,40 @@ fn a_repair_may_be_cut_anywhere() {
             }
         }
     }
+}
+
+#[test]
+fn a_backup_takes_the_place_of_a_log_that_cannot_be_read_everywhere() {
+    let (disk, expected) = worn_store();
+    let bytes = backup(&boot(&disk).unwrap().unwrap());
+    disk.spoil_sector("secrets.log", 600);
+    restored(&disk, &bytes, REPLACE).unwrap();
+    assert_eq!(secrets(&boot(&disk).unwrap().unwrap()), expected);
+}
+
+#[test]
+fn a_rotten_serial_neither_stops_a_restore_nor_lasts() {
+    let (disk, expected) = worn_store();
+    let bytes = backup(&boot(&disk).unwrap().unwrap());
+    disk.with_file("keyring", |keyring| keyring[39] ^= 0xff);
+    restored(&disk, &bytes, REPLACE).unwrap();
+    let store = boot(&disk).unwrap().unwrap();
+    assert_eq!((secrets(&store), store.keyring().serial()), (expected, 1));
+}
+
+#[test]
+fn a_backup_from_before_a_rekey_is_an_older_one() {
+    let (disk, _) = worn_store();
+    let store = boot(&disk).unwrap().unwrap();
+    let bytes = backup(&store);
+    let right = Opener::HostKey(host_key(1));
+    change_keyring(&store, |keyring| {
+        let slot = keyring.slots().next().unwrap().id;
+        *keyring = keyring.rekeyed(&[(slot, &right)])?;
+        Ok(())
+    })
+    .unwrap();
+    drop(store);
+    let refused = restored(&disk, &bytes, REPLACE).unwrap_err();
+    assert!(matches!(refused, StoreError::BackupOlder(_)), "{refused}");
 }

@@ -130,3 +130,78 @@ fn what_is_no_sound_copy_of_this_stores_keyring_is_refused() {
     assert!(matches!(put_back(&disk, &copy, true), Err(StoreError::LogMissing)));
     assert_eq!(keyring_file(&disk), copy);
 }
+
+#[test]
+fn a_copy_with_another_key_of_the_same_epoch_is_refused() {
+    let disk = closed();
+    let other = copy(&disk);
+    let begin = |disk: &SimulatedDisk| {
+        let store = boot(disk).unwrap().unwrap();
+        store.begin_rotation(7).unwrap();
+        define(&store, 2, "in epoch 2").unwrap();
+        drop(store);
+        keyring_file(disk)
+    };
+    let (of_other, right) = (begin(&other), begin(&disk));
+    let log = disk.with_file("secrets.log", |log| log.clone());
+    let refused = put_back(&disk, &of_other, true).unwrap_err();
+    assert!(matches!(refused, StoreError::EpochMissing { epoch: 2, records: 1 }), "{refused}");
+    assert_eq!(disk.with_file("secrets.log", |log| log.clone()), log);
+    // As files in their places they cut nothing off either.
+    disk.with_file("keyring", |keyring| *keyring = of_other);
+    disk.forget(1, "anchor");
+    assert!(matches!(boot(&disk), Err(StoreError::EpochMissing { epoch: 2, .. })));
+    put_back(&disk, &right, true).unwrap();
+    assert_eq!(secrets(&boot(&disk).unwrap().unwrap()).len(), 2);
+}
+
+#[test]
+fn a_damaged_head_in_the_log_does_not_keep_the_right_copy_out() {
+    let disk = closed();
+    let copied = keyring_file(&disk);
+    disk.forget(0, "keyring");
+    for at in 0..crate::seal::HEAD_LEN {
+        let spoilt = copy(&disk);
+        spoilt.with_file("secrets.log", |log| log[crate::seal::HEAD_LEN + at] ^= 3);
+        put_back(&spoilt, &copied, false).unwrap_or_else(|error| panic!("byte {at}: {error}"));
+    }
+}
+
+#[test]
+fn a_bad_sector_in_the_log_does_not_keep_the_right_copy_out() {
+    let disk = closed();
+    let copy = keyring_file(&disk);
+    disk.forget(0, "keyring");
+    disk.spoil_sector("secrets.log", 600);
+    put_back(&disk, &copy, false).unwrap();
+    assert_eq!(keyring_file(&disk), copy);
+}
+
+#[test]
+fn a_copy_stays_in_place_after_a_restore_that_was_cut_off() {
+    let disk = closed();
+    let store = boot(&disk).unwrap().unwrap();
+    let bytes = backup(&store);
+    change_keyring(&store, |keyring| keyring.add_slot(&NewSlot::HostKey(&host_key(2)), "", 0)).unwrap();
+    drop(store);
+    let newer = keyring_file(&disk);
+    let how = RestoreOptions { replace: true, older: true, partial: false };
+    let whole = copy(&disk);
+    restored(&whole, &bytes, how).unwrap();
+    let mut met = 0;
+    for cut in 0..=whole.operations() {
+        let disk = copy(&disk);
+        disk.cut_power_at(cut);
+        _ = restored(&disk, &bytes, how);
+        let disk = disk.after_power_cut(Left::All);
+        if !disk.has(0, "keyring.restored") {
+            continue;
+        }
+        met += 1;
+        put_back(&disk, &newer, true).unwrap();
+        assert!(opens(&disk), "cut at {cut}");
+        let now = read_keyring(&disk.disk()).unwrap().unwrap();
+        assert!(now.unlock(&[Opener::HostKey(host_key(2))]).is_ok(), "cut at {cut}: it was replaced again");
+    }
+    assert!(met > 3);
+}

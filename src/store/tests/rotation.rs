@@ -3,7 +3,7 @@
 use super::*;
 use crate::administration::Rotation;
 use crate::seal::{HEAD_LEN, Head, Kind, LockedKeyring, SALT};
-use crate::store::LOG;
+use crate::store::{Known, LOG, repair};
 
 /// Seven secrets, all but the last with a value.
 fn filled() -> (SimulatedDisk, Store) {
@@ -212,4 +212,85 @@ fn writers_and_readers_go_on_beside_it() {
             assert_eq!(value.expose_secret(), b"value 2");
         }
     });
+}
+
+/// The disk as it is now, with this keyring, and without what the host remembers.
+fn with_keyring(disk: &SimulatedDisk, keyring: &[u8]) -> SimulatedDisk {
+    let disk = copy(disk);
+    disk.with_file("keyring", |bytes| *bytes = keyring.to_vec());
+    disk.forget(1, "anchor");
+    disk
+}
+
+fn keyring_of(disk: &SimulatedDisk) -> Vec<u8> {
+    disk.with_file("keyring", |keyring| keyring.clone())
+}
+
+#[test]
+fn a_keyring_from_before_a_rotation_opens_nothing_cuts_nothing_and_repairs_nothing() {
+    let (disk, store) = filled();
+    let older = keyring_of(&disk);
+    let mut stages = Vec::new();
+    store.begin_rotation(7).unwrap();
+    stages.push(("one commit", 0, copy(&disk)));
+    define(&store, 8, "in epoch 2").unwrap();
+    stages.push(("one record", 1, copy(&disk)));
+    store.rotate_some().unwrap();
+    store.rotate_some().unwrap();
+    stages.push(("mid-way", 5, copy(&disk)));
+    rotate(&store);
+    stages.push(("over", 8, copy(&disk)));
+    for (stage, sealed, at_that_time) in stages {
+        let disk = with_keyring(&at_that_time, &older);
+        let log = disk.with_file(LOG, |log| log.clone());
+        let refused = boot(&disk).map(drop).unwrap_err();
+        let is_right = |error: &StoreError| matches!(error, StoreError::EpochMissing { epoch: 2, records } if *records == sealed);
+        assert!(is_right(&refused), "{stage}: {refused}");
+        let locked = LockedKeyring::parse(&older).unwrap();
+        let opened = locked.unlock(&[Opener::HostKey(host_key(1))]).unwrap();
+        let refused = repair(&disk.disk(), &opened.keyring, &Known::default()).unwrap_err();
+        assert!(is_right(&refused), "{stage}, repaired: {refused}");
+        assert_eq!(disk.with_file(LOG, |log| log.clone()), log, "{stage}");
+        assert!(disk.has(0, &format!("{}.xml", uuid(1))), "{stage}");
+        let right = with_keyring(&disk, &keyring_of(&at_that_time));
+        let secrets = secrets(&boot(&right).unwrap().unwrap());
+        assert_eq!(secrets.len(), if sealed == 0 { 7 } else { 8 }, "{stage}");
+    }
+}
+
+#[test]
+fn a_log_under_keys_that_the_keyring_lacks_is_not_repaired_away() {
+    let (disk, store) = filled();
+    let older = copy(&disk);
+    rotate(&store);
+    drop(store);
+    let disk = with_keyring(&older, &keyring_of(&disk));
+    let log = disk.with_file(LOG, |log| log.clone());
+    let locked = read_keyring(&disk.disk()).unwrap().unwrap();
+    let opened = locked.unlock(&[Opener::HostKey(host_key(1))]).unwrap();
+    let refused = repair(&disk.disk(), &opened.keyring, &Known::default()).unwrap_err();
+    assert!(matches!(refused, StoreError::EpochMissing { epoch: 1, records: 7 }), "{refused}");
+    assert!(disk.with_file(LOG, |bytes| *bytes == log) && disk.has(0, &format!("{}.xml", uuid(1))));
+}
+
+#[test]
+fn a_second_name_of_the_keyring_keeps_its_bytes() {
+    let (disk, store) = filled();
+    let before = keyring_of(&disk);
+    disk.disk().etc.link("keyring", "keyring.bak").unwrap();
+    rotate(&store);
+    assert_ne!(keyring_of(&disk), before);
+    assert_eq!(disk.with_file("keyring.bak", |kept| kept.clone()), before);
+}
+
+#[test]
+fn a_real_file_knows_whether_it_has_a_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let real = crate::store::open_directory(directory.path()).unwrap();
+    let file = real.create("keyring").unwrap();
+    real.link("keyring", "keyring.bak").unwrap();
+    real.remove("keyring").unwrap();
+    assert!(file.is_named().unwrap());
+    real.remove("keyring.bak").unwrap();
+    assert!(!file.is_named().unwrap());
 }
