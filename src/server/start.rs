@@ -150,17 +150,13 @@ fn set_up_log(settings: &Settings, arguments: &Arguments, place: &Place) -> Resu
 fn open(place: &Place, root: &Root, settings: &Settings) -> Result<Secrets, StartError> {
     let failed = |error: Error| refused(Exit::Keystore, &error);
     let keys = Keys { host_key: settings.host_key_file.clone(), ..Keys::default() };
-    if !settings.xml_copies && !root.has_keystore().map_err(failed)? {
-        let new = NewStore { without_copies: true, ..NewStore::default() };
-        Driver::init(root, &keys, &new).map_err(failed)?;
-    }
+    let moving_in = prepare(root, settings, &keys).map_err(failed)?;
     let paths: &[&str] = match place {
         Place::System => &["/system"],
         Place::Session(_) => &["/session"],
         Place::Root(_) => &["/system", "/session"],
     };
     let uri = format!("secret://{}", paths[0]);
-    let moving_in = settings.import_at_first_start && expect_import(root).map_err(failed)?;
     let driver = Driver::open(root.clone(), uri, &keys).map_err(failed)?;
     driver.set_rotation_policy(rotation_policy(settings));
     if let Some(why) = driver.session(Caller::OWNER).locked() {
@@ -176,15 +172,29 @@ fn open(place: &Place, root: &Root, settings: &Settings) -> Result<Secrets, Star
     Ok(Secrets { driver, paths, token })
 }
 
-/// Takes in what libvirt's own driver left beside the keystore. What goes wrong keeps nobody from being served, and is
-/// tried again at the next start.
+/// Makes a keystore without `.xml` copies, if there is to be one. Says whether libvirt's secrets are to be imported: only
+/// before there is a keystore can that be told.
+fn prepare(root: &Root, settings: &Settings, keys: &Keys) -> Result<bool, Error> {
+    let moving_in = settings.import_at_first_start && expect_import(root)?;
+    if !settings.xml_copies && !root.has_keystore()? {
+        let new = NewStore { without_copies: true, ..NewStore::default() };
+        Driver::init(root, keys, &new)?;
+    }
+    Ok(moving_in)
+}
+
+/// Takes in what libvirt's own driver left beside the keystore. What goes wrong keeps nobody from being served. If it
+/// ends with an error, the next start tries again; single secrets that were not taken are named, and that is all.
 fn move_in(driver: &Driver, root: &Root, settings: &Settings) {
     let key = match &settings.import_key_file {
         Some(file) => LibvirtKey::read(file).map(Some),
         None => LibvirtKey::credential(),
     };
-    let options = ImportOptions { without_copies: !settings.xml_copies, ..ImportOptions::default() };
     let imported = key.and_then(|key| {
+        let status = driver.status();
+        let store = status.store.and_then(|id| id.parse().ok());
+        let without_copies = status.copies == Some(false);
+        let options = ImportOptions { without_copies, store, ..ImportOptions::default() };
         import_at_first_start(root, &root.etc, key.as_ref(), driver, &options, &mut |row| {
             if !row.outcome.is_in() {
                 let hint = row.hint.as_deref().unwrap_or_default();
@@ -297,3 +307,25 @@ fn refused(exit: Exit, error: &Error) -> StartError {
 
 /// A reactor thread answers tens of thousands of calls a second.
 const MOST_REACTORS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_expected_whether_or_not_copies_are_kept() {
+        for xml_copies in [true, false] {
+            let place = tempfile::tempdir().unwrap();
+            let root = Root::embed(&place.path().join("root")).unwrap();
+            let keys = Keys { host_key: Some(place.path().join("host.key")), ..Keys::default() };
+            let mut settings = Settings::default_for(false);
+            (settings.xml_copies, settings.import_at_first_start) = (xml_copies, true);
+            assert_eq!(prepare(&root, &settings, &keys), Ok(true), "xml_copies = {xml_copies}");
+            drop(Driver::open(root.clone(), "secret:///system".into(), &keys).unwrap());
+            // Until it is done.
+            assert_eq!(prepare(&root, &settings, &keys), Ok(true));
+            std::fs::remove_file(root.etc.join("import.pending")).unwrap();
+            assert_eq!(prepare(&root, &settings, &keys), Ok(false));
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Export: a keystore's secrets into a directory that libvirt's secret driver reads.
 //!
 //! The value is in its place before the definition is, so that libvirt never loads a secret without its value; both are on
-//! the disk before either is in its place. Running it again goes on where it ended. Leans on `libvirt` for the files.
-//! Refuses a directory that others can look into, one with secrets that the keystore doesn't have just so, and one with
+//! the disk before either is in its place. Running it again, in whichever form, goes on where it ended, and first destroys
+//! what an earlier run had half written. Leans on `libvirt` for the files. Refuses a directory that others can look into, one with secrets that the keystore doesn't have just so, and one with
 //! values in the other form: libvirt would serve whichever it likes better.
 
 use std::fs::DirBuilder;
@@ -64,6 +64,14 @@ pub fn export(
             Error::failed(detail).advise(format!("nothing was written; run: chmod 700 '{}'", to.display()))
         );
     }
+    let (owner, us) = (directory.owner()?, rustix::process::geteuid().as_raw());
+    if owner != us {
+        let detail =
+            format!("'{}' belongs to another user (uid {owner}), who can look into it", to.display());
+        return Err(
+            Error::failed(detail).advise("nothing was written; name a directory of your own, or a new one")
+        );
+    }
     let exporter = Exporter { from, directory, form, to };
     exporter.check()?;
     let (mut count, mut after) = (0, None);
@@ -92,22 +100,29 @@ impl Exporter<'_> {
         if listing.has_keystore {
             return Err(self.in_the_way("there is a keystore in it"));
         }
-        if let Some(name) = listing.misnamed.first().or(listing.on_their_way_out.first()) {
+        let taken_out = listing.secrets.iter().find_map(|found| {
+            let file = found.values.iter().find(|file| file.is_taken_out())?;
+            Some(file.name(found.uuid))
+        });
+        if let Some(name) = listing.misnamed.first().cloned().or(taken_out) {
             return Err(self.in_the_way(&format!("there is a file '{name}' in it")));
         }
         for found in &listing.secrets {
             self.check_one(found)?;
+        }
+        // Half a value that an earlier run was writing when it was ended; it may have been in plain text.
+        let ours = |name: &&String| name.get(UUID..).is_some_and(|end| UNFINISHED.contains(&end));
+        for name in listing.unfinished.iter().filter(ours) {
+            let destroyed = self.directory.destroy(name);
+            destroyed.map_err(|unfit| self.in_the_way(&format!("there is '{name}' in it, which {unfit}")))?;
         }
         Ok(())
     }
 
     fn check_one(&self, found: &Found) -> Result<(), Error> {
         let uuid = found.uuid;
-        let other_form = match self.form {
-            ExportForm::Encrypted(_) => found.plain.then_some(ValueFile::Plain),
-            ExportForm::Plaintext => found.encrypted.then_some(ValueFile::Encrypted),
-        };
-        if let Some(file) = other_form {
+        let ours = self.value_file();
+        if let Some(file) = found.values.iter().find(|file| **file != ours) {
             let name = file.name(uuid);
             return Err(self.in_the_way(&format!("there is '{name}' in it, a value in the other form")));
         }
@@ -124,10 +139,10 @@ impl Exporter<'_> {
         if found.definition && !self.has_definition(&definition) {
             return Err(is_other("definition"));
         }
-        if let Some(file) = found.value() {
+        if let Some(file) = found.values.first() {
             let held = self.directory.value(&file.name(uuid), self.form());
-            let same = match (held, value) {
-                (Ok((Some(held), _)), Some(_)) => self.from.holds(&definition, Some(&held))?,
+            let same = match (held.map(|held| held.value), value) {
+                (Ok(Some(held)), Some(_)) => self.from.holds(&definition, Some(&held))?,
                 _ => false,
             };
             if !same {
@@ -240,6 +255,12 @@ fn make(path: &Path) -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+/// The length of a UUID in a file's name.
+const UUID: usize = 36;
+
+/// What files are called behind their UUID until they are in their place.
+const UNFINISHED: [&str; 3] = [".xml.new", ".base64.new", ".aes256cbc.new"];
 
 /// Secrets written at once.
 const PAGE: usize = 256;

@@ -1,8 +1,9 @@
 //! Import when a daemon first starts where libvirt's secret driver was: once, and to its end.
 //!
-//! A file beside the keystore, made before the keystore itself and removed when the import is done, says that it is still to
-//! be done: whatever the moment at which a start is cut short, the next one goes on. Leans on `import`. Refuses to import
-//! into a keystore that was there before: what has been undefined since must not come back.
+//! A file beside the keystore, made before the keystore itself and removed when the import has run to its end, says that it
+//! is still to be done: whatever the moment at which a start is cut short, the next one goes on. Leans on `import`. Refuses
+//! to import into a keystore that was there before, and to try again for single secrets that were not taken: what has been
+//! undefined since must not come back.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -36,7 +37,8 @@ pub fn expect_import(root: &Root) -> Result<bool, Error> {
 }
 
 /// To be called when the keystore is open: imports `from` if [`expect_import`] said so, at this start or an earlier one
-/// that was cut short; `None` if not. An error leaves it to be done at the next start.
+/// that was cut short; `None` if not. An error leaves it to be done at the next start. Secrets that were not taken don't:
+/// they are reported, and it is for the operator to import again.
 pub fn import_at_first_start(
     root: &Root,
     from: &Path,
@@ -50,8 +52,7 @@ pub fn import_at_first_start(
         return Ok(None);
     }
     let summary = import(from, key, into, options, report)?;
-    // What a full disk has kept out comes in at the next start.
-    if !options.dry_run && summary.refused == 0 {
+    if !options.dry_run {
         let removed = std::fs::remove_file(&note).and_then(|()| sync(&root.etc));
         removed.map_err(|error| failed("remove", &note, &error))?;
     }
@@ -88,10 +89,40 @@ const NOTE: &str = "import.pending";
 mod tests {
     use std::fs;
 
-    use super::*;
-    use crate::driver::{Driver, Keys};
+    use ::uuid::Uuid;
 
+    use super::*;
+    use crate::administration::Put;
+    use crate::driver::{Driver, Keys};
+    use crate::memory::SecretBytes;
+    use crate::secret::Definition;
+
+    const ONE: Uuid = Uuid::from_u128(0x1111_1111_1111_1111_1111_1111_1111_1111);
     const DOCUMENT: &str = "<secret><uuid>11111111-1111-1111-1111-111111111111</uuid></secret>";
+
+    /// A keystore that takes everything but the secret of one UUID.
+    struct Picky(std::sync::Arc<Driver>);
+
+    impl Inventory for Picky {
+        fn list(&self, after: Option<Uuid>, max: usize) -> Result<Vec<Uuid>, Error> {
+            self.0.list(after, max)
+        }
+
+        fn read(&self, uuid: Uuid) -> Result<Option<(Definition, Option<SecretBytes>)>, Error> {
+            self.0.read(uuid)
+        }
+
+        fn put(&self, definition: &Definition, value: Option<&SecretBytes>) -> Result<Put, Error> {
+            match definition.uuid {
+                ONE => self.0.put(definition, value),
+                _ => Err(Error::failed("not this one")),
+            }
+        }
+
+        fn holds(&self, definition: &Definition, value: Option<&SecretBytes>) -> Result<bool, Error> {
+            self.0.holds(definition, value)
+        }
+    }
 
     struct Host(tempfile::TempDir);
 
@@ -105,8 +136,10 @@ mod tests {
             expect_import(&self.root())?;
             let keys = Keys { host_key: Some(self.0.path().join("host.key")), ..Keys::default() };
             let driver = Driver::open(self.root(), "secret:///system".into(), &keys)?;
-            let options = ImportOptions::default();
-            let done = import_at_first_start(&self.root(), source, None, &*driver, &options, &mut |_| {})?;
+            let store = driver.status().store.and_then(|id| id.parse().ok());
+            let options = ImportOptions { store, ..ImportOptions::default() };
+            let done =
+                import_at_first_start(&self.root(), source, None, &Picky(driver), &options, &mut |_| {})?;
             Ok(done.map(|summary| summary.added))
         }
     }
@@ -133,6 +166,20 @@ mod tests {
         assert!(host.start(Path::new("/nowhere/at/all")).is_err());
         assert!(etc.join(NOTE).exists() && host.root().has_keystore().unwrap());
         assert_eq!(host.start(&etc), Ok(Some(1)));
+        assert_eq!(host.start(&etc), Ok(None));
+    }
+
+    #[test]
+    fn a_secret_that_is_refused_keeps_no_note_behind() {
+        let (host, etc) = host();
+        let two = Uuid::from_u128(2);
+        fs::write(etc.join(format!("{two}.xml")), DOCUMENT.replace(&ONE.to_string(), &two.to_string()))
+            .unwrap();
+        assert_eq!(host.start(&etc), Ok(Some(1)));
+        assert!(
+            !etc.join(NOTE).exists(),
+            "every start would import again, and bring back what was undefined"
+        );
         assert_eq!(host.start(&etc), Ok(None));
     }
 

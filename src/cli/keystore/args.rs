@@ -304,6 +304,10 @@ pub(crate) struct ImportArguments {
     #[arg(long)]
     pub(super) without_encrypted: bool,
 
+    /// The key is right, whatever chance may have done: remove also the originals of few encrypted values
+    #[arg(long)]
+    pub(super) trust_key: bool,
+
     /// Overwrite and remove each original once its secret was read back and compared
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) remove_originals: bool,

@@ -27,11 +27,14 @@ pub(super) fn take_in(
         None => LibvirtKey::credential()?,
     };
     let keystore = reach(arguments, &these.daemon)?.keystore;
+    let status = keystore.status()?;
     let options = ImportOptions {
         dry_run: these.dry_run,
         remove_originals: these.remove_originals,
         without_encrypted: these.without_encrypted,
-        without_copies: keystore.status()?.copies == Some(false),
+        without_copies: status.copies == Some(false),
+        trust_key: these.trust_key,
+        store: status.store.and_then(|id| id.parse().ok()),
     };
     let mut rows = Vec::new();
     let done = {

@@ -18,6 +18,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use ::uuid::Uuid;
+
 use super::libvirt::{Directory, LibvirtKey, Listing};
 use crate::administration::Inventory;
 use crate::memory;
@@ -39,6 +41,11 @@ pub struct ImportOptions {
     /// The keystore keeps no `.xml` copies. Matters when it lies in this very directory: a `<uuid>.xml` there is libvirt's
     /// then, even of a secret that the keystore has.
     pub without_copies: bool,
+    /// The key is the right one, whatever chance might have done: remove also those originals that nothing but their
+    /// padding vouches for.
+    pub trust_key: bool,
+    /// The id of the keystore that is imported into. A directory with a keystore in it is refused if it isn't this one.
+    pub store: Option<Uuid>,
 }
 
 /// Imports the directory `from`, and tells of each secret, and of each file that belongs to none, by `report`.
@@ -55,7 +62,8 @@ pub fn import(
     into.list(None, 1)?; // a locked keystore says so before a single file is read
     let directory = Directory::open(from)?;
     let listing = directory.list()?;
-    let Survey { originals, strays } = survey::look(&listing, into, options)?;
+    survey::check_keystore(&directory, &listing, options)?;
+    let Survey { originals, strays, taken_out } = survey::look(&listing, into, options)?;
     let mut summary = Summary { dry_run: options.dry_run, ..Summary::default() };
     summary.loose_directory = directory.looseness()?;
     summary.key = survey::judge_key(&directory, &originals, key, options)?;
@@ -65,11 +73,12 @@ pub fn import(
         report(row);
     };
     let removing = options.remove_originals && !options.dry_run;
-    for stray in leftovers(&directory, &listing, removing)?.into_iter().chain(strays) {
+    let mut refusals = 0;
+    let settler = Settler::new(&directory, key, into, options, summary.key)?;
+    let taken_out = remove::without_definition(&settler, &taken_out, options)?;
+    for stray in leftovers(&listing).into_iter().chain(strays).chain(taken_out) {
         tell(&stray, &mut summary);
     }
-    let mut refusals = 0;
-    let settler = Settler::new(&directory, key, into, options)?;
     for batch in originals.chunks(BATCH) {
         let mut settled = settle_all(&settler, batch)?;
         if removing {
@@ -118,32 +127,14 @@ fn nothing_works(settled: Vec<Settled>, refusals: &mut usize) -> Option<Error> {
     last.filter(|_| *refusals >= MANY_REFUSALS)
 }
 
-/// What earlier runs, of libvirt or of an import, have left unfinished. Originals that were on their way out go now.
-fn leftovers(directory: &Directory, listing: &Listing, removing: bool) -> Result<Vec<Imported>, Error> {
-    let mut rows: Vec<Imported> =
-        listing.misnamed.iter().map(|name| Imported::stray(name, report::MISNAMED)).collect();
-    for name in &listing.unfinished {
+/// What isn't libvirt's, or is unfinished.
+fn leftovers(listing: &Listing) -> Vec<Imported> {
+    let misnamed = listing.misnamed.iter().map(|name| Imported::stray(name, report::MISNAMED));
+    let unfinished = listing.unfinished.iter().map(|name| {
         let hint = if name.contains(".base64") { report::UNFINISHED_VALUE } else { report::UNFINISHED };
-        rows.push(Imported::stray(name, hint));
-    }
-    if removing && !listing.on_their_way_out.is_empty() {
-        directory.sync()?; // their names, before their bytes go
-    }
-    for name in &listing.on_their_way_out {
-        let mut row = Imported::stray(name, report::ON_ITS_WAY_OUT);
-        if removing {
-            match directory.destroy(name) {
-                Ok(()) => continue,
-                Err(unfit) => {
-                    row.hint = None;
-                    row.add_hint(format!("of an earlier import; {unfit}"));
-                    row.originals = Originals::Left;
-                }
-            }
-        }
-        rows.push(row);
-    }
-    Ok(rows)
+        Imported::stray(name, hint)
+    });
+    misnamed.chain(unfinished).collect()
 }
 
 /// Secrets whose originals are removed together. Their values don't stay in memory meanwhile.

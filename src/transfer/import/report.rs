@@ -160,6 +160,14 @@ impl KeyTrial {
         Some(256_u64.pow(opened) / ways.max(1))
     }
 
+    /// Why values that it opened may be rubbish all the same.
+    pub(super) fn doubt(self) -> Option<&'static str> {
+        match self.one_in() {
+            Some(_) => Some(TOO_FEW),
+            None => (self.opened < self.tried).then_some(NOT_ALL),
+        }
+    }
+
     /// Whether it is most likely a wrong one: it opened half of them or less.
     pub(super) fn failed(self) -> bool {
         self.tried > 0 && self.opened * 2 <= self.tried
@@ -207,9 +215,13 @@ impl Imported {
 pub(super) const MISNAMED: &str = "the name is no UUID as libvirt writes it; libvirt doesn't read this file";
 pub(super) const UNFINISHED: &str = "a write that was cut short; libvirt doesn't read this file";
 pub(super) const UNFINISHED_VALUE: &str = "a write that was cut short; libvirt doesn't read this file, but it may hold a value in plain text: destroy it with shred -u";
-pub(super) const ON_ITS_WAY_OUT: &str =
-    "the value of a secret that was imported earlier; it is removed when originals are";
+pub(super) const TAKEN_OUT: &str = "a value that an earlier import was removing, and no definition with it; it is removed with --remove-originals if the keystore has it";
+pub(super) const TAKEN_OUT_AND_LEFT: &str =
+    "a value that an earlier import was removing, and no definition with it; it is left:";
 pub(super) const NO_DEFINITION: &str = "a value without a definition; libvirt doesn't read this file";
+
+const TOO_FEW: &str = "so few values are encrypted that a wrong key could have opened them by chance, and their originals are kept; look at one in the keystore, and if it is right, import again with --trust-key";
+const NOT_ALL: &str = "the key doesn't open every encrypted value, so that some may be of another key and have opened by chance, and their originals are kept; look at this one in the keystore, and if it is right, import again with --trust-key";
 
 #[cfg(test)]
 mod tests {
@@ -227,6 +239,10 @@ mod tests {
         for wrong in [trial(0, 1), trial(1, 2), trial(0, 500), trial(2, 500), trial(250, 500)] {
             assert!(wrong.failed(), "{wrong:?}");
         }
+        for doubtful in [trial(1, 1), trial(3, 3), trial(2, 3), trial(499, 500)] {
+            assert!(doubtful.doubt().is_some(), "{doubtful:?}");
+        }
+        assert_eq!(trial(4, 4).doubt(), None);
         for right in [trial(0, 0), trial(1, 1), trial(2, 3), trial(499, 500)] {
             assert!(!right.failed(), "{right:?}");
         }

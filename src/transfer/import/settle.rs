@@ -9,17 +9,19 @@ use ::uuid::Uuid;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
-use super::{ImportOptions, Imported, Original, Outcome};
+use super::{ImportOptions, Imported, KeyTrial, Original, Outcome};
 use crate::administration::{Inventory, Put, usage_in_words};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error, Usage, UsageType};
-use crate::transfer::libvirt::{Directory, Form, LibvirtKey, Unfit, ValueFile, definition_name};
+use crate::transfer::libvirt::{Directory, Form, Held, LibvirtKey, Unfit, ValueFile, definition_name};
 
 /// What it takes.
 pub(super) struct Settler<'a> {
     pub(super) directory: &'a Directory,
     pub(super) key: Option<&'a LibvirtKey>,
     pub(super) into: &'a dyn Inventory,
+    /// Why originals that only the key vouches for are to be kept.
+    doubt: Option<&'static str>,
     /// Of a dry run: who has, or would have, which usage.
     foreseen: Option<Mutex<HashMap<Usage, Uuid>>>,
 }
@@ -30,10 +32,19 @@ pub(super) struct Settled {
     pub(super) original: Original,
     /// The definition, if the keystore is proved to have the secret.
     pub(super) proved: Option<Definition>,
+    /// Why its originals are to be kept all the same.
+    pub(super) keep: Option<String>,
     /// The keystore was asked to take it.
     pub(super) reached_keystore: bool,
     /// Why the keystore couldn't.
     pub(super) refused: Option<Error>,
+}
+
+/// What was found in place of a value.
+enum Reading {
+    Value(Option<SecretBytes>),
+    /// The name of a file in which there is none any more.
+    Overwritten(String),
 }
 
 impl<'a> Settler<'a> {
@@ -42,9 +53,11 @@ impl<'a> Settler<'a> {
         key: Option<&'a LibvirtKey>,
         into: &'a dyn Inventory,
         options: &ImportOptions,
+        trial: Option<KeyTrial>,
     ) -> Result<Self, Error> {
+        let doubt = trial.filter(|_| !options.trust_key).and_then(KeyTrial::doubt);
         let foreseen = if options.dry_run { Some(Mutex::new(usages(into)?)) } else { None };
-        Ok(Self { directory, key, into, foreseen })
+        Ok(Self { directory, key, into, doubt, foreseen })
     }
 
     /// How many can be settled at once.
@@ -58,11 +71,24 @@ impl<'a> Settler<'a> {
             row: Imported::of(original.uuid),
             original: original.clone(),
             proved: None,
+            keep: None,
             reached_keystore: false,
             refused: None,
         };
+        let Some((definition, reading)) = self.read(original, &mut settled)? else { return Ok(settled) };
         let row = &mut settled.row;
-        let Some((definition, value)) = self.read(original, row)? else { return Ok(settled) };
+        let value = match reading {
+            Reading::Value(value) => value,
+            Reading::Overwritten(name) => {
+                row.outcome = self.rest(&definition)?;
+                match row.outcome {
+                    Outcome::AlreadyThere => settled.proved = Some(definition),
+                    Outcome::Unreadable => row.add_hint(format!("{name} {}; {LOST}", Unfit::Overwritten)),
+                    _ => row.add_hint(format!("{name} {}; {OTHER}", Unfit::Overwritten)),
+                }
+                return Ok(settled);
+            }
+        };
         if let Some(foreseen) = &self.foreseen {
             let mut owners = foreseen.lock().unwrap_or_else(PoisonError::into_inner);
             row.outcome = self.foresee(&definition, value.as_ref(), &mut owners)?;
@@ -89,8 +115,9 @@ impl<'a> Settler<'a> {
     fn read(
         &self,
         original: &Original,
-        row: &mut Imported,
-    ) -> Result<Option<(Definition, Option<SecretBytes>)>, Error> {
+        settled: &mut Settled,
+    ) -> Result<Option<(Definition, Reading)>, Error> {
+        let row = &mut settled.row;
         let name = definition_name(original.uuid, original.definition);
         let definition = match self.directory.definition(original.uuid, original.definition) {
             Ok((definition, loose)) => {
@@ -108,17 +135,31 @@ impl<'a> Settler<'a> {
             row.add_hint("an ephemeral secret belongs on no disk; define it anew where it is needed");
             return Ok(None);
         }
-        let Some(file) = original.value else { return Ok(Some((definition, None))) };
-        if original.both {
+        let Some(file) = original.value() else { return Ok(Some((definition, Reading::Value(None)))) };
+        if original.both() {
             row.add_hint("there are a .base64 and an .aes256cbc; the .base64 is taken, as libvirt does");
         }
         let name = file.name(original.uuid);
-        match self.value(file, &name) {
-            Ok((value, loose)) => {
-                note_looseness(row, &name, loose);
-                Ok(Some((definition, value)))
+        match self.value(original.uuid, file) {
+            Ok(held) => {
+                note_looseness(row, &name, held.loose);
+                if file.is_taken_out() {
+                    row.add_hint(format!(
+                        "its value is in {name}: an import was cut short while it removed that"
+                    ));
+                }
+                if !held.strict {
+                    row.add_hint(format!(
+                        "{name} is not the base64 that libvirt writes; what libvirt reads from it is taken"
+                    ));
+                    settled.keep = Some(format!("{name} may be damaged: {ODD}"));
+                } else if let Some(doubt) = self.doubt.filter(|_| file.is_encrypted()) {
+                    settled.keep = Some(doubt.to_owned());
+                }
+                Ok(Some((definition, Reading::Value(held.value))))
             }
             Err(Unfit::Memory(exhausted)) => Err(exhausted.into()),
+            Err(Unfit::Overwritten) => Ok(Some((definition, Reading::Overwritten(name)))),
             Err(unfit) => {
                 if matches!(unfit, Unfit::NoKey) {
                     row.outcome = Outcome::NoKey;
@@ -129,17 +170,23 @@ impl<'a> Settler<'a> {
         }
     }
 
-    /// The value in a file, and the file's mode if it is loose.
-    pub(super) fn value(
-        &self,
-        file: ValueFile,
-        name: &str,
-    ) -> Result<(Option<SecretBytes>, Option<u32>), Unfit> {
-        let form = match file {
-            ValueFile::Plain => Form::Plain,
-            ValueFile::Encrypted => Form::Encrypted(self.key.ok_or(Unfit::NoKey)?),
+    /// What is in a value file.
+    pub(super) fn value(&self, uuid: Uuid, file: ValueFile) -> Result<Held, Unfit> {
+        let form = match file.is_encrypted() {
+            false => Form::Plain,
+            true => Form::Encrypted(self.key.ok_or(Unfit::NoKey)?),
         };
-        self.directory.value(name, form)
+        self.directory.value(&file.name(uuid), form)
+    }
+
+    /// What to make of a secret whose value an import had begun to destroy. It was in a keystore then; whether in this one
+    /// must be seen.
+    fn rest(&self, definition: &Definition) -> Result<Outcome, Error> {
+        Ok(match self.into.read(definition.uuid)? {
+            Some((found, Some(_))) if found == *definition => Outcome::AlreadyThere,
+            Some(_) => Outcome::Differs,
+            None => Outcome::Unreadable,
+        })
     }
 
     /// Puts it in. Also says whether the keystore gives it back just so.
@@ -148,7 +195,8 @@ impl<'a> Settler<'a> {
             Put::Added => Outcome::Added,
             Put::Same => Outcome::AlreadyThere,
             Put::UsageTaken(owner) => return Ok((Outcome::UsageTaken(owner), false)),
-            Put::Differs if value.is_none() && self.is_rest_of(definition)? => {
+            // The definition is what is left of a secret whose removal was cut short.
+            Put::Differs if value.is_none() && self.rest(definition)? == Outcome::AlreadyThere => {
                 return Ok((Outcome::AlreadyThere, true));
             }
             Put::Differs => return Ok((Outcome::Differs, false)),
@@ -161,13 +209,6 @@ impl<'a> Settler<'a> {
             ))
             .advise("its originals are kept; look into the keystore with: strongroom verify")),
         }
-    }
-
-    /// Whether a definition without a value is what is left of a secret whose removal was cut short: the keystore has it
-    /// just so, with a value.
-    fn is_rest_of(&self, definition: &Definition) -> Result<bool, Error> {
-        let found = self.into.read(definition.uuid)?;
-        Ok(found.is_some_and(|(found, value)| found == *definition && value.is_some()))
     }
 
     fn foresee(
@@ -227,6 +268,12 @@ fn note_looseness(row: &mut Imported, name: &str, loose: Option<u32>) {
         row.add_hint(format!("others than its owner could get at {name} (mode {mode:04o})"));
     }
 }
+
+const LOST: &str = "this keystore doesn't have it: import from the keystore that it went to, or restore a backup of that one";
+
+const OTHER: &str = "the keystore has another secret of this UUID, and keeps it";
+
+const ODD: &str = "look at the value in the keystore, and if it is right, remove the file by hand";
 
 /// UUIDs asked for at once.
 const PAGE: usize = 1024;

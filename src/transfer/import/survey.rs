@@ -10,13 +10,15 @@ use ::uuid::Uuid;
 use super::{ImportOptions, Imported, KeyTrial, report};
 use crate::administration::Inventory;
 use crate::secret::Error;
-use crate::transfer::libvirt::{Directory, Form, LibvirtKey, Listing, Unfit, ValueFile};
+use crate::transfer::libvirt::{Directory, Form, Held, LibvirtKey, Listing, Unfit, ValueFile};
 
 /// All that there is.
 pub(super) struct Survey {
     pub(super) originals: Vec<Original>,
     /// Value files without a definition.
     pub(super) strays: Vec<Imported>,
+    /// Those among them that an earlier import took out, to destroy them.
+    pub(super) taken_out: Vec<(Uuid, ValueFile)>,
 }
 
 /// One secret of libvirt's.
@@ -25,12 +27,21 @@ pub(super) struct Original {
     pub(super) uuid: Uuid,
     /// Where its definition is: in `<uuid>.xml` (0), or in the file of this number that was set aside.
     pub(super) definition: u32,
-    /// The value that libvirt serves.
-    pub(super) value: Option<ValueFile>,
-    /// There is an encrypted value besides, which libvirt passes over.
-    pub(super) both: bool,
+    /// The value files. The first one is taken: libvirt serves it, or did before an import took it out.
+    pub(super) values: Vec<ValueFile>,
     /// The definitions that were set aside.
     pub(super) aside: Vec<u32>,
+}
+
+impl Original {
+    pub(super) fn value(&self) -> Option<ValueFile> {
+        self.values.first().copied()
+    }
+
+    /// There is an encrypted value besides the one that libvirt serves.
+    pub(super) fn both(&self) -> bool {
+        self.values.starts_with(&[ValueFile::Plain, ValueFile::Encrypted])
+    }
 }
 
 /// Finds what is libvirt's.
@@ -44,29 +55,31 @@ pub(super) fn look(
         true => all(into)?,
         false => HashSet::new(),
     };
-    let (mut originals, mut strays) = (Vec::new(), Vec::new());
+    let (mut originals, mut strays, mut taken_out) = (Vec::new(), Vec::new(), Vec::new());
     for found in &listing.secrets {
         let uuid = found.uuid;
         let last_aside = found.aside.iter().copied().max().unwrap_or(0);
         let is_copy = copied.contains(&uuid);
         let definition = match (found.definition, last_aside) {
-            (true, 0) if is_copy && found.value().is_none() => continue,
+            (true, 0) if is_copy && found.values.is_empty() => continue,
             (true, 0) => 0,
             // libvirt has defined it again, after it was imported and undefined.
             (true, _) if !is_copy => 0,
             (_, 1..) => last_aside,
             (false, 0) => {
-                let values = [(found.plain, ValueFile::Plain), (found.encrypted, ValueFile::Encrypted)];
-                let names = values.into_iter().filter(|(there, _)| *there).map(|(_, file)| file.name(uuid));
-                strays.extend(names.map(|name| Imported::stray(&name, report::NO_DEFINITION)));
+                for file in &found.values {
+                    match file.is_taken_out() {
+                        true => taken_out.push((uuid, *file)),
+                        false => strays.push(Imported::stray(&file.name(uuid), report::NO_DEFINITION)),
+                    }
+                }
                 continue;
             }
         };
-        let both = found.plain && found.encrypted;
-        let aside = found.aside.clone();
-        originals.push(Original { uuid, definition, value: found.value(), both, aside });
+        let (values, aside) = (found.values.clone(), found.aside.clone());
+        originals.push(Original { uuid, definition, values, aside });
     }
-    Ok(Survey { originals, strays })
+    Ok(Survey { originals, strays, taken_out })
 }
 
 /// The UUIDs of all persistent secrets.
@@ -81,6 +94,26 @@ fn all(into: &dyn Inventory) -> Result<HashSet<Uuid>, Error> {
     }
 }
 
+/// Refuses the directory of another keystore than the one that is imported into: the `.xml` in it are that one's copies, of
+/// secrets whose values are in its log.
+pub(super) fn check_keystore(
+    directory: &Directory,
+    listing: &Listing,
+    options: &ImportOptions,
+) -> Result<(), Error> {
+    let is_ours = || directory.keystore().is_some_and(|found| Some(found) == options.store);
+    if !listing.has_keystore || is_ours() {
+        return Ok(());
+    }
+    let detail = format!(
+        "another Strongroom keystore lies in '{}', not libvirt's secrets alone; nothing was imported",
+        directory.path().display()
+    );
+    Err(Error::failed(detail).advise(
+        "take its secrets along with: strongroom backup, and strongroom restore; or have them exported from it first, and import that directory",
+    ))
+}
+
 /// Tries the key on every encrypted value that shall be imported.
 pub(super) fn judge_key(
     directory: &Directory,
@@ -88,7 +121,10 @@ pub(super) fn judge_key(
     key: Option<&LibvirtKey>,
     options: &ImportOptions,
 ) -> Result<Option<KeyTrial>, Error> {
-    let encrypted = || originals.iter().filter(|original| original.value == Some(ValueFile::Encrypted));
+    let encrypted = || {
+        let values = originals.iter().filter_map(|original| Some((original.uuid, original.value()?)));
+        values.filter(|(_, file)| file.is_encrypted())
+    };
     let Some(key) = key else {
         let count = encrypted().count();
         if count == 0 || options.without_encrypted {
@@ -104,14 +140,13 @@ pub(super) fn judge_key(
         ));
     };
     let mut trial = KeyTrial { opened: 0, tried: 0 };
-    for original in encrypted() {
-        let name = ValueFile::Encrypted.name(original.uuid);
-        let opened = match directory.value(&name, Form::Encrypted(key)) {
-            Ok((Some(_), _)) | Err(Unfit::Nothing) => true,
+    for (uuid, file) in encrypted() {
+        let opened = match directory.value(&file.name(uuid), Form::Encrypted(key)) {
+            Ok(Held { value: Some(_), .. }) | Err(Unfit::Nothing) => true,
             Err(Unfit::DoesNotOpen) => false,
             Err(Unfit::Memory(exhausted)) => return Err(exhausted.into()),
             // Empty, unreadable, cut: nothing can be learned from it.
-            Ok((None, _)) | Err(_) => continue,
+            Ok(Held { value: None, .. }) | Err(_) => continue,
         };
         trial.tried += 1;
         trial.opened += usize::from(opened);

@@ -1,5 +1,7 @@
 //! Imports into a real keystore, from directories as libvirt leaves them.
 
+mod doubt;
+
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,7 +18,7 @@ use crate::administration::Put;
 use crate::driver::{Driver, Keys, Root};
 use crate::memory::SecretBytes;
 use crate::secret::Definition;
-use crate::transfer::libvirt::{Form, interruption, write_value};
+use crate::transfer::libvirt::{Form, interruption, read_value, write_value};
 
 /// A directory of libvirt's, and a keystore elsewhere or in that same directory.
 struct House {
@@ -68,7 +70,9 @@ impl House {
     }
 
     fn import(&self, into: &dyn Inventory, key: Option<&LibvirtKey>, options: ImportOptions) -> Report {
-        import_from(&self.libvirts(), into, key, options)
+        // As the keystore itself says it.
+        let store = if self.in_place { Directory::open(&self.libvirts()).unwrap().keystore() } else { None };
+        import_from(&self.libvirts(), into, key, ImportOptions { store, ..options })
     }
 }
 
@@ -98,8 +102,14 @@ fn key(byte: u8) -> LibvirtKey {
     LibvirtKey::from_bytes(SecretBytes::copy_of(&[byte; 32]).unwrap()).unwrap()
 }
 
-const MOVE: ImportOptions =
-    ImportOptions { dry_run: false, remove_originals: true, without_encrypted: false, without_copies: false };
+const MOVE: ImportOptions = ImportOptions {
+    dry_run: false,
+    remove_originals: true,
+    without_encrypted: false,
+    without_copies: false,
+    trust_key: true,
+    store: None,
+};
 const COPY: ImportOptions = ImportOptions { remove_originals: false, ..MOVE };
 const LOOK: ImportOptions = ImportOptions { dry_run: true, ..MOVE };
 
@@ -310,8 +320,12 @@ fn a_stale_encrypted_value_is_left_and_named() {
     assert_eq!((summary.unwrap().left, rows[0].originals), (1, Originals::Left));
     assert!(rows[0].hint.as_ref().unwrap().contains("another value"), "{rows:?}");
     assert_eq!(held(&driver)[&1].as_deref(), Some(&b"new"[..]));
-    let left: Vec<String> = house.files().into_keys().collect();
-    assert_eq!(left, [".aes256cbc", ".xml"].map(|suffix| format!("{}{suffix}", Uuid::from_u128(1))));
+    // libvirt goes on to serve the new one, because nothing of this secret was removed.
+    let all = [".aes256cbc", ".base64", ".xml"].map(|suffix| format!("{}{suffix}", Uuid::from_u128(1)));
+    assert_eq!(house.files().into_keys().collect::<Vec<_>>(), all);
+    let rows = house.import(&*driver, None, MOVE).1;
+    assert!(rows[0].hint.as_ref().unwrap().contains("no key was given"), "{rows:?}");
+    assert_eq!(house.files().into_keys().collect::<Vec<_>>(), all);
 }
 
 /// Cut short before each step that changes a file, and then run to its end.

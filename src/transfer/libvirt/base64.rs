@@ -12,12 +12,14 @@ use super::Unfit;
 use crate::memory::{SecretBytes, scrubbed};
 use crate::secret::Base64;
 
-/// What the text that is read from `from` stands for, if that is no more than `limit` bytes. `len`: how long the text is.
-pub(super) fn decode(from: &mut impl Read, len: u64, limit: usize) -> Result<SecretBytes, Unfit> {
+/// What the text that is read from `from` stands for, if that is no more than `limit` bytes, and whether the text is
+/// strictly base64. `len`: how long the text is.
+pub(super) fn decode(from: &mut impl Read, len: u64, limit: usize) -> Result<(SecretBytes, bool), Unfit> {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let mut piece = SecretBytes::zeroed(PIECE.min(len.saturating_add(1)))?;
     let bytes = SecretBytes::zeroed((len / 4).saturating_mul(3).min(limit))?;
     let (mut reader, mut decoded) = (Base64::default(), Growing { bytes, len: 0 });
+    let mut form = Strict::default();
     loop {
         let read = match from.read(piece.expose_secret_mut()) {
             Ok(0) => break,
@@ -26,10 +28,11 @@ pub(super) fn decode(from: &mut impl Read, len: u64, limit: usize) -> Result<Sec
             Err(error) => return Err(Unfit::Io(error)),
         };
         let text = piece.expose_secret().get(..read).unwrap_or_default();
+        scrubbed(|| text.iter().for_each(|byte| form.take(*byte)));
         scrubbed(|| text.iter().flat_map(|byte| reader.take(*byte)).try_for_each(|byte| decoded.push(byte)))?;
     }
     decoded.bytes.truncate(decoded.len);
-    Ok(decoded.bytes)
+    Ok((decoded.bytes, form.holds()))
 }
 
 /// The text of these bytes, without a newline.
@@ -38,6 +41,45 @@ pub(super) fn encode(bytes: &SecretBytes) -> Result<SecretBytes, Unfit> {
     let encoded = scrubbed(|| STANDARD.encode_slice(bytes.expose_secret(), text.expose_secret_mut()));
     encoded.map_err(|_| Unfit::TooLong)?;
     Ok(text)
+}
+
+/// Whether a text is base64 without a doubt: the alphabet, whole groups, the padding at the end, no bit set that stands for
+/// nothing, and behind that newlines at most.
+#[derive(Default)]
+struct Strict {
+    digits: usize,
+    pads: usize,
+    newlines: usize,
+    last: u8,
+    broken: bool,
+}
+
+impl Strict {
+    fn take(&mut self, byte: u8) {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => {
+                self.broken |= self.pads + self.newlines > 0;
+                self.digits += 1;
+                self.last = byte;
+            }
+            b'=' => {
+                self.broken |= self.newlines > 0;
+                self.pads += 1;
+            }
+            b'\n' => self.newlines += 1,
+            _ => self.broken = true,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        let ends = match self.pads {
+            0 => true,
+            1 => b"AEIMQUYcgkosw048".contains(&self.last),
+            2 => b"AQgw".contains(&self.last),
+            _ => false,
+        };
+        !self.broken && ends && (self.digits + self.pads) % 4 == 0
+    }
 }
 
 /// Bytes that come in one by one.
@@ -63,7 +105,32 @@ mod tests {
     use super::*;
 
     fn decoded(text: &[u8], limit: usize) -> Result<Vec<u8>, Unfit> {
-        decode(&mut &*text, text.len() as u64, limit).map(|bytes| bytes.expose_secret().to_vec())
+        decode(&mut &*text, text.len() as u64, limit).map(|(bytes, _)| bytes.expose_secret().to_vec())
+    }
+
+    #[test]
+    fn what_libvirt_would_not_have_written_is_told_from_what_it_would() {
+        let strict = |text: &[u8]| decode(&mut &*text, text.len() as u64, 100).unwrap().1;
+        for text in [&b"czNjcmV0"[..], b"czNjcmV0\n\n", b"AA==", b"AAA=", b"//+/"] {
+            assert!(strict(text), "{}", text.escape_ascii());
+        }
+        for text in [
+            &b"!!!notbase64%%"[..],
+            b"czNj\ncmV0",
+            b"czNjcmV",
+            b"AA=",
+            b"AA==AAAA",
+            b"====",
+            b"A===",
+            b"AB==",
+            b"AAB=",
+            b"AA=\n=",
+            b"czNjcmV0\r\n",
+            b" czNjcmV0",
+            b"cz-_",
+        ] {
+            assert!(!strict(text), "{}", text.escape_ascii());
+        }
     }
 
     #[test]

@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ::uuid::Uuid;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 
+use super::take_out::{TAKEN_OUT, is_overwritten};
 use super::unfit::MAX_FILE;
-use super::{Form, Unfit, read_value};
+use super::value::read_value_and_form;
+use super::{Form, Unfit};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error};
 use crate::store::{KEYRING, LOG};
@@ -23,7 +25,7 @@ use crate::store::{KEYRING, LOG};
 /// A directory that is held open.
 #[derive(Debug)]
 pub(in crate::transfer) struct Directory {
-    descriptor: OwnedFd,
+    pub(super) descriptor: OwnedFd,
     path: PathBuf,
 }
 
@@ -36,8 +38,6 @@ pub(in crate::transfer) struct Listing {
     pub(in crate::transfer) misnamed: Vec<String>,
     /// What a write of libvirt's that a crash cut short has left.
     pub(in crate::transfer) unfinished: Vec<String>,
-    /// Originals on their way out: see [`Directory::take_out`].
-    pub(in crate::transfer) on_their_way_out: Vec<String>,
     /// It is the directory of a keystore of ours: `<uuid>.xml` may be a copy of ours.
     pub(in crate::transfer) has_keystore: bool,
 }
@@ -48,22 +48,58 @@ pub(in crate::transfer) struct Found {
     pub(in crate::transfer) uuid: Uuid,
     /// `<uuid>.xml`.
     pub(in crate::transfer) definition: bool,
-    pub(in crate::transfer) plain: bool,
-    pub(in crate::transfer) encrypted: bool,
+    /// The value files: the one that libvirt serves first, and those on their way out last.
+    pub(in crate::transfer) values: Vec<ValueFile>,
     /// Definitions of libvirt's that were set aside for a copy of ours: the numbers in their names, the first being 1.
     pub(in crate::transfer) aside: Vec<u32>,
 }
 
-/// The kinds of value file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a value file holds.
+#[derive(Debug)]
+pub(in crate::transfer) struct Held {
+    /// `None` if the file is empty.
+    pub(in crate::transfer) value: Option<SecretBytes>,
+    /// The text is base64 as libvirt writes it.
+    pub(in crate::transfer) strict: bool,
+    /// The file's mode, if it is loose.
+    pub(in crate::transfer) loose: Option<u32>,
+}
+
+/// The kinds of value file, in the order in which libvirt looks for a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::transfer) enum ValueFile {
     Plain,
     Encrypted,
+    /// A plain one that an import took out of libvirt's sight, to destroy it: see [`Directory::take_out`]. libvirt doesn't
+    /// look at it; it is a value all the same, and may be the only one that there is.
+    PlainTakenOut,
+    /// The same of an encrypted one.
+    EncryptedTakenOut,
 }
 
 impl ValueFile {
+    pub(in crate::transfer) const ALL: [Self; 4] =
+        [Self::Plain, Self::Encrypted, Self::PlainTakenOut, Self::EncryptedTakenOut];
+
     pub(in crate::transfer) fn name(self, uuid: Uuid) -> String {
-        format!("{uuid}{}", if self == Self::Plain { PLAIN } else { ENCRYPTED })
+        format!("{uuid}{}", self.suffix())
+    }
+
+    pub(in crate::transfer) fn is_encrypted(self) -> bool {
+        matches!(self, Self::Encrypted | Self::EncryptedTakenOut)
+    }
+
+    pub(in crate::transfer) fn is_taken_out(self) -> bool {
+        matches!(self, Self::PlainTakenOut | Self::EncryptedTakenOut)
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Plain => PLAIN,
+            Self::Encrypted => ENCRYPTED,
+            Self::PlainTakenOut => ".base64.imported",
+            Self::EncryptedTakenOut => ".aes256cbc.imported",
+        }
     }
 }
 
@@ -73,17 +109,6 @@ pub(in crate::transfer) fn definition_name(uuid: Uuid, aside: u32) -> String {
         0 => format!("{uuid}{DEFINITION}"),
         1 => format!("{uuid}{ASIDE}"),
         number => format!("{uuid}{ASIDE}-{number}"),
-    }
-}
-
-impl Found {
-    /// The value that libvirt serves, where there are two.
-    pub(in crate::transfer) fn value(&self) -> Option<ValueFile> {
-        match (self.plain, self.encrypted) {
-            (true, _) => Some(ValueFile::Plain),
-            (false, true) => Some(ValueFile::Encrypted),
-            (false, false) => None,
-        }
     }
 }
 
@@ -110,13 +135,27 @@ impl Directory {
         Ok(looseness(about.st_mode))
     }
 
+    /// Whose it is.
+    pub(in crate::transfer) fn owner(&self) -> Result<u32, Error> {
+        let about = fs::fstat(&self.descriptor).map_err(|error| self.failed("read", &error.into()))?;
+        Ok(about.st_uid)
+    }
+
+    /// The id of the keystore that lies here: what its keyring says, or nothing if that can't be told.
+    pub(in crate::transfer) fn keystore(&self) -> Option<Uuid> {
+        let mut clear = [0; KEYRING_CLEAR];
+        self.open_file(KEYRING, OFlags::RDONLY).ok()?.read_exact(&mut clear).ok()?;
+        clear.get(16..).and_then(|id| Uuid::from_slice(id).ok())
+    }
+
     pub(in crate::transfer) fn list(&self) -> Result<Listing, Error> {
         let mut listing = Listing::default();
         let mut secrets: HashMap<Uuid, Found> = HashMap::new();
         self.names(&mut |name| sort_in(name, &mut secrets, &mut listing))?;
         listing.secrets = secrets.into_values().collect();
         listing.secrets.sort_unstable_by_key(|found| found.uuid);
-        for names in [&mut listing.misnamed, &mut listing.unfinished, &mut listing.on_their_way_out] {
+        listing.secrets.iter_mut().for_each(|found| found.values.sort_unstable());
+        for names in [&mut listing.misnamed, &mut listing.unfinished] {
             names.sort_unstable();
         }
         Ok(listing)
@@ -149,14 +188,14 @@ impl Directory {
         Ok((definition, loose))
     }
 
-    /// A value, if the file isn't empty, and the file's mode if it is loose.
-    pub(in crate::transfer) fn value(
-        &self,
-        name: &str,
-        form: Form<'_>,
-    ) -> Result<(Option<SecretBytes>, Option<u32>), Unfit> {
+    /// A value. A file of which an import has begun to overwrite the bytes holds none any more.
+    pub(in crate::transfer) fn value(&self, name: &str, form: Form<'_>) -> Result<Held, Unfit> {
         let (file, len, loose) = self.read(name)?;
-        Ok((read_value(&mut file.take(len), len, form)?, loose))
+        if name.ends_with(TAKEN_OUT) && is_overwritten(&file)? {
+            return Err(Unfit::Overwritten);
+        }
+        let (value, strict) = read_value_and_form(&mut file.take(len), len, form)?;
+        Ok(Held { value, strict, loose })
     }
 
     fn read(&self, name: &str) -> Result<(File, u64, Option<u32>), Unfit> {
@@ -169,49 +208,13 @@ impl Directory {
         }
     }
 
-    fn open_file(&self, name: &str, access: OFlags) -> Result<File, Unfit> {
+    pub(super) fn open_file(&self, name: &str, access: OFlags) -> Result<File, Unfit> {
         let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match fs::openat(&self.descriptor, name, flags, Mode::empty()) {
             Ok(descriptor) => Ok(descriptor.into()),
             Err(rustix::io::Errno::LOOP) => Err(Unfit::NoFile),
             Err(error) => Err(Unfit::Io(error.into())),
         }
-    }
-
-    /// The first half of removing a value file: it gets a name under which nobody takes it for a value, be its bytes
-    /// half overwritten when a crash comes. Refuses a file that has another name besides: the bytes are also somebody
-    /// else's.
-    pub(in crate::transfer) fn take_out(&self, name: &str) -> Result<String, Unfit> {
-        let about = self.open_file(name, OFlags::RDWR)?.metadata()?;
-        if !about.is_file() {
-            return Err(Unfit::NoFile);
-        }
-        if about.nlink() > 1 {
-            return Err(Unfit::Io(io::Error::other("the same file has another name elsewhere")));
-        }
-        let out = format!("{name}{ON_ITS_WAY_OUT}");
-        interruptible()?;
-        fs::renameat(&self.descriptor, name, &self.descriptor, &out).map_err(io::Error::from)?;
-        Ok(out)
-    }
-
-    /// The second half, when the new name is durable: overwrites the bytes, waits until that is on the disk, and removes the
-    /// file.
-    pub(in crate::transfer) fn destroy(&self, name: &str) -> Result<(), Unfit> {
-        let file = self.open_file(name, OFlags::RDWR)?;
-        let about = file.metadata()?;
-        if !about.is_file() {
-            return Err(Unfit::NoFile);
-        }
-        let mut at = 0;
-        while at < about.len() {
-            interruptible()?;
-            let len = usize::try_from(about.len() - at).map_or(ZEROS.len(), |rest| rest.min(ZEROS.len()));
-            file.write_all_at(&ZEROS[..len], at)?;
-            at += len as u64;
-        }
-        file.sync_all()?;
-        Ok(self.remove(name)?)
     }
 
     /// Removes a file. It is no failure if there is none.
@@ -278,22 +281,21 @@ fn sort_in(name: &str, secrets: &mut HashMap<Uuid, Found>, listing: &mut Listing
         }
         return;
     };
-    let mut found =
-        |set: fn(&mut Found)| set(secrets.entry(uuid).or_insert(Found { uuid, ..Found::default() }));
+    let found = || Found { uuid, ..Found::default() };
     match rest {
-        DEFINITION => found(|found| found.definition = true),
-        PLAIN => found(|found| found.plain = true),
-        ENCRYPTED => found(|found| found.encrypted = true),
+        DEFINITION => secrets.entry(uuid).or_insert_with(found).definition = true,
         _ if rest.ends_with(UNFINISHED) => listing.unfinished.push(name.to_owned()),
-        _ if rest.ends_with(ON_ITS_WAY_OUT) => listing.on_their_way_out.push(name.to_owned()),
         _ => {
+            if let Some(file) = ValueFile::ALL.into_iter().find(|file| file.suffix() == rest) {
+                secrets.entry(uuid).or_insert_with(found).values.push(file);
+            }
             let number = match rest.strip_prefix(ASIDE) {
                 Some("") => Some(1),
                 Some(number) => number.strip_prefix('-').and_then(|number| number.parse().ok()),
                 None => None,
             };
             if let Some(number) = number.filter(|number| definition_name(uuid, *number) == name) {
-                secrets.entry(uuid).or_insert(Found { uuid, ..Found::default() }).aside.push(number);
+                secrets.entry(uuid).or_insert_with(found).aside.push(number);
             }
         }
     }
@@ -308,16 +310,14 @@ const PLAIN: &str = ".base64";
 const ENCRYPTED: &str = ".aes256cbc";
 const UNFINISHED: &str = ".new";
 
+/// The beginning of a keyring, up to the end of the store's id, which is its second half.
+const KEYRING_CLEAR: usize = 32;
+
 /// How the store calls a definition of libvirt's that was in its copy's way.
 const ASIDE: &str = ".xml.libvirt";
 
-/// How an original is called whose value is in the keystore, proved to be.
-const ON_ITS_WAY_OUT: &str = ".imported";
-
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
 /// Where tests cut a run short: before each step that changes something.
-fn interruptible() -> io::Result<()> {
+pub(super) fn interruptible() -> io::Result<()> {
     #[cfg(test)]
     if interruption::is_now() {
         return Err(io::Error::other(interruption::INTERRUPTED));
@@ -385,6 +385,7 @@ mod tests {
             ".xml.new",
             ".base64.new",
             ".base64.imported",
+            ".xml.imported",
             ".txt",
         ]
         .map(name)
@@ -396,12 +397,12 @@ mod tests {
         let mut listing = directory.list().unwrap();
         let [one, two] = &mut listing.secrets[..] else { panic!("{listing:?}") };
         one.aside.sort_unstable();
-        assert_eq!((one.uuid, one.definition, one.plain, one.encrypted), (ONE, true, true, true));
-        assert_eq!((&*one.aside, one.value()), (&[1, 2][..], Some(ValueFile::Plain)));
-        assert_eq!((two.definition, two.value()), (false, Some(ValueFile::Encrypted)));
+        let values = [ValueFile::Plain, ValueFile::Encrypted, ValueFile::PlainTakenOut];
+        assert_eq!((one.uuid, one.definition, &*one.values), (ONE, true, &values[..]));
+        assert_eq!(one.aside, [1, 2]);
+        assert_eq!((two.definition, &*two.values), (false, &[ValueFile::Encrypted][..]));
         assert_eq!(listing.misnamed, ["22222222-2222-2222-2222-22222222222A.xml", "notes.xml"]);
         assert_eq!(listing.unfinished, [name(".base64.new"), name(".xml.new")]);
-        assert_eq!(listing.on_their_way_out, [name(".base64.imported")]);
         assert!(!listing.has_keystore);
         assert_eq!(directory.count_plain().unwrap(), 3);
     }
@@ -427,8 +428,8 @@ mod tests {
         let path = place.path().join("value");
         for (mode, expected) in [(0o600, None), (0o644, Some(0o644))] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let (value, loose) = directory.value("value", Form::Plain).unwrap();
-            assert_eq!((value.unwrap().expose_secret(), loose), (&b"s3cret"[..], expected));
+            let held = directory.value("value", Form::Plain).unwrap();
+            assert_eq!((held.value.unwrap().expose_secret(), held.loose), (&b"s3cret"[..], expected));
         }
     }
 
@@ -442,26 +443,5 @@ mod tests {
         assert_eq!(directory.definition(ONE, 0).unwrap().0.uuid, ONE);
         assert!(matches!(directory.definition(two, 3), Err(Unfit::OtherUuid(ONE))));
         assert!(matches!(directory.definition(Uuid::nil(), 0), Err(Unfit::OtherUuid(_))));
-    }
-
-    #[test]
-    fn what_is_destroyed_was_overwritten_first() {
-        let secret = vec![b'x'; 100_000];
-        let (place, directory) = place(&[("value", &secret)]);
-        let held = File::open(place.path().join("value")).unwrap();
-        let out = directory.take_out("value").unwrap();
-        directory.destroy(&out).unwrap();
-        let mut found = vec![1; secret.len()];
-        held.read_exact_at(&mut found, 0).unwrap();
-        assert!(found.iter().all(|byte| *byte == 0));
-        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_file_with_a_second_name_is_left_alone() {
-        let (place, directory) = place(&[("value", b"x")]);
-        std::fs::hard_link(place.path().join("value"), place.path().join("backup")).unwrap();
-        assert!(directory.take_out("value").unwrap_err().to_string().contains("another name"));
-        assert_eq!(std::fs::read(place.path().join("value")).unwrap(), b"x");
     }
 }

@@ -7,12 +7,13 @@ mod base64;
 mod cipher;
 mod directory;
 mod key;
+mod take_out;
 mod unfit;
 mod value;
 
 #[cfg(test)]
 pub(super) use directory::interruption;
-pub(super) use directory::{Directory, Found, Listing, ValueFile, definition_name};
+pub(super) use directory::{Directory, Found, Held, Listing, ValueFile, definition_name};
 pub use key::LibvirtKey;
 pub(super) use unfit::Unfit;
 pub(crate) use value::{Form, read_value, write_value};

@@ -33,6 +33,12 @@ pub(crate) enum Unfit {
     DoesNotOpen,
     /// It is encrypted, and there is no key.
     NoKey,
+    /// A value, and another one than it was to be.
+    OtherValue,
+    /// It can't go; why.
+    Stays(String),
+    /// An import that was cut short had begun to destroy it.
+    Overwritten,
     /// No secret memory is left for it: nothing is wrong with the file.
     Memory(Exhausted),
 }
@@ -55,6 +61,9 @@ impl fmt::Display for Unfit {
             Self::Length(len) => write!(f, "is damaged: {len} bytes are no encrypted value"),
             Self::DoesNotOpen => f.write_str("doesn't open with this key: it is damaged, or of another key"),
             Self::NoKey => f.write_str("is encrypted, and no key was given"),
+            Self::Stays(why) => f.write_str(why),
+            Self::OtherValue => f.write_str("holds another value than the keystore"),
+            Self::Overwritten => f.write_str("is overwritten in part, by an import that was removing it"),
             Self::Memory(exhausted) => exhausted.fmt(f),
         }
     }

@@ -23,16 +23,27 @@ pub(crate) fn read_value(
     len: u64,
     form: Form<'_>,
 ) -> Result<Option<SecretBytes>, Unfit> {
+    read_value_and_form(from, len, form).map(|(value, _)| value)
+}
+
+/// Also says whether the text is strictly base64, as libvirt writes it.
+pub(super) fn read_value_and_form(
+    from: &mut impl Read,
+    len: u64,
+    form: Form<'_>,
+) -> Result<(Option<SecretBytes>, bool), Unfit> {
     if len == 0 {
-        return Ok(None);
+        return Ok((None, true));
     }
+    let limit = if matches!(form, Form::Plain) { MAX_VALUE } else { MAX_SEALED };
+    let (mut bytes, strict) = base64::decode(from, len, limit)?;
     let value = match form {
-        Form::Plain => base64::decode(from, len, MAX_VALUE)?,
-        Form::Encrypted(key) => cipher::open(key, &mut base64::decode(from, len, MAX_SEALED)?)?,
+        Form::Plain => bytes,
+        Form::Encrypted(key) => cipher::open(key, &mut bytes)?,
     };
     match value.len() {
         0 => Err(Unfit::Nothing),
-        1..=MAX_VALUE => Ok(Some(value)),
+        1..=MAX_VALUE => Ok((Some(value), strict)),
         _ => Err(Unfit::TooLong),
     }
 }
