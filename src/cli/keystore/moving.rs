@@ -51,10 +51,18 @@ pub(super) fn take_in(
     let summary = done?;
     output.extra(&format!("\n{}\n", counts(&summary)))?;
     remarks(&summary, these).iter().for_each(|remark| output::warn(remark));
-    match summary.is_complete() && summary.left == 0 {
-        true => Ok(()),
-        false => Err(Failure::told("not every secret of the directory is in the keystore as it should be")
-            .advise("see which with: strongroom import --dry-run; import again when it is mended: what is in the keystore already stays as it is")),
+    match (summary.is_complete(), summary.left) {
+        (true, 0) => Ok(()),
+        (true, left) => Err(Failure::told(format!("originals that are left: {left}")).advise(
+            "every secret is in the keystore; see the table for why its originals stay, and what to do",
+        )),
+        (false, _) => Err(Failure::told(
+            "not every secret of the directory is in the keystore as it should be",
+        )
+        .advise(
+            "see which with: strongroom import --dry-run; import again when it is mended: what is in the keystore \
+             already stays as it is",
+        )),
     }
 }
 
@@ -131,7 +139,7 @@ fn counts(summary: &Summary) -> String {
         (summary.ephemeral, "ephemeral"),
         (summary.refused, "refused"),
         (summary.removed, "originals removed"),
-        (summary.left, "originals that could not be removed"),
+        (summary.left, "originals left"),
     ] {
         if count > 0 {
             counts.push(format!("{what}: {count}"));

@@ -16,8 +16,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 
 use super::take_out::{TAKEN_OUT, is_overwritten};
 use super::unfit::MAX_FILE;
-use super::value::read_value_and_form;
-use super::{Form, Unfit};
+use super::{Form, Unfit, read_value};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error};
 use crate::store::{KEYRING, LOG};
@@ -194,7 +193,7 @@ impl Directory {
         if name.ends_with(TAKEN_OUT) && is_overwritten(&file)? {
             return Err(Unfit::Overwritten);
         }
-        let (value, strict) = read_value_and_form(&mut file.take(len), len, form)?;
+        let (value, strict) = read_value(&mut file.take(len), len, form)?;
         Ok(Held { value, strict, loose })
     }
 

@@ -17,17 +17,9 @@ pub(crate) enum Form<'a> {
     Encrypted(&'a LibvirtKey),
 }
 
-/// Reads a value file of `len` bytes. An empty one says that there is no value.
+/// Reads a value file of `len` bytes; also says whether its text is strictly base64, as libvirt writes it. An empty one says
+/// that there is no value.
 pub(crate) fn read_value(
-    from: &mut impl Read,
-    len: u64,
-    form: Form<'_>,
-) -> Result<Option<SecretBytes>, Unfit> {
-    read_value_and_form(from, len, form).map(|(value, _)| value)
-}
-
-/// Also says whether the text is strictly base64, as libvirt writes it.
-pub(super) fn read_value_and_form(
     from: &mut impl Read,
     len: u64,
     form: Form<'_>,
@@ -71,7 +63,7 @@ mod tests {
     }
 
     fn read(text: &[u8], form: Form<'_>) -> Result<Option<Vec<u8>>, Unfit> {
-        let value = read_value(&mut &*text, text.len() as u64, form)?;
+        let (value, _) = read_value(&mut &*text, text.len() as u64, form)?;
         Ok(value.map(|value| value.expose_secret().to_vec()))
     }
 
