@@ -76,11 +76,13 @@ impl Embedded {
     }
 
     /// Where the keystore that `uri` names lies. Looks at nothing.
+    #[cfg(feature = "cli")]
     pub(crate) fn root(uri: &str) -> Result<Root, Error> {
         Ok(locate(uri, OpenOptions::default())?.0)
     }
 
     /// The keys for what belongs to the keystore that `uri` names, and isn't open: a backup, a copy of its keyring.
+    #[cfg(feature = "cli")]
     pub(crate) fn keys(uri: &str, options: OpenOptions) -> Result<Keys, Error> {
         Ok(keys_for(&parse(uri)?, options))
     }

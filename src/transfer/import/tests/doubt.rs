@@ -124,9 +124,9 @@ fn what_only_chance_may_have_opened_keeps_its_original_until_the_key_is_trusted(
     for opened in [3, 19] {
         let house = House::new(false);
         if opened == 3 {
-            few(&house)
+            few(&house);
         } else {
-            mixed(&house)
+            mixed(&house);
         }
         // What is the same in plain text proves itself.
         house.secret(30, "", &[("base64", b"plain"), ("aes256cbc", b"plain")]);
