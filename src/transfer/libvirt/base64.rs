@@ -78,7 +78,7 @@ impl Strict {
             2 => b"AQgw".contains(&self.last),
             _ => false,
         };
-        !self.broken && ends && (self.digits + self.pads) % 4 == 0
+        !self.broken && ends && (self.digits + self.pads).is_multiple_of(4)
     }
 }
 
