@@ -1,9 +1,9 @@
 //! What the one who runs a keystore types works on one in a directory and on a daemon's alike: the same script, the same
 //! answers.
 //!
-//! The script is lived through twice, in this process's way and over the admin socket; what is said is compared word for word, save
-//! ids and times. Then what only a daemon can do: go on where it was killed, and serve meanwhile. Leans on `strongroom`
-//! itself for all of it.
+//! The script is lived through twice, in this process's way and over the admin socket; what is said is compared word
+//! for word, save ids and times. Then what only a daemon can do: go on where it was killed, and serve meanwhile.
+//! Leans on `strongroom` itself for all of it.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

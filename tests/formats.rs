@@ -1,8 +1,7 @@
 //! Old keystores, through the library's public face: what an earlier version wrote, this one reads.
 //!
-//! `tests/data/store-v1` is a store of the first format, `tests/data/backup-v1` a backup of it; each README says what is in
-//! it. Leans on the library alone.
-//! Refuses to let a fixture change: a new format gets a new folder.
+//! `tests/data/store-v1` is a store of the first format, `tests/data/backup-v1` a backup of it; each README says what
+//! is in it. Leans on the library alone. Refuses to let a fixture change: a new format gets a new folder.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -1,7 +1,8 @@
 //! The operator's guides: each page's commands, in order, as they stand there.
 //!
-//! The blocks of a page under `<!-- tested -->` are one script, run in a fresh directory with the program at hand. Leans on
-//! the page for what it promises; here stands what must have been seen besides. Refuses a page without a tested block.
+//! The blocks of a page under `<!-- tested -->` are one script, run in a fresh directory with the program at hand.
+//! Leans on the page for what it promises; here stands what must have been seen besides. Refuses a page without a
+//! tested block.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -1,9 +1,9 @@
 //! Enemies on every socket, and one client that works on as if they weren't there.
 //!
-//! Sixteen hostile clients do everything in [`attacks`], each at least once, mixed by a seed; ten thousand more sit idle. A
-//! good client defines, sets, gets, lists and undefines all the while and checks every answer. Then all is let go, and
-//! the daemon is held against what it was before. Leans on /proc. Where the system allows less than ten thousand
-//! connections, there are as many as it allows, and the test says how many.
+//! Sixteen hostile clients do everything in [`attacks`], each at least once, mixed by a seed; ten thousand more sit
+//! idle. A good client defines, sets, gets, lists and undefines all the while and checks every answer. Then all is
+//! let go, and the daemon is held against what it was before. Leans on /proc. Where the system allows less than ten
+//! thousand connections, there are as many as it allows, and the test says how many.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -1,7 +1,7 @@
 //! Moving house: directories that Debian's libvirt wrote come in whole, whatever happens on the way, and go back to it.
 //!
-//! `clients/libvirt_directory.py` makes and reads the directories, with libvirt itself and with openssl: nothing of ours has a
-//! hand in it. Its manifests say what must be found. Leans on `support` for the process that is killed.
+//! `clients/libvirt_directory.py` makes and reads the directories, with libvirt itself and with openssl: nothing of
+//! ours has a hand in it. Its manifests say what must be found. Leans on `support` for the process that is killed.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

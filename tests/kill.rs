@@ -1,10 +1,10 @@
 //! Killed at any moment, a keystore loses nothing that was acknowledged, and no change is found half done.
 //!
-//! A child process changes secrets from four threads at once and says `begin` before and `done` after each change; it is
-//! killed with SIGKILL after a random time, and the store is opened and held against what it said. A thousand times; fifty
-//! kills wear one store, so that recovery is over recovered stores, and values are overwritten often enough that compaction
-//! is hit too. Leans on `support` for the second process. A kill keeps the page cache: what a power cut loses is
-//! power_cut.rs's matter.
+//! A child process changes secrets from four threads at once and says `begin` before and `done` after each change; it
+//! is killed with SIGKILL after a random time, and the store is opened and held against what it said. A thousand
+//! times; fifty kills wear one store, so that recovery is over recovered stores, and values are overwritten often
+//! enough that compaction is hit too. Leans on `support` for the second process. A kill keeps the page cache: what a
+//! power cut loses is power_cut.rs's matter.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

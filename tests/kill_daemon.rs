@@ -1,8 +1,8 @@
 //! A daemon killed at any moment, under load, over and over: what it acknowledged is there when the next one serves.
 //!
-//! As in kill.rs, but through the sockets: writers announce each change, note its answer, and are cut off amid their calls
-//! by SIGKILL. The next daemon has to take the dead one's place (sockets, pid file, driver.pid), the writers connect
-//! again, and every secret is held against what was answered. Leans on `support`.
+//! As in kill.rs, but through the sockets: writers announce each change, note its answer, and are cut off amid their
+//! calls by SIGKILL. The next daemon has to take the dead one's place (sockets, pid file, driver.pid), the writers
+//! connect again, and every secret is held against what was answered. Leans on `support`.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

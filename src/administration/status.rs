@@ -1,7 +1,7 @@
 //! How a keystore stands, in words and numbers: what `strongroom status` shows.
 //!
-//! Plain data. Leans on serde: as JSON it is what `--json` writes, and how a daemon tells it. A reader of an older version
-//! passes over what it doesn't know.
+//! Plain data. Leans on serde: as JSON it is what `--json` writes, and how a daemon tells it. A reader of an older
+//! version passes over what it doesn't know.
 
 use std::borrow::Cow;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
 //! What a person types: virsh's secret commands on our keystores, and our own on the keystore itself.
 //!
-//! The top floor. It parses ([`args`]), connects, runs the command ([`secret`], [`keystore`]), tells what went wrong ([`failure`],
-//! [`output`]) and answers with virsh's exit status. Leans on the library's face and on nothing behind it. Refuses
-//! to let a value or a passphrase live outside secret memory: they come in through [`input`] and [`prompt`], and go
-//! out unbuffered.
+//! The top floor. It parses ([`args`]), connects, runs the command ([`secret`], [`keystore`]), tells what went wrong
+//! ([`failure`], [`output`]) and answers with virsh's exit status. Leans on the library's face and on nothing behind
+//! it. Refuses to let a value or a passphrase live outside secret memory: they come in through [`input`] and
+//! [`prompt`], and go out unbuffered.
 
 mod args;
 mod failure;

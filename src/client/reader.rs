@@ -1,8 +1,8 @@
 //! What comes from a server: replies to whoever waits, events to their sinks, pings answered, silence measured.
 //!
-//! A thread of its own, the only one that reads. Leans on `rpc` for packets. Refuses to let a value touch ordinary memory: the
-//! head of each packet says what follows, and a value is read into secret memory straight from the socket. What nobody
-//! knows is read past.
+//! A thread of its own, the only one that reads. Leans on `rpc` for packets. Refuses to let a value touch ordinary
+//! memory: the head of each packet says what follows, and a value is read into secret memory straight from the
+//! socket. What nobody knows is read past.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;

@@ -1,8 +1,9 @@
 //! One connection to a server: calls go out, whoever made one waits for its reply, events find their sinks.
 //!
-//! Many threads may call at once; a thread of its own ([`Reader`]) takes in what comes, in whatever order. Leans on `rpc` for
-//! packets. Refuses to go on after anything that is no protocol: the connection is lost then, everybody who waits hears
-//! of it, and so does every later call. It doesn't connect again by itself, because subscriptions would be gone.
+//! Many threads may call at once; a thread of its own ([`Reader`]) takes in what comes, in whatever order. Leans on
+//! `rpc` for packets. Refuses to go on after anything that is no protocol: the connection is lost then, everybody who
+//! waits hears of it, and so does every later call. It doesn't connect again by itself, because subscriptions would
+//! be gone.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

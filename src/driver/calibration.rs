@@ -1,7 +1,8 @@
 //! What a new passphrase slot costs to try: about a second on this machine.
 //!
-//! The memory that may be spent is what the kernel says is available, or less where the control group allows less. The speed
-//! is measured with a try for nothing. Leans on `seal` for the bounds. Refuses to go below the floor, whatever it reads.
+//! The memory that may be spent is what the kernel says is available, or less where the control group allows less.
+//! The speed is measured with a try for nothing. Leans on `seal` for the bounds. Refuses to go below the floor,
+//! whatever it reads.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,9 @@
 //! The keystore's keys: slots added, changed, removed and tested, a copy of the keyring, a new root key.
 //!
-//! One at a time, like everything that opens or closes the store; Argon2 runs before the log is touched, so that calls go on
-//! meanwhile. Leans on `seal` for the keyring and on `store` to put it in force. Refuses a key that opens a slot already, to
-//! remove a slot when no other one is known to work, and a key that can't be right: each with its own words.
+//! One at a time, like everything that opens or closes the store; Argon2 runs before the log is touched, so that
+//! calls go on meanwhile. Leans on `seal` for the keyring and on `store` to put it in force. Refuses a key that opens
+//! a slot already, to remove a slot when no other one is known to work, and a key that can't be right: each with its
+//! own words.
 
 use std::sync::{Arc, PoisonError};
 

@@ -1,7 +1,7 @@
 //! `strongroom key restore`: a kept copy of the keyring, put in the place of one that is damaged, lost, or newer.
 //!
-//! Leans on `store` for the judging and the writing, on `unlock` for what opens the copy. Refuses a root that somebody has
-//! open, and to make one where there is none.
+//! Leans on `store` for the judging and the writing, on `unlock` for what opens the copy. Refuses a root that
+//! somebody has open, and to make one where there is none.
 
 use super::{Driver, Keys, Root, failure, unlock};
 use crate::administration::SlotStatus;

@@ -1,8 +1,8 @@
 //! Rotating: when it is due, and the one rotation that goes on while calls are served.
 //!
-//! It goes step by step, and holds nothing between two steps that a call, or locking the keystore, would wait for. Whoever
-//! asks for one while one goes on joins it. Leans on `store` for the steps. Refuses to go on with a locked keystore; what is
-//! left is done after unlocking.
+//! It goes step by step, and holds nothing between two steps that a call, or locking the keystore, would wait for.
+//! Whoever asks for one while one goes on joins it. Leans on `store` for the steps. Refuses to go on with a locked
+//! keystore; what is left is done after unlocking.
 
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

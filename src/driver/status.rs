@@ -1,7 +1,7 @@
 //! What a driver says of how its keystore stands.
 //!
-//! Leans on `store` and `memory` for the figures. Refuses to sound safer than it is: it says what each key does not protect
-//! against.
+//! Leans on `store` and `memory` for the figures. Refuses to sound safer than it is: it says what each key does not
+//! protect against.
 
 use std::borrow::Cow;
 

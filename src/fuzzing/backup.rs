@@ -1,7 +1,7 @@
 //! Spoilt backups: what is taken from one was sealed, and what isn't taken is accounted for.
 //!
-//! The sound file is `tests/data/backup-v1`, of the store that `store.rs` spoils. Leans on `store` and its simulated disk.
-//! Refuses nothing.
+//! The sound file is `tests/data/backup-v1`, of the store that `store.rs` spoils. Leans on `store` and its simulated
+//! disk. Refuses nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! libvirt's wire, pure: packets, XDR, message bodies, keepalive. No sockets and no clock here.
 //!
-//! [`Header`] stands before every body; [`remote`] has the bodies of the calls on secrets, [`admin`] those on the daemon,
-//! [`strongroom`] our own, [`typed`] the parameters of a few calls, [`keepalive`] the heartbeat, [`fault`] how errors travel, `foreign` what other drivers' calls get. `server` reads what `client` writes, and
-//! the other way round.
+//! [`Header`] stands before every body; [`remote`] has the bodies of the calls on secrets, [`admin`] those on the
+//! daemon, [`strongroom`] our own, [`typed`] the parameters of a few calls, [`keepalive`] the heartbeat, [`fault`]
+//! how errors travel, `foreign` what other drivers' calls get. `server` reads what `client` writes, and the other way
+//! round.
 //!
 //! Leans on `memory` for packets that carry values, on `secret` for errors. Refuses lengths before it allocates for them.
 

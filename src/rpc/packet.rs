@@ -11,7 +11,8 @@
 //! | 24 | 4 | status | [`Status`] |
 //! | 28 | | body | XDR |
 //!
-//! Leans on `xdr`, and on `memory` for packets that carry values. Refuses lengths that no packet has; keeps unknown kinds and statuses as they are.
+//! Leans on `xdr`, and on `memory` for packets that carry values. Refuses lengths that no packet has; keeps unknown
+//! kinds and statuses as they are.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use super::xdr::{Count, Decode, Encode, Malformed, Reader, Sink, padding};

@@ -21,7 +21,8 @@
 //! The table is sealed in blocks of one size, each under a key of its own that the whole header and the block's number go
 //! into: a block of another backup, or one that was moved, doesn't open, and a damaged one takes no other with it.
 //!
-//! Leans on `frame`'s epoch key and on ring. Refuses lengths that make no file, before anything is read or allocated by them.
+//! Leans on `frame`'s epoch key and on ring. Refuses lengths that make no file, before anything is read or allocated
+//! by them.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use ::uuid::Uuid;

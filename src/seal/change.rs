@@ -1,8 +1,8 @@
 //! Changing a keyring: its slots, its epochs, the root key itself; and the proof that what comes of it opens.
 //!
 //! A change counts the serial up, so that the keyring before it is recognised as an old one. What takes long, a
-//! passphrase's Argon2id, is done by [`Keyring::make_slot`] beforehand. Leans on `slot` and `epoch`. Refuses to take the last
-//! slot away, and to hand out for writing what doesn't open when it is read back from its own bytes.
+//! passphrase's Argon2id, is done by [`Keyring::make_slot`] beforehand. Leans on `slot` and `epoch`. Refuses to take
+//! the last slot away, and to hand out for writing what doesn't open when it is read back from its own bytes.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::sync::Arc;

@@ -18,9 +18,9 @@
 //! | … | 128 each | epochs: number (4), zero (4), made at (8), the epoch key wrapped by the root key (112) |
 //! | … | 32 | HMAC-SHA256 over all that stands before, under a key from the root key |
 //!
-//! Leans on `slot`, `epoch`, `wrap` and `kdf`; `change` is how another one is made of it. Refuses bytes that are not exactly this; the seal is checked as soon as a slot
-//! has opened. A keyring whose seal doesn't hold but whose keys unwrap still opens, and says so: one rotten byte in one
-//! slot must not cost the store.
+//! Leans on `slot`, `epoch`, `wrap` and `kdf`; `change` is how another one is made of it. Refuses bytes that are not
+//! exactly this; the seal is checked as soon as a slot has opened. A keyring whose seal doesn't hold but whose keys
+//! unwrap still opens, and says so: one rotten byte in one slot must not cost the store.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::sync::Arc;

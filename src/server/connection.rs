@@ -1,8 +1,8 @@
 //! One client's connection: moves bytes between its socket and its [`Session`].
 //!
-//! The task that a client has. It reads when there is something to answer and room for the answer, so that a client that doesn't
-//! read its replies, or has `max_client_requests` calls under way, is not read from either. Leans on `inbound` and
-//! `outgoing` for the bytes. Refuses to wait for ever for a client that holds what others need.
+//! The task that a client has. It reads when there is something to answer and room for the answer, so that a client
+//! that doesn't read its replies, or has `max_client_requests` calls under way, is not read from either. Leans on
+//! `inbound` and `outgoing` for the bytes. Refuses to wait for ever for a client that holds what others need.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -2,8 +2,8 @@
 //!
 //! Leans on rustix for the system calls, on sd-notify for what systemd says, on uzers for groups. A socket of our own
 //! appears under its name in one step, with its mode and group already on it: there is no moment in which it is more
-//! open than that, and a dead daemon's socket is replaced, not missing for a while. Refuses to take a socket from a living
-//! daemon, to follow a link in its place, and sockets from systemd whose purpose it doesn't know.
+//! open than that, and a dead daemon's socket is replaced, not missing for a while. Refuses to take a socket from a
+//! living daemon, to follow a link in its place, and sockets from systemd whose purpose it doesn't know.
 
 use std::fmt;
 use std::fs;

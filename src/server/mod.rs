@@ -1,8 +1,9 @@
 //! The daemon: libvirt's secret driver behind sockets, and the one asynchronous floor of the house.
 //!
-//! A call's way: [`listen`] has the sockets, [`serve`] accepts, [`connection`] moves bytes ([`inbound`], [`outgoing`]), [`session`]
-//! judges each packet, [`calls`] asks the driver, and back. Around it: [`start`] and [`process`] begin and end the daemon,
-//! [`settings`] and [`args`] say how, [`admin`] serves virt-admin and our own lock and unlock, [`log`] tells.
+//! A call's way: [`listen`] has the sockets, [`serve`] accepts, [`connection`] moves bytes ([`inbound`],
+//! [`outgoing`]), [`session`] judges each packet, [`calls`] asks the driver, and back. Around it: [`start`] and
+//! [`process`] begin and end the daemon, [`settings`] and [`args`] say how, [`admin`] serves virt-admin and our own
+//! lock and unlock, [`log`] tells.
 //!
 //! Leans on `driver` for every answer, on `rpc` for every byte. Refuses to wait on a reactor thread: what may block
 //! runs elsewhere, but for reads of what the page cache has.

@@ -1,8 +1,8 @@
 //! The process around the daemon: why it didn't start, the background, the run directory, the pid file, systemd's ear.
 //!
-//! Leans on rustix, and on `store` for the pid file. Going into the background is libvirt's `-d`: the one who called waits until the sockets are there.
-//! Refuses to fork (the program starts itself again, so that there is no half-copied process) and to break another
-//! daemon's lock on the pid file.
+//! Leans on rustix, and on `store` for the pid file. Going into the background is libvirt's `-d`: the one who called
+//! waits until the sockets are there. Refuses to fork (the program starts itself again, so that there is no
+//! half-copied process) and to break another daemon's lock on the pid file.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Rotation in the background of the daemon: whoever begins it needn't wait, and one that was cut short goes on.
 //!
-//! One task, which looks whenever something may have changed: at the start, after unlocking, when a rotation was begun. Leans
-//! on the driver, which does it in steps and lets others in between. Refuses to try again by itself after a failure: the
-//! next look does.
+//! One task, which looks whenever something may have changed: at the start, after unlocking, when a rotation was
+//! begun. Leans on the driver, which does it in steps and lets others in between. Refuses to try again by itself
+//! after a failure: the next look does.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The daemon at work: it accepts clients, answers signals, and ends when it is time.
 //!
-//! Leans on `connection` for each client. Refuses to accept more clients than its limits, and to end before the calls under way are
-//! answered.
+//! Leans on `connection` for each client. Refuses to accept more clients than its limits, and to end before the calls
+//! under way are answered.
 
 use std::io;
 use std::sync::Arc;

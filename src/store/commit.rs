@@ -1,12 +1,12 @@
 //! Group commit: many callers' changes in one write and one sync.
 //!
-//! A change is judged and queued under one lock, against a [`View`] in which changes still under way already hold. Then
-//! the first waiter whose turn it is becomes the leader: it takes the log and all that is queued, seals it, appends it as
-//! one batch, and wakes the others. There is no thread of our own: a lone writer pays for no hand-over, and a program that
-//! exits has nothing to wait for.
+//! A change is judged and queued under one lock, against a [`View`] in which changes still under way already hold.
+//! Then the first waiter whose turn it is becomes the leader: it takes the log and all that is queued, seals it,
+//! appends it as one batch, and wakes the others. There is no thread of our own: a lone writer pays for no hand-over,
+//! and a program that exits has nothing to wait for.
 //!
-//! Leans on `turns` for who has the log, on `log` and `copies`, and leaves what can wait to `tidy`. Refuses everything behind
-//! a failed write or sync: see [`StoreError::ReadOnly`].
+//! Leans on `turns` for who has the log, on `log` and `copies`, and leaves what can wait to `tidy`. Refuses
+//! everything behind a failed write or sync: see [`StoreError::ReadOnly`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};

@@ -1,10 +1,10 @@
 //! The `.xml` copies: each persistent secret's definition as libvirt would have written it, for scripts that look there.
 //!
-//! Derived from the log and never trusted while it is open. When a store is opened, missing copies are written anew, and wrong
-//! ones too if it was not closed in order; a copy that somebody changed in between is named by `verify`. Leans on `disk`
-//! and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store: where libvirt's own driver was
-//! before, its files lie in the same directory under the same names, and may be all there is of a secret. One that is in
-//! a copy's way is set aside, never replaced.
+//! Derived from the log and never trusted while it is open. When a store is opened, missing copies are written anew,
+//! and wrong ones too if it was not closed in order; a copy that somebody changed in between is named by `verify`.
+//! Leans on `disk` and on `secret`'s XML. Refuses to touch a file that isn't a copy of a secret in the store: where
+//! libvirt's own driver was before, its files lie in the same directory under the same names, and may be all there is
+//! of a secret. One that is in a copy's way is set aside, never replaced.
 
 use std::collections::HashSet;
 use std::io;

@@ -1,7 +1,7 @@
 //! A file with our process id in it, locked as libvirt locks its own: whoever comes second learns who is there.
 //!
-//! The lock is a POSIX one, for libvirt's drivers and daemons test for that. Leans on rustix. Refuses to break a lock, and to
-//! follow a link or to wait for the other end of a FIFO where the file should be.
+//! The lock is a POSIX one, for libvirt's drivers and daemons test for that. Leans on rustix. Refuses to break a
+//! lock, and to follow a link or to wait for the other end of a FIFO where the file should be.
 //!
 //! A process loses such a lock when it closes *any* descriptor of the file: nothing else in this process may open it.
 

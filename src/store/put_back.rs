@@ -1,9 +1,9 @@
 //! A kept copy of the keyring, put in the place of one that is damaged, lost, or not wanted any more.
 //!
-//! For a store that nobody has open. Leans on `log` for what the copy has to open, and on what log, anchor and the keyring
-//! that is there say of the newest serial. Refuses a copy that is another store's, that has no key for what the log is sealed
-//! in, or that doesn't open; an older one unless it is told to; and to delete what it replaces. A log on a failing disk is
-//! judged by what of it can be read.
+//! For a store that nobody has open. Leans on `log` for what the copy has to open, and on what log, anchor and the
+//! keyring that is there say of the newest serial. Refuses a copy that is another store's, that has no key for what
+//! the log is sealed in, or that doesn't open; an older one unless it is told to; and to delete what it replaces. A
+//! log on a failing disk is judged by what of it can be read.
 
 use std::io;
 use std::sync::Arc;

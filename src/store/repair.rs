@@ -1,12 +1,14 @@
 //! Repairing what is damaged: every record that still opens is kept, and every byte of what was there.
 //!
-//! The log is written anew, from the records that open, with numbers above all that were seen; the old one gets a second
-//! name first. A keyring whose seal doesn't hold is sealed anew, and the `.xml` copies are written as they should be. What
-//! is lost is named by what the open store knew, or by the copies that are left. The anchor needs no care: to it the new
-//! log is a compacted one.
+//! The log is written anew, from the records that open, with numbers above all that were seen; the old one gets a
+//! second name first. A keyring whose seal doesn't hold is sealed anew, and the `.xml` copies are written as they
+//! should be. What is lost is named by what the open store knew, or by the copies that are left. The anchor needs no
+//! care: to it the new log is a compacted one.
 //!
-//! Leans on `log`, `kept` and `copies`. Refuses to touch a log of a newer version, of another store, or that was sealed under
-//! a key which the keyring doesn't have; and to accept an older log that nothing else is wrong with. Deletes nothing but copies of secrets that were deleted or are kept aside, and changes nothing where nothing is wrong.
+//! Leans on `log`, `kept` and `copies`. Refuses to touch a log of a newer version, of another store, or that was
+//! sealed under a key which the keyring doesn't have; and to accept an older log that nothing else is wrong with.
+//! Deletes nothing but copies of secrets that were deleted or are kept aside, and changes nothing where nothing is
+//! wrong.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;

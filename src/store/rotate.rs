@@ -1,9 +1,9 @@
 //! Rotation: every record sealed anew under the key of a new epoch, then the old key let go.
 //!
-//! It goes in short steps, between which everybody else has the log: [`Store::begin_rotation`], [`Store::rotate_some`] until
-//! nothing is left, [`Store::end_rotation`]. How far it is stands in the keyring (several epochs: one is under way) and in the
-//! records' generations, so that whoever opens the store next can go on. Leans on `keys` and `tidy`. Refuses to let the old
-//! key go while a record is left that only it opens.
+//! It goes in short steps, between which everybody else has the log: [`Store::begin_rotation`],
+//! [`Store::rotate_some`] until nothing is left, [`Store::end_rotation`]. How far it is stands in the keyring
+//! (several epochs: one is under way) and in the records' generations, so that whoever opens the store next can go
+//! on. Leans on `keys` and `tidy`. Refuses to let the old key go while a record is left that only it opens.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};

@@ -1,7 +1,7 @@
 //! What follows a change: dead frames are wiped, and a log that is mostly dead is written anew.
 //!
-//! Leans on `log`. Refuses to take a compaction that there was no room for as a failure: the log is as it was; and to make
-//! readers wait for one.
+//! Leans on `log`. Refuses to take a compaction that there was no room for as a failure: the log is as it was; and to
+//! make readers wait for one.
 
 use std::io;
 use std::sync::PoisonError;

@@ -1,7 +1,7 @@
 //! Whose turn it is to have the log: it is passed from hand to hand, and nobody holds a lock while writing.
 //!
-//! Leans on [`Writer`](super::commit::Writer), in which it lies while nobody has it. Refuses to let a panic keep the log from
-//! all others, and to write anything behind a failed write.
+//! Leans on [`Writer`](super::commit::Writer), in which it lies while nobody has it. Refuses to let a panic keep the
+//! log from all others, and to write anything behind a failed write.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{MutexGuard, PoisonError};

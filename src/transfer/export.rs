@@ -1,9 +1,10 @@
 //! Export: a keystore's secrets into a directory that libvirt's secret driver reads.
 //!
-//! The value is in its place before the definition is, so that libvirt never loads a secret without its value; both are on
-//! the disk before either is in its place. Running it again, in whichever form, goes on where it ended, and first destroys
-//! what an earlier run had half written. Leans on `libvirt` for the files. Refuses a directory that others can look into, one with secrets that the keystore doesn't have just so, and one with
-//! values in the other form: libvirt would serve whichever it likes better.
+//! The value is in its place before the definition is, so that libvirt never loads a secret without its value; both
+//! are on the disk before either is in its place. Running it again, in whichever form, goes on where it ended, and
+//! first destroys what an earlier run had half written. Leans on `libvirt` for the files. Refuses a directory that
+//! others can look into, one with secrets that the keystore doesn't have just so, and one with values in the other
+//! form: libvirt would serve whichever it likes better.
 
 use std::fs::DirBuilder;
 use std::io;

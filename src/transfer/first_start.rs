@@ -1,9 +1,9 @@
 //! Import when a daemon first starts where libvirt's secret driver was: once, and to its end.
 //!
-//! A file beside the keystore, made before the keystore itself and removed when the import has run to its end, says that it
-//! is still to be done: whatever the moment at which a start is cut short, the next one goes on. Leans on `import`. Refuses
-//! to import into a keystore that was there before, and to try again for single secrets that were not taken: what has been
-//! undefined since must not come back.
+//! A file beside the keystore, made before the keystore itself and removed when the import has run to its end, says
+//! that it is still to be done: whatever the moment at which a start is cut short, the next one goes on. Leans on
+//! `import`. Refuses to import into a keystore that was there before, and to try again for single secrets that were
+//! not taken: what has been undefined since must not come back.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,9 +1,9 @@
 //! strongroomd beside Debian's libvirtd: real clients say the same to both, and hear the same.
 //!
-//! The clients are `tests/clients`: libvirt's own Python binding, a client in Go that shares no code with libvirt, one that
-//! says what no library would, and a QEMU guest with an encrypted disk. Each prints a transcript. [`differences`] lists where
-//! the transcripts may differ, each line with its reason. virsh has a test of its own, `tests/virsh`. With `TRANSCRIPTS=DIR`
-//! in the environment the transcripts are kept there.
+//! The clients are `tests/clients`: libvirt's own Python binding, a client in Go that shares no code with libvirt,
+//! one that says what no library would, and a QEMU guest with an encrypted disk. Each prints a transcript.
+//! [`differences`] lists where the transcripts may differ, each line with its reason. virsh has a test of its own,
+//! `tests/virsh`. With `TRANSCRIPTS=DIR` in the environment the transcripts are kept there.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

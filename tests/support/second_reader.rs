@@ -1,8 +1,8 @@
 //! A second reader of the format, written from docs/format.md alone: it shares no line with `src/seal` or `src/store`.
 //!
-//! What it reads is what anyone with the document and a host key can read, in any language. Leans on ring for AES-256-GCM,
-//! HMAC and SHA-256; HKDF is written out here. Refuses everything that is not exactly as the document says: it opens
-//! sound stores only, and says at which rule a file fails.
+//! What it reads is what anyone with the document and a host key can read, in any language. Leans on ring for
+//! AES-256-GCM, HMAC and SHA-256; HKDF is written out here. Refuses everything that is not exactly as the document
+//! says: it opens sound stores only, and says at which rule a file fails.
 
 use std::collections::BTreeMap;
 

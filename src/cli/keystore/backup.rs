@@ -1,7 +1,8 @@
 //! `strongroom backup` and `strongroom restore`: the whole keystore as one sealed file, and back.
 //!
-//! Leans on [`Administration`](crate::Administration) for the copy and on `driver` for putting it back, which needs the root for itself. Refuses to
-//! write over anything: a backup never replaces a file, a restored keystore only what it is told to.
+//! Leans on [`Administration`](crate::Administration) for the copy and on `driver` for putting it back, which needs
+//! the root for itself. Refuses to write over anything: a backup never replaces a file, a restored keystore only what
+//! it is told to.
 
 use super::key::keys;
 use super::reach::{reach, root};

@@ -1,8 +1,9 @@
 //! Our own commands, on the keystore as a whole: making it, seeing how it stands, its keys, copies and repair.
 //!
-//! They look behind libvirt's API, through [`Administration`](crate::Administration): on a keystore opened in this process, or on a
-//! daemon's over its admin socket ([`reach`]). Leans on [`Embedded`](crate::Embedded) and `client`. Refuses to make a keystore in passing: only `init` and
-//! `restore` do, so that a mistyped root is not taken for an empty keystore.
+//! They look behind libvirt's API, through [`Administration`](crate::Administration): on a keystore opened in this
+//! process, or on a daemon's over its admin socket ([`reach`]). Leans on [`Embedded`](crate::Embedded) and `client`.
+//! Refuses to make a keystore in passing: only `init` and `restore` do, so that a mistyped root is not taken for an
+//! empty keystore.
 
 mod args;
 mod backup;

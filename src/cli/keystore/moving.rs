@@ -1,7 +1,7 @@
 //! `strongroom import` and `strongroom export`: from libvirt's own directory, and into one.
 //!
-//! Leans on `transfer` for the doing; here are the table and what to do next. Refuses to write plaintext values unless that is
-//! said in so many words.
+//! Leans on `transfer` for the doing; here are the table and what to do next. Refuses to write plaintext values
+//! unless that is said in so many words.
 
 use super::reach::reach;
 use super::{ExportArguments, ImportArguments, check_writable};

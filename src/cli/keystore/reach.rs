@@ -1,7 +1,7 @@
 //! From what was typed to the keystore it means, open in this process or served by a daemon.
 //!
-//! Leans on `client` and [`Embedded`]: behind [`Administration`] the two are alike. Keys are asked for once, whatever they are for.
-//! Refuses to make a keystore in passing, so that a mistyped root is not taken for an empty one.
+//! Leans on `client` and [`Embedded`]: behind [`Administration`] the two are alike. Keys are asked for once, whatever
+//! they are for. Refuses to make a keystore in passing, so that a mistyped root is not taken for an empty one.
 
 use std::sync::Arc;
 

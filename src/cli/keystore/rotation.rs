@@ -1,7 +1,7 @@
 //! `strongroom rotate` and `strongroom rekey`: new keys inside, below what opens the keystore.
 //!
-//! Leans on [`Administration`](crate::Administration). Refuses to drop a slot in passing: `rekey` keeps those whose keys are there, and the
-//! others have to be named.
+//! Leans on [`Administration`](crate::Administration). Refuses to drop a slot in passing: `rekey` keeps those whose
+//! keys are there, and the others have to be named.
 
 use std::ops::ControlFlow;
 

@@ -1,7 +1,7 @@
 //! A file of sealed bytes on its way out: a backup, a copy of the keyring.
 //!
-//! Written beside its name and given it when all of it is durable, so that a half-written copy is never taken for a whole one. Leans on std.
-//! Refuses to replace a file: the last copy may be the only good one.
+//! Written beside its name and given it when all of it is durable, so that a half-written copy is never taken for a
+//! whole one. Leans on std. Refuses to replace a file: the last copy may be the only good one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

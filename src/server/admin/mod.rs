@@ -1,9 +1,9 @@
 //! The admin socket: libvirt's ADMIN program for virt-admin, and ours for the keystore.
 //!
-//! [`libvirt`] answers what is about the whole daemon, [`servers`] what is about a server and its clients, [`own`] our own
-//! program. Who may come here is checked where the socket is: the daemon's own user, and root. Leans on what the other
-//! parts of the daemon keep: clients, limits, the log. Refuses unknown flags, as libvirt does; has no state of its own
-//! but what [`Workers`] counts.
+//! [`libvirt`] answers what is about the whole daemon, [`servers`] what is about a server and its clients, [`own`]
+//! our own program. Who may come here is checked where the socket is: the daemon's own user, and root. Leans on what
+//! the other parts of the daemon keep: clients, limits, the log. Refuses unknown flags, as libvirt does; has no state
+//! of its own but what [`Workers`] counts.
 
 mod failure;
 mod libvirt;

@@ -1,7 +1,7 @@
 //! The epochs that a log is sealed in, as its heads say: what a keyring must have the keys of.
 //!
-//! Leans on `recover`'s reader. Refuses to stop at a damaged place, and to take a byte that changed for an epoch: one that
-//! has but a single head, and nothing else that speaks for it, counts for nothing.
+//! Leans on `recover`'s reader. Refuses to stop at a damaged place, and to take a byte that changed for an epoch: one
+//! that has but a single head, and nothing else that speaks for it, counts for nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;

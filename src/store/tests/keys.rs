@@ -1,5 +1,5 @@
-//! A life of keys and epochs, cut off or disturbed at each operation: what was acknowledged opens by the keys that shall open
-//! it and by no others, and a rotation that was under way comes to its end.
+//! A life of keys and epochs, cut off or disturbed at each operation: what was acknowledged opens by the keys that
+//! shall open it and by no others, and a rotation that was under way comes to its end.
 
 use super::crash::Step::*;
 use super::crash::{LEFTS, Step, check, live};

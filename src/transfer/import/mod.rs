@@ -1,10 +1,10 @@
 //! Import: the secrets of a libvirt directory into a keystore, and the originals out of the way if that is wished.
 //!
-//! First everything is read and the key is judged, and nothing is changed; then secret by secret: put in as one change,
-//! read back and compared, and only then is its original removed. Whatever moment it is ended at, it can be run again:
-//! what is there already is found to be the same. Leans on `libvirt` for the directory, on [`Inventory`] for the keystore.
-//! Refuses to begin with a key that doesn't fit, to change what the keystore has, and to take away what isn't proved to
-//! be in it.
+//! First everything is read and the key is judged, and nothing is changed; then secret by secret: put in as one
+//! change, read back and compared, and only then is its original removed. Whatever moment it is ended at, it can be
+//! run again: what is there already is found to be the same. Leans on `libvirt` for the directory, on [`Inventory`]
+//! for the keystore. Refuses to begin with a key that doesn't fit, to change what the keystore has, and to take away
+//! what isn't proved to be in it.
 
 mod remove;
 mod report;

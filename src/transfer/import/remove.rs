@@ -1,10 +1,10 @@
 //! Removing originals, for a batch of secrets at a time.
 //!
-//! Values first, definitions behind them: what is left when this is cut short is a definition that the keystore has just
-//! so. A value file first gets a name that is none of libvirt's, then its bytes are overwritten, then it is removed; each of
-//! these is on the disk before the next begins. Leans on `libvirt`. Refuses to touch the original of a secret that isn't
-//! proved to be in the keystore; to take away one of two values while the other must stay, which libvirt would then serve;
-//! and our own `.xml` copies, which bear the names of libvirt's definitions.
+//! Values first, definitions behind them: what is left when this is cut short is a definition that the keystore has
+//! just so. A value file first gets a name that is none of libvirt's, then its bytes are overwritten, then it is
+//! removed; each of these is on the disk before the next begins. Leans on `libvirt`. Refuses to touch the original of
+//! a secret that isn't proved to be in the keystore; to take away one of two values while the other must stay, which
+//! libvirt would then serve; and our own `.xml` copies, which bear the names of libvirt's definitions.
 
 use ::uuid::Uuid;
 

@@ -1,8 +1,8 @@
 //! What lies in a directory of libvirt's secret driver, and the few things that are done to it.
 //!
-//! Leans on rustix: every name is opened relative to the directory that is held open, no symbolic link is followed, and a
-//! pipe keeps nobody waiting. Refuses files that are none, and to read more than libvirt would. Files that others can read
-//! are read all the same, and said to be so: their owner wants them out of there.
+//! Leans on rustix: every name is opened relative to the directory that is held open, no symbolic link is followed,
+//! and a pipe keeps nobody waiting. Refuses files that are none, and to read more than libvirt would. Files that
+//! others can read are read all the same, and said to be so: their owner wants them out of there.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,6 +1,7 @@
 //! `strongroom key`: what opens a keystore, one slot each.
 //!
-//! Leans on [`Administration`](crate::Administration) for the doing; here are the asking and the telling. Refuses to guess which slot is meant.
+//! Leans on [`Administration`](crate::Administration) for the doing; here are the asking and the telling. Refuses to
+//! guess which slot is meant.
 
 mod args;
 

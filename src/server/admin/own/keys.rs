@@ -1,7 +1,7 @@
 //! Slots, the root key, the epoch: the calls of our own program that change what opens the keystore.
 //!
-//! Leans on the parts of [`own`](super). Refuses names of slots that aren't UTF-8. Each change is a line in the log: which
-//! slot, and who asked.
+//! Leans on the parts of [`own`](super). Refuses names of slots that aren't UTF-8. Each change is a line in the log:
+//! which slot, and who asked.
 
 use std::sync::Arc;
 

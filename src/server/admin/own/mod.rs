@@ -1,9 +1,10 @@
 //! Our own program on the admin socket: what the one who runs a keystore asks of it.
 //!
-//! [`keys`] is about slots, the root key and the epoch, [`whole`] about everything at once and about whole secrets; here are
-//! the keystore's standing, unlocking and locking. All may wait, for Argon2, for the disk or for calls under way, so they run where that is no
-//! harm. A key is copied from the packet into secret memory of its own. Leans on `driver`. Refuses kinds of keys that it
-//! doesn't know; puts who did what, and whether it went well, into the log, and nothing of a key or a value.
+//! [`keys`] is about slots, the root key and the epoch, [`whole`] about everything at once and about whole secrets;
+//! here are the keystore's standing, unlocking and locking. All may wait, for Argon2, for the disk or for calls under
+//! way, so they run where that is no harm. A key is copied from the packet into secret memory of its own. Leans on
+//! `driver`. Refuses kinds of keys that it doesn't know; puts who did what, and whether it went well, into the log,
+//! and nothing of a key or a value.
 
 mod keys;
 mod whole;

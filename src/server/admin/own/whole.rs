@@ -1,8 +1,8 @@
 //! Everything at once, and whole secrets: checking, repairing and copying the keystore, and moving secrets in and out.
 //!
-//! Leans on the parts of [`own`](super). A secret that is read whole goes out around its value, as over libvirt's protocol;
-//! one that is put in is copied from the packet into secret memory. A connection has at most one copy under way, which
-//! ends with it. Refuses a definition that is none.
+//! Leans on the parts of [`own`](super). A secret that is read whole goes out around its value, as over libvirt's
+//! protocol; one that is put in is copied from the packet into secret memory. A connection has at most one copy under
+//! way, which ends with it. Refuses a definition that is none.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
