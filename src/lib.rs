@@ -8,10 +8,11 @@
 //! use strongroom::{Connection, EventKind, ListFlags, UsageType};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let directory = tempfile::tempdir()?; let root = directory.path().display(); // A keystore is made on first use,
-//! and so is its key. Keep the two apart: this key lies inside for the example's sake. let connection =
-//! Connection::open(&format!("secret:///embed?root={root}&key={root}/host.key"))?; let mut events =
-//! connection.events(EventKind::ValueChanged, None)?;
+//! let directory = tempfile::tempdir()?;
+//! let root = directory.path().display();
+//! // A keystore is made on first use, and so is its key. Keep the two apart: this key lies inside for the example's sake.
+//! let connection = Connection::open(&format!("secret:///embed?root={root}&key={root}/host.key"))?;
+//! let mut events = connection.events(EventKind::ValueChanged, None)?;
 //!
 //! let secret = connection.define_xml(
 //!     "<secret ephemeral='no' private='no'>
@@ -28,8 +29,8 @@
 //! assert_eq!(connection.list_all(ListFlags::NO_EPHEMERAL)?.len(), 1);
 //! assert_eq!(events.next().map(|event| event.secret().uuid), Some(secret.uuid()));
 //!
-//! secret.undefine()?; assert_eq!(found.value().unwrap_err().to_string(), format!("Secret not found: no secret with
-//! matching uuid '{}'", secret.uuid()));
+//! secret.undefine()?;
+//! assert_eq!(found.value().unwrap_err().to_string(), format!("Secret not found: no secret with matching uuid '{}'", secret.uuid()));
 //! # Ok(())
 //! # }
 //! ```
@@ -40,8 +41,8 @@
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
 //! passphrases and recovery keys; secret memory; the daemon `strongroomd`, which answers libvirt's RPC protocol on
 //! virtsecretd's sockets, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's
-//! (`secret:///system`, `secret:///session`); what the one who runs a keystore needs ([`Administration`]): slots,
-//! rotation, backup, repair, libvirt's own directories in and out; and the command line `strongroom` for all of it.
+//! (`secret:///system`, `secret:///session`); what the one who runs a keystore needs ([`Administration`]): slots, rotation,
+//! backup, repair, libvirt's own directories in and out; and the command line `strongroom` for all of it.
 //!
 //! Not here yet: connections to other hosts. URIs that ask for those are refused.
 //!
