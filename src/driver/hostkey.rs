@@ -18,7 +18,7 @@ use crate::seal::{HostKey, LABEL_LEN};
 use crate::secret::Error;
 
 /// The name of the systemd credential, the one libvirt 12.x uses.
-const CREDENTIAL: &str = "secrets-encryption-key";
+pub(crate) const CREDENTIAL: &str = "secrets-encryption-key";
 
 /// A place where a host key may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,15 +66,32 @@ fn default_path() -> Option<PathBuf> {
 
 /// Reads the key at a place: `Ok(None)` if there is no file.
 pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
-    let shown = place.path.display();
-    let file = match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&place.path) {
+    let wrong_length = |what: &str, len: u64| {
+        Error::failed(format!("{what} holds {len} bytes; a host key is exactly 32"))
+            .advise("put back the key as it was made: 32 raw bytes, no newline behind them")
+    };
+    let bytes = read_key_file(&place.path, place.credential, "the host key", wrong_length)?;
+    Ok(bytes.and_then(HostKey::from_bytes))
+}
+
+/// The 32 bytes of a file that its owner alone may see: `Ok(None)` if there is none. `whose` key it holds, and what to say
+/// of another length, is for the caller to know. A credential's directory is its service's own, so a group is of no harm.
+pub(crate) fn read_key_file(
+    path: &Path,
+    credential: bool,
+    whose: &str,
+    wrong_length: impl FnOnce(&str, u64) -> Error,
+) -> Result<Option<SecretBytes>, Error> {
+    let shown = path.display();
+    let file = match OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             let plain = Error::system(format!("cannot open the key file '{shown}'"), &error);
             return Err(match error.kind() {
-                io::ErrorKind::PermissionDenied => plain
-                    .advise("run as the user who owns the key file, or name one of your own with --key-file"),
+                io::ErrorKind::PermissionDenied => {
+                    plain.advise("run as the user who owns the key file, or name one of your own")
+                }
                 _ => plain,
             });
         }
@@ -83,15 +100,14 @@ pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
     let about = file.metadata().map_err(|error| reading(&error))?;
     if !about.is_file() {
         return Err(Error::failed(format!("the key file '{shown}' is not a regular file"))
-            .advise("name the file that holds the 32 bytes of the host key"));
+            .advise(format!("name the file that holds the 32 bytes of {whose}")));
     }
     let (owner, us) = (about.uid(), rustix::process::geteuid().as_raw());
     if owner != us && owner != 0 {
         return Err(Error::failed(format!("the key file '{shown}' belongs to another user (uid {owner})"))
             .advise("whoever owns it can read and replace it: take a key of your own"));
     }
-    let others = about.mode() & if place.credential { 0o007 } else { 0o077 };
-    if others != 0 {
+    if about.mode() & if credential { 0o007 } else { 0o077 } != 0 {
         let mode = about.mode() & 0o7777;
         return Err(Error::failed(format!(
             "the key file '{shown}' can be read or changed by others (mode {mode:04o})"
@@ -99,13 +115,11 @@ pub(super) fn read(place: &Place) -> Result<Option<HostKey>, Error> {
         .advise(format!("if nobody else has had it, run: chmod 600 '{shown}'; otherwise replace the key")));
     }
     if about.len() != 32 {
-        let detail = format!("the key file '{shown}' holds {} bytes; a host key is exactly 32", about.len());
-        return Err(Error::failed(detail)
-            .advise("put back the key as it was made: 32 raw bytes, no newline behind them"));
+        return Err(wrong_length(&format!("the key file '{shown}'"), about.len()));
     }
     let mut bytes = SecretBytes::zeroed(32)?;
     file.read_exact_at(bytes.expose_secret_mut(), 0).map_err(|error| reading(&error))?;
-    Ok(HostKey::from_bytes(bytes))
+    Ok(Some(bytes))
 }
 
 /// The key at a place, made if there is none: durable, mode 0600, and never in the place of another.

@@ -49,6 +49,7 @@ pub use crate::store::RestoreOptions;
 pub use administration::Administrator;
 pub use backup::verify_backup;
 use events::Events;
+pub(crate) use hostkey::{CREDENTIAL, read_key_file};
 pub use locking::Reloaded;
 use locking::{Attempt, Locked, State};
 pub use put_back::KeyringRestored;

@@ -1,16 +1,14 @@
 //! The key of libvirt's encrypted values: 32 raw bytes in a file, or the systemd credential.
 //!
-//! Leans on `memory`. Refuses a key file that others can read, and any other length, the trailing newline above all.
+//! Leans on `driver`, which reads key files. Refuses a key file that others can read, and any other length, the trailing
+//! newline above all.
 
 use std::env;
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
-use secrecy::{ExposeSecret, ExposeSecretMut};
+use secrecy::ExposeSecret;
 
+use crate::driver::{CREDENTIAL, read_key_file};
 use crate::memory::SecretBytes;
 use crate::secret::Error;
 
@@ -21,15 +19,16 @@ pub struct LibvirtKey(SecretBytes);
 impl LibvirtKey {
     /// The key in a file.
     pub fn read(file: &Path) -> Result<Self, Error> {
-        Self::read_from(file, 0o077)
+        Self::read_from(file, false)?.ok_or_else(|| {
+            Error::failed(format!("no key file '{}'", file.display())).advise("mind the spelling")
+        })
     }
 
     /// The key that the service manager gives: the credential `secrets-encryption-key`. `None` if it gives none.
     pub fn credential() -> Result<Option<Self>, Error> {
         let file =
             env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(CREDENTIAL));
-        // A group is of no harm here: the directory is the service's alone.
-        file.filter(|file| file.exists()).map(|file| Self::read_from(&file, 0o007)).transpose()
+        file.map_or(Ok(None), |file| Self::read_from(&file, true))
     }
 
     /// These bytes, which must be 32.
@@ -44,39 +43,9 @@ impl LibvirtKey {
         self.0.expose_secret()
     }
 
-    fn read_from(path: &Path, others: u32) -> Result<Self, Error> {
-        let shown = path.display();
-        let reading = |error: &io::Error| Error::system(format!("cannot read the key file '{shown}'"), error);
-        let file = open(path).map_err(|error| reading(&error))?;
-        let about = file.metadata().map_err(|error| reading(&error))?;
-        if !about.is_file() {
-            return Err(Error::failed(format!("the key file '{shown}' is not a regular file"))
-                .advise("name the file that holds the 32 bytes of libvirt's key"));
-        }
-        let us = rustix::process::geteuid().as_raw();
-        if about.uid() != us && about.uid() != 0 {
-            let detail = format!("the key file '{shown}' belongs to another user (uid {})", about.uid());
-            return Err(Error::failed(detail).advise("take a copy that is yours, mode 0600"));
-        }
-        if about.mode() & others != 0 {
-            let mode = about.mode() & 0o7777;
-            let detail = format!("the key file '{shown}' can be read or changed by others (mode {mode:04o})");
-            return Err(Error::failed(detail).advise(format!(
-                "if nobody else has had it, run: chmod 600 '{shown}'; else its values are known to others"
-            )));
-        }
-        if about.len() != LEN as u64 {
-            return Err(wrong_length(&format!("the key file '{shown}'"), about.len()));
-        }
-        let mut bytes = SecretBytes::zeroed(LEN)?;
-        file.read_exact_at(bytes.expose_secret_mut(), 0).map_err(|error| reading(&error))?;
-        Ok(Self(bytes))
+    fn read_from(path: &Path, credential: bool) -> Result<Option<Self>, Error> {
+        Ok(read_key_file(path, credential, "libvirt's key", wrong_length)?.map(Self))
     }
-}
-
-/// A FIFO in the key's place must not make us wait.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
 fn wrong_length(what: &str, len: u64) -> Error {
@@ -91,9 +60,6 @@ fn wrong_length(what: &str, len: u64) -> Error {
 
 /// AES-256's.
 const LEN: usize = 32;
-
-/// The systemd credential that libvirt 12.1 looks for.
-const CREDENTIAL: &str = "secrets-encryption-key";
 
 #[cfg(test)]
 mod tests {
