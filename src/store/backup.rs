@@ -310,18 +310,6 @@ impl File for Part {
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
-
-    fn write_at(&self, _bytes: &[u8], _at: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
 }
 
 fn reading(error: io::Error) -> StoreError {

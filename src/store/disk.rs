@@ -42,18 +42,25 @@ pub trait Directory: Send + Sync {
     fn sync_all(&self) -> io::Result<()>;
 }
 
-/// An open file.
+/// An open file. A view for reading alone implements the first two, and refuses the rest.
 pub trait File: Send + Sync {
     /// Its length in bytes.
     fn size(&self) -> io::Result<u64>;
     /// Fills `bytes` from `at` on; an error if the file ends before.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()>;
     /// Writes all of `bytes` at `at`.
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    fn write_at(&self, _bytes: &[u8], _at: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Cuts the file, or lengthens it with zeros.
-    fn set_len(&self, len: u64) -> io::Result<()>;
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Returns when its contents and length are durable.
-    fn sync(&self) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Whether a directory still has it, under any name. What can't tell says so.
     fn is_named(&self) -> io::Result<bool> {
         Ok(true)
@@ -201,18 +208,6 @@ impl File for Failing {
             rest = behind;
         }
         Ok(())
-    }
-
-    fn write_at(&self, _bytes: &[u8], _at: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
