@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::super::args::{DaemonArguments, ShowArguments};
+use super::super::args::{BackupArguments, DaemonArguments, ShowArguments};
 
 /// The commands on the ways to open a keystore.
 #[derive(Debug, Subcommand)]
@@ -34,7 +34,7 @@ pub(crate) enum KeyCommand {
 
     /// Write a copy of the keyring to a file, to be kept elsewhere
     #[command(after_help = BACKUP_HELP)]
-    Backup(FileArguments),
+    Backup(BackupArguments),
 
     /// Put a copy of the keyring back in the place of a lost or damaged one; no daemon may run
     #[command(after_help = RESTORE_HELP)]
@@ -178,15 +178,6 @@ pub(crate) struct RemoveArguments {
 pub(crate) struct TestArguments {
     #[command(flatten)]
     pub(super) daemon: DaemonArguments,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FileArguments {
-    #[command(flatten)]
-    pub(super) daemon: DaemonArguments,
-
-    /// The file to write; it must not be there yet. - is standard output
-    pub(super) file: PathBuf,
 }
 
 #[derive(Debug, Args)]
