@@ -187,28 +187,7 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::SecretBytes;
-    use crate::seal::{Argon2Cost, HostKey, RecoveryKey};
-
-    fn host_key(byte: u8) -> HostKey {
-        HostKey::from_bytes(SecretBytes::copy_of(&[byte; 32]).unwrap()).unwrap()
-    }
-
-    fn passphrase(text: &str) -> SecretBytes {
-        SecretBytes::copy_of(text.as_bytes()).unwrap()
-    }
-
-    /// Three slots: host key 1, "open sesame", and a recovery key.
-    fn keyring() -> (Keyring, RecoveryKey) {
-        let recovery = RecoveryKey::random().unwrap();
-        let cost = Argon2Cost::new(8, 1, 1).unwrap();
-        let slots = [
-            (&NewSlot::HostKey(&host_key(1)), "host"),
-            (&NewSlot::Passphrase(&passphrase("open sesame"), cost), "door"),
-            (&NewSlot::Recovery(&recovery), ""),
-        ];
-        (Keyring::create(&slots, true, 1_700_000_000).unwrap(), recovery)
-    }
+    use crate::seal::keyring::tests::{host_key, keyring, passphrase};
 
     fn ids(keyring: &Keyring) -> Vec<Uuid> {
         keyring.slots().map(|slot| slot.id).collect()

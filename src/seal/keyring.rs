@@ -431,19 +431,20 @@ pub(super) fn mac_key(root: &RootKey, purpose: &[u8]) -> Result<SecretCell<hmac:
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::seal::Argon2Cost;
 
-    fn host_key(byte: u8) -> HostKey {
+    pub(in crate::seal) fn host_key(byte: u8) -> HostKey {
         HostKey::from_bytes(SecretBytes::copy_of(&[byte; 32]).unwrap()).unwrap()
     }
 
-    fn passphrase(text: &str) -> SecretBytes {
+    pub(in crate::seal) fn passphrase(text: &str) -> SecretBytes {
         SecretBytes::copy_of(text.as_bytes()).unwrap()
     }
 
-    fn keyring() -> (Keyring, RecoveryKey) {
+    /// Three slots: host key 1, "open sesame", and a recovery key.
+    pub(in crate::seal) fn keyring() -> (Keyring, RecoveryKey) {
         let recovery = RecoveryKey::random().unwrap();
         let cost = Argon2Cost::new(8, 1, 1).unwrap();
         let slots = [

@@ -225,16 +225,18 @@ fn operations_of_a_life() -> usize {
 
 #[test]
 fn the_power_may_go_at_any_point() {
-    for cut in 0..=operations_of_a_life() {
+    cut_everywhere(STEPS, operations_of_a_life());
+}
+
+/// Lives with a cut at each operation.
+pub(super) fn cut_everywhere(steps: &[Step], operations: usize) {
+    for cut in 0..=operations {
         let disk = SimulatedDisk::default();
         disk.cut_power_at(cut);
-        let story = live(&disk, STEPS);
+        let story = live(&disk, steps);
         for left in LEFTS {
-            check(
-                &disk.after_power_cut(left),
-                &story,
-                &format!("power cut at operation {cut}, left {left:?}"),
-            );
+            let case = format!("power cut at operation {cut}, left {left:?}");
+            check(&disk.after_power_cut(left), &story, &case);
         }
     }
 }
@@ -263,10 +265,15 @@ fn the_power_may_go_again_while_the_store_recovers() {
 
 #[test]
 fn the_power_may_go_after_a_killed_process_was_started_again() {
-    for cut in 0..=operations_of_a_life() {
+    kill_then_cut_everywhere(STEPS, operations_of_a_life(), 1);
+}
+
+/// Lives, is killed at each operation (or each so many), and loses power at each of the next life's.
+pub(super) fn kill_then_cut_everywhere(steps: &[Step], operations: usize, stride: usize) {
+    for cut in (0..=operations).step_by(stride) {
         let disk = SimulatedDisk::default();
         disk.cut_power_at(cut);
-        let story = live(&disk, STEPS);
+        let story = live(&disk, steps);
         let whole = disk.after_kill();
         drop(boot(&whole));
         for again in 0..=whole.operations() {
@@ -285,10 +292,15 @@ fn the_power_may_go_after_a_killed_process_was_started_again() {
 
 #[test]
 fn any_operation_may_fail() {
-    for fault in 0..=operations_of_a_life() {
+    fail_everywhere(STEPS, operations_of_a_life());
+}
+
+/// Lives with a fault at each operation.
+pub(super) fn fail_everywhere(steps: &[Step], operations: usize) {
+    for fault in 0..=operations {
         let disk = SimulatedDisk::default();
         disk.fail_at(fault);
-        let story = live(&disk, STEPS);
+        let story = live(&disk, steps);
         for left in [Left::All, Left::Nothing, Left::Some(fault as u64)] {
             check(&disk.after_power_cut(left), &story, &format!("fault at operation {fault}, left {left:?}"));
         }

@@ -2,9 +2,8 @@
 //! shall open it and by no others, and a rotation that was under way comes to its end.
 
 use super::crash::Step::*;
-use super::crash::{LEFTS, Step, check, live};
+use super::crash::{Step, cut_everywhere, fail_everywhere, kill_then_cut_everywhere, live};
 use super::*;
-use crate::store::simulated::Left;
 
 /// Every change of keys, with secrets changed in between.
 const STEPS: &[Step] = &[
@@ -49,45 +48,15 @@ fn operations_of_a_life() -> usize {
 
 #[test]
 fn the_power_may_go_at_any_point_of_a_change_of_keys() {
-    for cut in 0..=operations_of_a_life() {
-        let disk = SimulatedDisk::default();
-        disk.cut_power_at(cut);
-        let story = live(&disk, STEPS);
-        for left in LEFTS {
-            let case = format!("power cut at operation {cut}, left {left:?}");
-            check(&disk.after_power_cut(left), &story, &case);
-        }
-    }
+    cut_everywhere(STEPS, operations_of_a_life());
 }
 
 #[test]
 fn any_operation_of_a_change_of_keys_may_fail() {
-    for fault in 0..=operations_of_a_life() {
-        let disk = SimulatedDisk::default();
-        disk.fail_at(fault);
-        let story = live(&disk, STEPS);
-        for left in [Left::All, Left::Nothing, Left::Some(fault as u64)] {
-            check(&disk.after_power_cut(left), &story, &format!("fault at operation {fault}, left {left:?}"));
-        }
-    }
+    fail_everywhere(STEPS, operations_of_a_life());
 }
 
 #[test]
 fn the_power_may_go_after_a_change_of_keys_was_killed() {
-    for cut in (0..=operations_of_a_life()).step_by(3) {
-        let disk = SimulatedDisk::default();
-        disk.cut_power_at(cut);
-        let story = live(&disk, STEPS);
-        let whole = disk.after_kill();
-        drop(boot(&whole));
-        for again in 0..=whole.operations() {
-            let twice = disk.after_kill();
-            twice.cut_power_at(again);
-            drop(boot(&twice));
-            for left in [Left::Nothing, Left::Some(again as u64)] {
-                let case = format!("killed at {cut}, power cut at {again} of the next life, left {left:?}");
-                check(&twice.after_power_cut(left), &story, &case);
-            }
-        }
-    }
+    kill_then_cut_everywhere(STEPS, operations_of_a_life(), 3);
 }

@@ -370,13 +370,7 @@ fn a_backup_from_before_a_rekey_is_an_older_one() {
     let (disk, _) = worn_store();
     let store = boot(&disk).unwrap().unwrap();
     let bytes = backup(&store);
-    let right = Opener::HostKey(host_key(1));
-    change_keyring(&store, |keyring| {
-        let slot = keyring.slots().next().unwrap().id;
-        *keyring = keyring.rekeyed(&[(slot, &right)])?;
-        Ok(())
-    })
-    .unwrap();
+    rekey(&store);
     drop(store);
     let refused = restored(&disk, &bytes, REPLACE).unwrap_err();
     assert!(matches!(refused, StoreError::BackupOlder(_)), "{refused}");

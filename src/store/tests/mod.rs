@@ -85,6 +85,17 @@ fn change_keyring<T>(
     store.replace_keyring(&before, keyring.prove(&[])?).map(|()| result)
 }
 
+/// Replaces the root key; the first slot stays, opened by host key 1.
+fn rekey(store: &Store) {
+    let right = Opener::HostKey(host_key(1));
+    change_keyring(store, |keyring| {
+        let slot = keyring.slots().next().unwrap().id;
+        *keyring = keyring.rekeyed(&[(slot, &right)])?;
+        Ok(())
+    })
+    .unwrap();
+}
+
 /// A store with history: five secrets, overwritten, redefined and undefined, closed in order.
 fn worn_store() -> (SimulatedDisk, Secrets) {
     let (disk, store) = new_store();

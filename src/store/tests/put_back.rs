@@ -80,13 +80,7 @@ fn a_copy_from_before_a_rekey_is_an_older_one() {
     let disk = closed();
     let older = keyring_file(&disk);
     let store = boot(&disk).unwrap().unwrap();
-    let right = Opener::HostKey(host_key(1));
-    change_keyring(&store, |keyring| {
-        let slot = keyring.slots().next().unwrap().id;
-        *keyring = keyring.rekeyed(&[(slot, &right)])?;
-        Ok(())
-    })
-    .unwrap();
+    rekey(&store);
     drop(store);
     assert!(matches!(put_back(&disk, &older, false), Err(StoreError::KeyringRolledBack { .. })));
     put_back(&disk, &older, true).unwrap();
