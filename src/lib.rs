@@ -93,6 +93,7 @@ pub mod cli;
 pub mod fuzzing;
 
 pub use administration::{Administration, Finding, Inventory, Made, Status, Verified};
+pub use client::{Ask, Question};
 pub use connection::{Connection, Embedded, Events, OpenOptions, Secret};
 pub use driver::NewStore;
 pub use memory::SecretBytes;

@@ -10,6 +10,7 @@
 
 #[cfg(feature = "cli")]
 mod admin;
+mod ask;
 mod autostart;
 mod open;
 mod reader;
@@ -43,6 +44,7 @@ use crate::secret::{
 };
 #[cfg(feature = "cli")]
 pub(crate) use admin::Admin;
+pub use ask::{Ask, Question};
 use reader::handle;
 use route::{Places, Route};
 pub use uri::{BadUri, Uri};

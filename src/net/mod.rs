@@ -5,6 +5,8 @@
 
 #[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "who has connected is for daemons to judge"))]
 pub(crate) mod peer;
+#[allow(dead_code, reason = "its users are on their way")]
+pub(crate) mod layer;
 #[cfg_attr(
     not(feature = "daemon"),
     allow(dead_code, reason = "a client reads the token; making it is for daemons")
