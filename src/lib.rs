@@ -35,16 +35,14 @@
 //! # }
 //! ```
 //!
-//! # What is here, and what is not
+//! # What is here
 //!
-//! Here: keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
+//! Keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
 //! passphrases and recovery keys; secret memory; the daemon `strongroomd`, which answers libvirt's RPC protocol on
-//! virtsecretd's sockets, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's
-//! (`secret:///system`, `secret:///session`); what the one who runs a keystore needs ([`Administration`]): slots, rotation,
+//! virtsecretd's sockets and on the network, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's,
+//! on this host (`secret:///system`, `secret:///session`) and on others (TLS, TCP with SASL, ssh); what the one who runs a keystore needs ([`Administration`]): slots, rotation,
 //! backup, repair, libvirt's own directories in and out; and the command line `strongroom` for all of it.
-//!
-//! Not here yet: connections to other hosts. URIs that ask for those are refused.
 //!
 //! # The map
 //!
@@ -57,11 +55,11 @@
 //! | 1 | [`secret`] | what a secret is: definition, usage, UUID, XML, errors, and the trait [`Keystore`] |
 //! | 2 | [`seal`] | a value becomes a sealed record and back; the keyring that holds the keys for it |
 //! | 2 | [`rpc`] | libvirt's wire: packets, XDR, the bodies of messages; no sockets |
-//! | 2 | [`net`] | who is at the other end of a socket; the token that a host's daemons share |
+//! | 2 | [`net`] | who is at the other end of a socket; TLS and SASL between; the token that a host's daemons share |
 //! | 2 | [`administration`] | what the one who runs a keystore asks of it: keys, rotation, copies, repair; the trait [`Administration`] |
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
-//! | 4 | [`client`] | a daemon's keystore over its socket; how keystores are named: URIs |
+//! | 4 | [`client`] | a daemon's keystore, over every transport; how keystores are named: URIs |
 //! | 5 | [`transfer`] | whole keystores in and out: libvirt's directories |
 //! | 6 | [`Connection`] | the face for programs |
 //! | 6 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
