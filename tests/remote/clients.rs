@@ -121,7 +121,7 @@ impl Life<'_> {
         self.done(&["secret-define", &file]).map(|_| ())
     }
 
-    /// virsh 9.0 reads no file of the size that a value may have.
+    /// virsh 9.0 reads no file of more than 1,024 bytes.
     fn set_value(&self) -> Result<(), String> {
         let base64 = "paWl".repeat(65_536 / 3) + "pQ==";
         let words = match self.client {

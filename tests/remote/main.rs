@@ -8,12 +8,17 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod capture;
 mod clients;
 mod exceptions;
 #[path = "../support/host.rs"]
 mod host;
+#[allow(dead_code, reason = "memory isn't looked at here")]
+#[path = "../support/markers.rs"]
+mod markers;
 #[path = "../support/pki.rs"]
 mod pki;
+mod refusals;
 mod server;
 mod transports;
 
@@ -92,12 +97,12 @@ fn cells() -> Vec<Cell> {
             let across = Transport::ACROSS
                 .into_iter()
                 .flat_map(|transport| [(transport, From::Ipv4), (transport, From::Ipv6)]);
-            cells.extend(
-                local
-                    .into_iter()
-                    .chain(across)
-                    .map(|(transport, from)| Cell { client, kind, transport, from }),
-            );
+            cells.extend(local.into_iter().chain(across).map(|(transport, from)| Cell {
+                client,
+                kind,
+                transport,
+                from,
+            }));
         }
     }
     cells
@@ -203,7 +208,8 @@ impl Judge {
         for (index, known) in EXCEPTIONS.iter().enumerate() {
             if !self.excused.contains(&index) {
                 let transport = known.transport.name();
-                writeln!(self.report, "no longer needed in EXCEPTIONS: {transport} ({})", known.reason).unwrap();
+                writeln!(self.report, "no longer needed in EXCEPTIONS: {transport} ({})", known.reason)
+                    .unwrap();
             }
         }
     }

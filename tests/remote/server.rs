@@ -251,7 +251,9 @@ fn start_sshd(host: &Host, kind: Kind) -> Child {
     ] {
         let path = format!("/run/bin/{name}");
         // Not written by this process: a program can't be run while a child of another test's has it open.
-        host.sh(&format!("mkdir -p /run/bin; printf '#!/bin/sh\\n%s\\n' \"{does}\" > {path}; chmod 755 {path}"));
+        host.sh(&format!(
+            "mkdir -p /run/bin; printf '#!/bin/sh\\n%s\\n' \"{does}\" > {path}; chmod 755 {path}"
+        ));
     }
     if kind == Kind::Strongroomd {
         symlink(env!("CARGO_BIN_EXE_strongroom"), host.path("/run/bin/virt-ssh-helper")).unwrap();

@@ -115,7 +115,9 @@ impl Transport {
             }
             Self::Scram => {
                 match client {
-                    Client::Python => access.environment = vec![("AUTHNAME", "alice"), ("PASSPHRASE", "falsch")],
+                    Client::Python => {
+                        access.environment = vec![("AUTHNAME", "alice"), ("PASSPHRASE", "falsch")]
+                    }
                     _ => access.uri = add("authfile=/etc/libvirt/wrong.conf"),
                 }
                 "authentication failed"

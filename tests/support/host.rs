@@ -1,4 +1,4 @@
-//! A host of a test's own: its name, its network, its processes, its `/etc` and its `/run`, on the kernel that is here.
+//! A host of a test's own: its name, its network, its processes, its `/etc` and its `/run`; the programs are this one's.
 //!
 //! Namespaces make it, root alone can. `/etc` begins as a copy of this host's without libvirt's and PKI's parts, so that a
 //! test (or a page of the documentation) writes there what a person would. All ports of its loopback are free. Hosts can
@@ -60,7 +60,9 @@ impl Host {
     /// A program on this host, root's, with nothing of our environment.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.id, "--mount", "--net", "--uts", "--ipc", "--pid", "--"]).arg(program);
+        command
+            .args(["--target", &self.id, "--mount", "--net", "--uts", "--ipc", "--pid", "--"])
+            .arg(program);
         command.stdin(Stdio::null()).env_clear().env("HOME", HOME).env("LANG", "C.UTF-8");
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
@@ -78,6 +80,11 @@ impl Host {
     pub(crate) fn spawn(&self, name: &str, command: &mut Command) -> Child {
         let log = fs::File::create(self.path(&format!("/run/{name}.log"))).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    /// Its network: a thread can go there.
+    pub(crate) fn network(&self) -> fs::File {
+        fs::File::open(format!("/proc/{}/ns/net", self.id)).unwrap()
     }
 
     /// A line between this host and another, with an address at each end.
@@ -143,6 +150,7 @@ mount --bind "$home/etc" /etc
 mount --bind "$home/run" /run
 mkdir -p /var/lib/krb5kdc
 mount --bind "$home/kdc" /var/lib/krb5kdc
+for folder in /var/log /usr/local/bin; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
 ip link set lo up
 echo "$number"
 exec cat

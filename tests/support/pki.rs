@@ -8,7 +8,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
     SerialNumber, date_time_ymd,
 };
 
@@ -92,7 +92,13 @@ impl Authority {
 fn named(parts: &[(DnType, &str)]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for (kind, value) in parts {
-        name.push(kind.clone(), *value);
+        match kind {
+            // Everybody expects a printable string there, and GnuTLS shows anything else in hexadecimal.
+            DnType::CountryName => {
+                name.push(kind.clone(), DnValue::PrintableString((*value).try_into().unwrap()))
+            }
+            _ => name.push(kind.clone(), *value),
+        }
     }
     name
 }
