@@ -12,7 +12,7 @@ use std::time::Duration;
 use ::uuid::Uuid;
 
 use crate::administration::{Administration, Made, Status, Verified};
-use crate::client::{BadUri, Client, Uri};
+use crate::client::{Ask, BadUri, Client, Preferences, Uri, is_alias};
 use crate::driver::{Administrator, Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::secret::{
@@ -145,7 +145,7 @@ fn keys_for(uri: &Uri, options: OpenOptions) -> Keys {
 }
 
 /// How to open a keystore, beyond its URI. The default suits most.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct OpenOptions {
     /// The host key's file. Precedence: the URI's `key=FILE`, this, the environment's `STRONGROOM_KEY_FILE`, the
     /// systemd credential `secrets-encryption-key`, then the default place.
@@ -156,6 +156,22 @@ pub struct OpenOptions {
     pub recovery_key: Option<SecretBytes>,
     /// Change nothing, and read no values.
     pub read_only: bool,
+    /// Who can be asked for what a daemon's server wants to know: names, passwords, whether an unknown host is the right one.
+    /// Without one, nobody is.
+    pub ask: Option<Arc<dyn Ask>>,
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key_file, passphrase, recovery_key, read_only, ask } = self;
+        f.debug_struct("OpenOptions")
+            .field("key_file", key_file)
+            .field("passphrase", passphrase)
+            .field("recovery_key", recovery_key)
+            .field("read_only", read_only)
+            .field("ask", &ask.is_some())
+            .finish()
+    }
 }
 
 impl OpenOptions {
@@ -210,6 +226,8 @@ impl Connection {
 
     /// [`open`](Self::open), with options.
     pub fn open_with(uri: &str, options: OpenOptions) -> Result<Self, Error> {
+        let meant = if is_alias(uri) { Preferences::read()?.alias(uri)? } else { None };
+        let uri = meant.as_deref().unwrap_or(uri);
         let parsed = parse(uri)?;
         if is_embedded(&parsed) {
             return Ok(Self::over(Embedded::open(uri, options)?.keystore()));
@@ -220,7 +238,7 @@ impl Connection {
                 Error::new(ErrorCode::InvalidArg, ErrorDomain::None, detail).advise("leave out the key")
             );
         }
-        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only)?)))
+        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only, options.ask)?)))
     }
 
     /// A connection to a keystore at hand.

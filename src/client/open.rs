@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::route::{Authentication, Route};
 use super::wire::Wire;
-use super::{read, socket, text};
+use super::{Ask, read, text};
 use crate::net::peer::Peer;
 use crate::net::token::SystemToken;
 use crate::rpc::remote::{AuthTypes, Number, OPEN_READ_ONLY, Open, auth, feature, procedure};
@@ -20,9 +20,12 @@ use crate::rpc::{Encode, Text};
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
 /// A connection on which the keystore is open, and whether its events can be told apart.
-pub(super) fn open(route: &Route, read_only: bool) -> Result<(Arc<Wire>, bool), Error> {
-    let stream = socket::connect(&route.socket, route.daemon)?;
-    let wire = Wire::start(stream, BEAT)?;
+pub(super) fn open(
+    route: &Route,
+    read_only: bool,
+    ask: Option<&dyn Ask>,
+) -> Result<(Arc<Wire>, bool), Error> {
+    let wire = Wire::start(route.way.go(ask)?, BEAT)?;
     // What fails from here on has to end the reader too.
     let has_events = enter(&wire, route, read_only).inspect_err(|_| wire.hang_up())?;
     Ok((wire, has_events))
@@ -30,7 +33,7 @@ pub(super) fn open(route: &Route, read_only: bool) -> Result<(Arc<Wire>, bool), 
 
 /// All that comes before the first call on secrets.
 pub(super) fn enter(wire: &Wire, route: &Route, read_only: bool) -> Result<bool, Error> {
-    authenticate(wire, route.authentication)?;
+    authenticate(wire, route.authentication.as_ref())?;
     if supports(wire, feature::KEEPALIVE)? {
         wire.keep_alive();
     }
@@ -40,14 +43,14 @@ pub(super) fn enter(wire: &Wire, route: &Route, read_only: bool) -> Result<bool,
     supports(wire, feature::EVENT_CALLBACK)
 }
 
-fn authenticate(wire: &Wire, wanted: Option<Authentication>) -> Result<(), Error> {
+fn authenticate(wire: &Wire, wanted: Option<&Authentication>) -> Result<(), Error> {
     let offered = match wire.call(procedure::AUTH_LIST, &()) {
         Ok(reply) => read::<AuthTypes>(&reply)?.types.0,
         Err(error) if error.code() == ErrorCode::NoSupport => Vec::new(),
         Err(error) => return Err(error),
     };
     let wanted = wanted.map(|wanted| match wanted {
-        Authentication::Sasl => ("sasl", auth::SASL),
+        Authentication::Sasl(_) => ("sasl", auth::SASL),
         Authentication::Polkit => ("polkit", auth::POLKIT),
     });
     let chosen = match wanted {
