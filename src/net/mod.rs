@@ -5,6 +5,8 @@
 
 #[allow(dead_code, reason = "its users are on their way")]
 pub(crate) mod around;
+#[allow(dead_code, reason = "its users are on their way")]
+pub(crate) mod glob;
 #[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "who has connected is for daemons to judge"))]
 pub(crate) mod peer;
 #[allow(dead_code, reason = "its users are on their way")]
