@@ -41,8 +41,6 @@ pub(crate) struct SaslError {
 /// What a mechanism wants to know from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// As whom to act.
-    User,
     /// Who it is.
     AuthName,
     /// The password.
@@ -69,6 +67,11 @@ pub(crate) struct Prompt {
 pub(crate) type Answer<'a> = &'a mut dyn FnMut(&Prompt) -> Option<SecretBytes>;
 
 impl SaslError {
+    /// Whether a question of the mechanism wasn't answered.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.code == INTERACT
+    }
+
     pub(super) fn new(code: i32, detail: impl AsRef<str>) -> Self {
         Self { code, detail: shown(detail.as_ref()), user: None }
     }
@@ -87,6 +90,9 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// SASL_NOMEM.
 const NO_MEMORY: i32 = -2;
+
+/// SASL_INTERACT.
+const INTERACT: i32 = 2;
 
 /// How much of a message is shown.
 const LONGEST_SHOWN: usize = 300;

@@ -115,13 +115,12 @@ impl Server {
 }
 
 impl Client {
-    /// Begins. `has_user`: whether it can say as whom to act, if that is another than who it is.
+    /// Begins.
     pub(crate) fn new(
         host: &str,
         around: Around,
         local: Option<SocketAddr>,
         remote: Option<SocketAddr>,
-        has_user: bool,
     ) -> Result<Self, SaslError> {
         begin(
             |library| &mut library.client,
@@ -132,8 +131,8 @@ impl Client {
         )?;
         let (host, local, remote) = (c_string(host)?, address(local)?, address(remote)?);
         let (local, remote) = (start_of(local.as_deref()), start_of(remote.as_deref()));
-        let asked = if has_user { &ASKED.0[..] } else { &ASKED.0[1..] }.as_ptr();
-        let (service, host, flags) = (SERVICE.as_ptr(), host.as_ptr(), sasl::SASL_SUCCESS_DATA);
+        let (service, host, asked) = (SERVICE.as_ptr(), host.as_ptr(), ASKED.0.as_ptr());
+        let flags = sasl::SASL_SUCCESS_DATA;
         let mut conn = ptr::null_mut();
         // SAFETY: the strings are NUL-terminated and are copied, the table is static; `conn` is written if the call succeeds.
         let code =
@@ -393,7 +392,6 @@ fn too_long() -> SaslError {
 
 fn want(id: c_ulong) -> Want {
     match id {
-        sasl::SASL_CB_USER => Want::User,
         sasl::SASL_CB_AUTHNAME => Want::AuthName,
         sasl::SASL_CB_PASS => Want::Password,
         sasl::SASL_CB_GETREALM => Want::Realm,
@@ -561,9 +559,8 @@ static LOGGING: Table<2> = Table([
     asked(sasl::SASL_CB_LIST_END),
 ]);
 
-/// What a client can be asked; the first only by some.
-static ASKED: Table<7> = Table([
-    asked(sasl::SASL_CB_USER),
+/// What a client can be asked: as virsh, it doesn't say as whom to act, if that is another than who it is.
+static ASKED: Table<6> = Table([
     asked(sasl::SASL_CB_AUTHNAME),
     asked(sasl::SASL_CB_PASS),
     asked(sasl::SASL_CB_GETREALM),
