@@ -12,8 +12,11 @@
 mod admin;
 mod ask;
 mod autostart;
+#[cfg(feature = "sasl")]
+mod credentials;
 mod ip;
 mod libssh;
+mod link;
 mod local;
 mod open;
 mod preferences;
@@ -21,6 +24,8 @@ mod program;
 mod reader;
 mod remote_error;
 mod route;
+#[cfg(feature = "sasl")]
+mod sasl;
 mod socket;
 mod ssh;
 mod stream;

@@ -41,7 +41,7 @@ impl Reader {
         struct Last(Arc<Wire>);
         impl Drop for Last {
             fn drop(&mut self) {
-                self.0.lose(self.0.socket().end_of_file());
+                self.0.lose(self.0.end_of_file());
             }
         }
         let last = Last(Arc::clone(&self.wire));

@@ -20,24 +20,26 @@ use crate::net::layer::{Broken, Layer, MAX_RECORD, Open, Seal};
 pub(super) struct Stream {
     pub(super) inflow: Inflow,
     pub(super) outflow: Outflow,
+    /// The bits of the layer's key.
+    pub(super) bits: u32,
 }
 
 impl Stream {
     /// A stream in the clear.
     pub(super) fn plain(socket: Socket) -> Self {
-        Self::new(socket, None, None)
+        Self::new(socket, None, None, 0)
     }
 
     /// A stream in a layer.
     pub(super) fn in_layer(socket: Socket, layer: Layer) -> Self {
-        Self::new(socket, Some(layer.opener), Some(layer.sealer))
+        Self::new(socket, Some(layer.opener), Some(layer.sealer), layer.bits)
     }
 
-    fn new(socket: Socket, opener: Option<Box<dyn Open>>, sealer: Option<Box<dyn Seal>>) -> Self {
+    fn new(socket: Socket, opener: Option<Box<dyn Open>>, sealer: Option<Box<dyn Seal>>, bits: u32) -> Self {
         let socket = Arc::new(socket);
         let inflow =
             Inflow { socket: Arc::clone(&socket), layered: opener.map(Layered::new), next: Arc::default() };
-        Self { inflow, outflow: Outflow { socket, sealer, sealed: Vec::new(), rest: Vec::new() } }
+        Self { inflow, outflow: Outflow { socket, sealer, sealed: Vec::new(), rest: Vec::new() }, bits }
     }
 }
 

@@ -421,7 +421,7 @@ fn nobody_who_leaves_waits_for_a_server_that_does_not_read() {
 fn the_way_in_is_libvirts() {
     let (client, mut server) = Fake::with_client(NEVER);
     let entered = meanwhile(
-        || open::enter(&client.wire, &route(), true).unwrap(),
+        || open::enter(&client.wire, &route(), true, None).unwrap(),
         || {
             let (call, body) = server.call(procedure::AUTH_LIST);
             assert_eq!((call.serial, body.len()), (0, 0));
@@ -460,7 +460,7 @@ fn who_is_not_let_in_is_told_the_next_step() {
         let mut route = route();
         route.authentication = wanted;
         let error = meanwhile(
-            || open::enter(&client.wire, &route, false).unwrap_err(),
+            || open::enter(&client.wire, &route, false, None).unwrap_err(),
             || {
                 let (call, _) = server.call(procedure::AUTH_LIST);
                 server.reply(call, &AuthTypes { types: List(vec![offered]) });

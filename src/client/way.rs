@@ -14,6 +14,7 @@ use super::socket::Socket;
 use super::ssh::Ssh;
 use super::stream::Stream;
 use super::{ip, libssh, local, tls};
+use crate::net::around::Around;
 use crate::secret::Error;
 
 /// How to get to a server.
@@ -68,9 +69,13 @@ impl Way {
         }
     }
 
-    /// Whether nobody on the way can read along, whatever is said. What isn't secure by itself has to be made so by SASL.
-    #[cfg_attr(not(feature = "sasl"), allow(dead_code, reason = "only SASL asks"))]
-    pub(super) fn is_secure(&self) -> bool {
-        !matches!(self, Self::Tcp { .. } | Self::Ext(_))
+    /// What protects what is said, before SASL may. `bits`: how strong a layer that is there already is.
+    pub(super) fn around(&self, bits: u32) -> Around {
+        match self {
+            Self::Tls(_) => Around::Tls { bits },
+            // Nobody on the way can read along: it is this host's kernel, or ssh.
+            Self::Unix(_) | Self::Ssh(_) | Self::Libssh(_) => Around::Unix,
+            Self::Tcp { .. } | Self::Ext(_) => Around::TCP,
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -30,6 +31,7 @@ use crate::secret::{Error, ErrorCode, ErrorDomain, Event, EventKind, EventSink};
 /// A connection, as long as it lasts.
 pub(super) struct Wire {
     socket: Arc<Socket>,
+    bits: u32,
     /// Held while a packet goes out, so that packets stay whole.
     writing: Mutex<Outflow>,
     /// Where the reader finds the layer of what comes.
@@ -80,10 +82,11 @@ impl Wire {
         let failed = |error: &io::Error| {
             Error::system("cannot read from the server", error).in_domain(ErrorDomain::Rpc)
         };
-        let Stream { inflow, outflow } = stream.into();
+        let Stream { inflow, outflow, bits } = stream.into();
         inflow.socket.set_patience(beat).map_err(|error| failed(&error))?;
         let wire = Arc::new(Self {
             socket: Arc::clone(&inflow.socket),
+            bits,
             next: Arc::clone(&inflow.next),
             writing: Mutex::new(outflow),
             owed: Mutex::default(),
@@ -110,10 +113,19 @@ impl Wire {
         self.writing().secure(layer.sealer);
     }
 
-    /// The socket, for what is known of its ends.
-    #[cfg_attr(not(feature = "sasl"), allow(dead_code, reason = "only SASL asks for addresses"))]
-    pub(super) fn socket(&self) -> &Socket {
-        &self.socket
+    /// The addresses of both ends, where they are addresses of hosts.
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        self.socket.addresses()
+    }
+
+    /// How strong the layer is that was there from the beginning; 0 if there was none.
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// The error of a connection that its server has ended.
+    pub(super) fn end_of_file(&self) -> Error {
+        self.socket.end_of_file()
     }
 
     /// Calls, and gives the reply's body.
