@@ -189,6 +189,19 @@ impl Connection {
     /// started if need be (not with `LIBVIRT_AUTOSTART=0`). When the daemon ends the connection, every call fails from
     /// then on, and [`Events`] end.
     ///
+    /// Daemons of other hosts are reached in these ways. All take the parameters of libvirt's own URIs.
+    ///
+    /// | URI | how |
+    /// |---|---|
+    /// | `secret+ssh://user@host/system` | the system's `ssh`; `command=`, `keyfile=`, `no_verify=`, `no_tty=`, `proxy=`, `netcat=`, `socket=` |
+    /// | `secret://host/system` | TLS with X.509 certificates; `pkipath=`, `no_verify=`, `no_sanity=`, `tls_priority=` |
+    /// | `secret+tcp://host/system` | TCP, which SASL has to encrypt (feature `sasl`); `auth=`, `authfile=` |
+    /// | `secret+libssh://user@host/system` | an ssh client in this process (feature `libssh`; `libssh2` is the same); `sshauth=`, `known_hosts=`, `known_hosts_verify=` |
+    /// | `secret+ext://host/system?command=PROGRAM` | any program that connects its standard streams to a daemon; `argv=` |
+    ///
+    /// What a person has to be asked on the way, [`OpenOptions::ask`] is asked. A word without a colon is looked up among the
+    /// `uri_aliases` of `libvirt.conf`.
+    ///
     /// ```no_run
     /// let daemon = strongroom::Connection::open("secret:///session")?;
     /// println!("{} secrets", daemon.num_of_secrets()?);

@@ -469,6 +469,109 @@ mod tests {
     }
 
     #[test]
+    fn every_transport_has_its_defaults() {
+        let host = Host::new();
+        let way = |uri: &str| host.find(uri, false, true).unwrap().way;
+        let (h, localhost) = ("h".to_owned(), "localhost".to_owned());
+        assert_eq!(way("secret+tcp://h/system"), Way::Tcp { host: h.clone(), port: 16509 });
+        assert_eq!(way("secret+TCP:///system"), Way::Tcp { host: localhost, port: 16509 });
+        assert_eq!(way("secret+tcp://h:7/system?socket=/x"), Way::Tcp { host: h.clone(), port: 7 });
+        let tls = Tls { host: h, port: 16514, pkipath: None, sanity: true, verify: true, priority: None };
+        assert_eq!(way("secret://h/system"), Way::Tls(tls.clone()));
+        let tls = Tls {
+            pkipath: Some("/p".into()),
+            sanity: false,
+            verify: false,
+            priority: Some("NORMAL".to_owned()),
+            ..tls
+        };
+        let all = "secret+tls://h/system?pkipath=/p&no_sanity=1&no_verify=-1&tls_priority=NORMAL";
+        assert_eq!(way(all), Way::Tls(tls));
+        let Way::Libssh(libssh) = way("secret+libssh2://u@h/system?keyfile=/k") else { panic!() };
+        assert_eq!((libssh.port, libssh.user.as_deref(), libssh.check), (22, Some("u"), HostCheck::Normal));
+        assert_eq!(libssh.methods.len(), 4);
+        let Way::Ext(program) = way("secret+ext://h/system?command=/c&argv=a&argv=b%20c") else { panic!() };
+        assert_eq!(
+            (program.name.as_str(), program.arguments),
+            ("/c", vec!["a".to_owned(), "b c".to_owned()])
+        );
+        let route = host.find("secret+ssh://u@h/system?auth=sasl.X&authfile=/a", false, true).unwrap();
+        assert_eq!((route.host.as_str(), route.user.as_deref()), ("h", Some("u")));
+        assert_eq!(route.authentication, Some(Authentication::Sasl(Some("X".to_owned()))));
+        assert_eq!(route.authfile.as_deref(), Some(Path::new("/a")));
+    }
+
+    #[test]
+    fn the_far_host_is_told_what_libvirt_tells_it() {
+        let host = Host::new();
+        let far = |uri: &str, read_only, is_root| match host.find(uri, read_only, is_root).unwrap().way {
+            Way::Ssh(ssh) => (ssh.far.proxy, ssh.far.uri, ssh.far.sockets.join(" ")),
+            other => panic!("{other:?}"),
+        };
+        let (direct, legacy) = ("/var/run/libvirt/virtsecretd-sock", "/var/run/libvirt/libvirt-sock");
+        for (uri, read_only, is_root, proxy, named, sockets) in [
+            (
+                "secret+ssh://h/system",
+                false,
+                false,
+                Proxy::Auto,
+                "secret:///system",
+                format!("{direct} {legacy}"),
+            ),
+            (
+                "secret+ssh://u@h:7/system?foo=a&keyfile=/k",
+                true,
+                false,
+                Proxy::Auto,
+                "secret:///system?foo=a",
+                format!("{direct}-ro {legacy}-ro"),
+            ),
+            (
+                "secret+ssh://h/session?mode=legacy",
+                false,
+                false,
+                Proxy::Native,
+                "secret:///session?mode=legacy",
+                legacy.to_owned(),
+            ),
+            (
+                "secret+ssh://h/session",
+                false,
+                true,
+                Proxy::Auto,
+                "secret:///session",
+                format!("{direct} {legacy}"),
+            ),
+            (
+                "secret+ssh://h/session?socket=/a%20b",
+                true,
+                false,
+                Proxy::Netcat,
+                "secret:///session?socket=/a%20b",
+                "/a b".to_owned(),
+            ),
+            (
+                "secret+ssh://h/session?netcat=nc&proxy=auto&mode=legacy",
+                false,
+                false,
+                Proxy::Netcat,
+                "secret:///session?mode=legacy",
+                legacy.to_owned(),
+            ),
+            (
+                "secret+ssh://h/system?name=x:///y",
+                false,
+                false,
+                Proxy::Auto,
+                "x:///y",
+                format!("{direct} {legacy}"),
+            ),
+        ] {
+            assert_eq!(far(uri, read_only, is_root), (proxy, named.to_owned(), sockets), "{uri}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_followed_is_refused() {
         let host = Host::new();
         for (uri, code, text) in [

@@ -243,3 +243,132 @@ impl Outflow {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    /// A layer that anybody can see through: records of `chunk` bytes behind four bytes of length, each byte turned over.
+    pub(in super::super) fn toy(chunk: usize) -> Layer {
+        Layer { opener: Box::new(Toy(chunk)), sealer: Box::new(Toy(chunk)), bits: 1 }
+    }
+
+    struct Toy(usize);
+
+    impl Open for Toy {
+        fn record(&self, front: &[u8]) -> Result<Option<usize>, Broken> {
+            let Some(length) = front.first_chunk() else { return Ok(None) };
+            match u32::from_be_bytes(*length) as usize {
+                0 => Err(Broken::Closed),
+                length if length + 4 > MAX_RECORD => Err(Broken::Malformed("too long")),
+                length => Ok(Some(length + 4)),
+            }
+        }
+
+        fn open(&mut self, record: &mut [u8], take: &mut dyn FnMut(&[u8])) -> Result<(), Broken> {
+            let plain: Vec<u8> = record[4..].iter().map(|byte| !byte).collect();
+            plain.chunks(3).for_each(take);
+            if plain == b"bad" { Err(Broken::Malformed("a bad record")) } else { Ok(()) }
+        }
+    }
+
+    impl Seal for Toy {
+        fn seal(&mut self, plain: &[&[u8]], sealed: &mut Vec<u8>) -> Result<(), Broken> {
+            for part in plain.concat().chunks(self.0) {
+                sealed.extend_from_slice(&(part.len() as u32).to_be_bytes());
+                sealed.extend(part.iter().map(|byte| !byte));
+            }
+            Ok(())
+        }
+
+        fn close(&mut self, sealed: &mut Vec<u8>) {
+            sealed.extend_from_slice(&[0; 4]);
+        }
+    }
+
+    /// What these bytes become in the layer.
+    pub(in super::super) fn sealed(plain: &[u8], chunk: usize) -> Vec<u8> {
+        let mut sealed = Vec::new();
+        Toy(chunk).seal(&[plain], &mut sealed).unwrap();
+        sealed
+    }
+
+    fn pair() -> (UnixStream, Stream) {
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        (theirs, Stream::in_layer(Socket::new(ours), toy(5)))
+    }
+
+    fn read(inflow: &mut Inflow, len: usize) -> Vec<u8> {
+        let mut all = vec![0; len];
+        let mut have = 0;
+        while have < len {
+            have += inflow.read(&mut all[have..]).unwrap();
+        }
+        all
+    }
+
+    #[test]
+    fn records_and_reads_need_not_line_up() {
+        let (mut theirs, Stream { mut inflow, .. }) = pair();
+        let plain: Vec<u8> = (0..1000_u32).map(|at| at as u8).collect();
+        let bytes = sealed(&plain, 7);
+        let writing = std::thread::spawn(move || {
+            for part in bytes.chunks(13) {
+                theirs.write_all(part).unwrap();
+            }
+            theirs
+        });
+        for part in plain.chunks(100) {
+            assert_eq!(read(&mut inflow, part.len()), part);
+        }
+        drop(writing.join().unwrap());
+        assert!(matches!(inflow.read(&mut [0]), Ok(0)));
+    }
+
+    #[test]
+    fn nothing_is_read_behind_what_is_no_record() {
+        for (bytes, told) in [
+            (sealed(b"bad", 3), Broken::Malformed("a bad record")),
+            (vec![0xFF; 4], Broken::Malformed("too long")),
+            (vec![0; 4], Broken::Closed),
+        ] {
+            let (mut theirs, Stream { mut inflow, .. }) = pair();
+            theirs.write_all(&[sealed(b"good", 4), bytes].concat()).unwrap();
+            assert_eq!(read(&mut inflow, 4), b"good");
+            assert!(matches!(inflow.read(&mut [0]), Err(Stop::Layer(why)) if why == told), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_layer_takes_over_between_two_bytes() {
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let Stream { mut inflow, .. } = Stream::from(ours);
+        theirs.write_all(b"clear").unwrap();
+        assert_eq!(read(&mut inflow, 5), b"clear");
+        let Layer { opener, .. } = toy(5);
+        let next = Arc::clone(&inflow.next);
+        let reading = std::thread::spawn(move || read(&mut inflow, 6)); // it may wait in the clear already
+        next.put(opener);
+        theirs.write_all(&sealed(b"sealed", 4)).unwrap();
+        assert_eq!(reading.join().unwrap(), b"sealed");
+    }
+
+    #[test]
+    fn what_was_begun_goes_out_before_anything_else() {
+        let (mut theirs, Stream { mut outflow, .. }) = pair();
+        let mut filled = 0;
+        while let Ok(sent) = outflow.socket.send_now(&[1; 4096]) {
+            filled += sent;
+        }
+        assert_eq!(outflow.send_soon(b"begun"), Ok(true));
+        assert_eq!(outflow.send_soon(b"no room"), Ok(false));
+        theirs.read_exact(&mut vec![0; filled]).unwrap();
+        outflow.send(b"behind").unwrap();
+        outflow.close();
+        drop(outflow);
+        let mut rest = Vec::new();
+        theirs.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, [sealed(b"begun", 5), sealed(b"behind", 5), vec![0; 4]].concat());
+    }
+}

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::fake::{Fake, route};
 use super::route::Authentication;
+use super::stream::tests::{sealed, toy};
 use super::{Client, open};
 use crate::memory::SecretBytes;
 use crate::net::token::SystemToken;
@@ -415,6 +416,45 @@ fn nobody_who_leaves_waits_for_a_server_that_does_not_read() {
         gone.recv_timeout(PATIENCE).expect("it waits for the server to read");
     }
     drop(server);
+}
+
+#[test]
+fn a_layer_may_come_between_two_calls() {
+    let (client, mut server) = Fake::with_client(NEVER);
+    let count = || client.num_of_secrets().unwrap();
+    let clear = meanwhile(count, || {
+        let (call, _) = server.call(procedure::CONNECT_NUM_OF_SECRETS);
+        server.reply(call, &Number { number: 1 });
+    });
+    client.wire.secure(toy(20));
+    let layered = meanwhile(count, || {
+        let expected = packet(
+            crate::rpc::Header {
+                program: crate::rpc::program::REMOTE,
+                version: crate::rpc::VERSION,
+                procedure: procedure::CONNECT_NUM_OF_SECRETS,
+                kind: crate::rpc::Kind::Call,
+                serial: 1,
+                status: Status::Ok,
+            },
+            &(),
+        );
+        let expected = sealed(&expected, 20);
+        let mut call = vec![0; expected.len()];
+        server.0.read_exact(&mut call).unwrap();
+        assert_eq!(call, expected);
+        let header: crate::rpc::Header = decode(&clear_of(&call)[4..]).unwrap();
+        server.send(&sealed(&packet(header.reply(Status::Ok), &Number { number: 2 }), 9));
+    });
+    assert_eq!((clear, layered), (1, 2));
+    server.send(b"\xFF\xFF\xFF\xFF");
+    let error = client.num_of_secrets().unwrap_err();
+    assert_eq!(error.to_string(), "the encrypted stream is broken: too long");
+}
+
+/// What these records of 20 bytes hold.
+fn clear_of(records: &[u8]) -> Vec<u8> {
+    records.chunks(24).flat_map(|record| record[4..].iter().map(|byte| !byte)).collect()
 }
 
 #[test]
