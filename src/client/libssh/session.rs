@@ -82,7 +82,7 @@ impl Libssh {
                      identity. Please verify the new host key '{hash}' to avoid possible man in the middle attack. The \
                      key is stored in '{file}'."
                 );
-                return Err(failed(told)
+                return Err(Error::new(ErrorCode::AuthFailed, ErrorDomain::from_number(DOMAIN), told)
                     .advise("if the host's key was changed on purpose, remove its line from that file"));
             }
             (_, HostCheck::Auto) => {}
