@@ -35,16 +35,15 @@
 //! # }
 //! ```
 //!
-//! # What is here, and what is not
+//! # What is here
 //!
-//! Here: keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
+//! Keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
 //! passphrases and recovery keys; secret memory; the daemon `strongroomd`, which answers libvirt's RPC protocol on
 //! virtsecretd's sockets, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's
-//! (`secret:///system`, `secret:///session`); what the one who runs a keystore needs ([`Administration`]): slots, rotation,
-//! backup, repair, libvirt's own directories in and out; and the command line `strongroom` for all of it.
-//!
-//! Not here yet: connections to other hosts. URIs that ask for those are refused.
+//! (`secret:///system`, `secret:///session`), and to those of other hosts, by TLS, ssh, TCP with SASL, or any program;
+//! what the one who runs a keystore needs ([`Administration`]): slots, rotation, backup, repair, libvirt's own directories
+//! in and out; and the command line `strongroom` for all of it.
 //!
 //! # The map
 //!
@@ -61,7 +60,7 @@
 //! | 2 | [`administration`] | what the one who runs a keystore asks of it: keys, rotation, copies, repair; the trait [`Administration`] |
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
-//! | 4 | [`client`] | a daemon's keystore over its socket; how keystores are named: URIs |
+//! | 4 | [`client`] | a daemon's keystore, on this host or another; how keystores are named: URIs |
 //! | 5 | [`transfer`] | whole keystores in and out: libvirt's directories |
 //! | 6 | [`Connection`] | the face for programs |
 //! | 6 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
