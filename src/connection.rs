@@ -12,7 +12,7 @@ use std::time::Duration;
 use ::uuid::Uuid;
 
 use crate::administration::{Administration, Made, Status, Verified};
-use crate::client::{BadUri, Client, Uri};
+use crate::client::{Ask, BadUri, Client, Preferences, Uri, is_alias};
 use crate::driver::{Administrator, Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::secret::{
@@ -145,7 +145,7 @@ fn keys_for(uri: &Uri, options: OpenOptions) -> Keys {
 }
 
 /// How to open a keystore, beyond its URI. The default suits most.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct OpenOptions {
     /// The host key's file. Precedence: the URI's `key=FILE`, this, the environment's `STRONGROOM_KEY_FILE`, the
     /// systemd credential `secrets-encryption-key`, then the default place.
@@ -156,6 +156,22 @@ pub struct OpenOptions {
     pub recovery_key: Option<SecretBytes>,
     /// Change nothing, and read no values.
     pub read_only: bool,
+    /// Who can be asked for what a daemon's server wants to know: names, passwords, whether an unknown host is the right one.
+    /// Without one, nobody is.
+    pub ask: Option<Arc<dyn Ask>>,
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key_file, passphrase, recovery_key, read_only, ask } = self;
+        f.debug_struct("OpenOptions")
+            .field("key_file", key_file)
+            .field("passphrase", passphrase)
+            .field("recovery_key", recovery_key)
+            .field("read_only", read_only)
+            .field("ask", &ask.is_some())
+            .finish()
+    }
 }
 
 impl OpenOptions {
@@ -172,6 +188,19 @@ impl Connection {
     /// another, `?mode=direct` and `?mode=legacy` choose between `virtsecretd` and `libvirtd`. A user's own daemon is
     /// started if need be (not with `LIBVIRT_AUTOSTART=0`). When the daemon ends the connection, every call fails from
     /// then on, and [`Events`] end.
+    ///
+    /// Daemons of other hosts are reached in these ways. All take the parameters of libvirt's own URIs.
+    ///
+    /// | URI | how |
+    /// |---|---|
+    /// | `secret+ssh://user@host/system` | the system's `ssh`; `command=`, `keyfile=`, `no_verify=`, `no_tty=`, `proxy=`, `netcat=`, `socket=` |
+    /// | `secret://host/system` | TLS with X.509 certificates; `pkipath=`, `no_verify=`, `no_sanity=`, `tls_priority=` |
+    /// | `secret+tcp://host/system` | TCP, which SASL has to encrypt (feature `sasl`); `auth=`, `authfile=` |
+    /// | `secret+libssh://user@host/system` | an ssh client in this process (feature `libssh`; `libssh2` is the same); `sshauth=`, `known_hosts=`, `known_hosts_verify=` |
+    /// | `secret+ext://host/system?command=PROGRAM` | any program that connects its standard streams to a daemon; `argv=` |
+    ///
+    /// What a person has to be asked on the way, [`OpenOptions::ask`] is asked. A word without a colon is looked up among the
+    /// `uri_aliases` of `libvirt.conf`.
     ///
     /// ```no_run
     /// let daemon = strongroom::Connection::open("secret:///session")?;
@@ -210,6 +239,8 @@ impl Connection {
 
     /// [`open`](Self::open), with options.
     pub fn open_with(uri: &str, options: OpenOptions) -> Result<Self, Error> {
+        let meant = if is_alias(uri) { Preferences::read()?.alias(uri)? } else { None };
+        let uri = meant.as_deref().unwrap_or(uri);
         let parsed = parse(uri)?;
         if is_embedded(&parsed) {
             return Ok(Self::over(Embedded::open(uri, options)?.keystore()));
@@ -220,7 +251,7 @@ impl Connection {
                 Error::new(ErrorCode::InvalidArg, ErrorDomain::None, detail).advise("leave out the key")
             );
         }
-        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only)?)))
+        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only, options.ask)?)))
     }
 
     /// A connection to a keystore at hand.

@@ -40,9 +40,10 @@
 //! Keystores that this process opens itself (`secret:///embed?root=DIR`), with an append-only log of sealed
 //! records that survives crashes, names damage and notices rollback; keyrings with host keys, systemd credentials,
 //! passphrases and recovery keys; secret memory; the daemon `strongroomd`, which answers libvirt's RPC protocol on
-//! virtsecretd's sockets and on the network, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's,
-//! on this host (`secret:///system`, `secret:///session`) and on others (TLS, TCP with SASL, ssh); what the one who runs a keystore needs ([`Administration`]): slots, rotation,
-//! backup, repair, libvirt's own directories in and out; and the command line `strongroom` for all of it.
+//! virtsecretd's sockets, for stock clients and for `virtqemud`; connections to such daemons, ours or libvirt's
+//! (`secret:///system`, `secret:///session`), and to those of other hosts, by TLS, ssh, TCP with SASL, or any program;
+//! what the one who runs a keystore needs ([`Administration`]): slots, rotation, backup, repair, libvirt's own directories
+//! in and out; and the command line `strongroom` for all of it.
 //!
 //! # The map
 //!

@@ -2,13 +2,19 @@
 //!
 //! The blocks of a page under `<!-- tested -->` are one script, run in a fresh directory with the program at hand.
 //! Leans on the page for what it promises; here stands what must have been seen besides. Refuses a page without a
-//! tested block.
+//! tested block. The pages about other hosts write into `/etc` and start daemons, so each runs on a host of its own, made of
+//! namespaces: root alone can run those.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "support/host.rs"]
+mod host;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use host::Host;
 
 #[test]
 fn keys_for_life() {
@@ -55,17 +61,84 @@ fn moving_in_and_out_again() {
     assert!(directory.path().join(encrypted).exists());
 }
 
-/// Runs all of a page's tested blocks, in order. Gives the directory and what was shown.
-fn live(page: &str) -> (tempfile::TempDir, String) {
+/// The second page goes on where the first one ends.
+#[test]
+fn other_hosts_by_tls_and_passwords_in_it() {
+    let host = host();
+    let shown = live_on(&host, "docs/remote/tls.md");
+    assert!(shown.lines().any(|line| line == "C=GB,O=Example,CN=node7.example.org"), "{shown}");
+    assert_eq!(lists(&shown), 2, "{shown}");
+    host.sh("rm /etc/pki/CA/cacrl.pem; kill $(cat /run/virtsecretd.pid)
+        while [ -e /run/virtsecretd.pid ]; do sleep 0.02; done");
+    assert_eq!(lists(&live_on(&host, "docs/remote/scram.md")), 2);
+}
+
+#[test]
+fn other_hosts_by_kerberos() {
+    let host = host();
+    assert_eq!(lists(&live_on(&host, "docs/remote/tcp-kerberos.md")), 2);
+}
+
+#[test]
+fn other_hosts_by_ssh() {
+    let host = host();
+    host.write("/etc/ssh/sshd_config", SSHD_CONFIG);
+    host.sh("ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/host_key; /usr/sbin/sshd");
+    assert_eq!(lists(&live_on(&host, "docs/remote/ssh.md")), 5);
+}
+
+#[test]
+fn other_hosts_by_a_program_of_ones_own() {
+    let host = host();
+    assert_eq!(lists(&live_on(&host, "docs/remote/ext.md")), 2);
+}
+
+/// How often secrets were listed, of which there are none.
+fn lists(shown: &str) -> usize {
+    shown.lines().filter(|line| line.trim_start().starts_with("UUID ")).count()
+}
+
+/// The host that plays all parts.
+fn host() -> Host {
+    Host::new("vault.example.org")
+}
+
+/// Runs all of a page's tested blocks on a host, in order. Gives what was shown.
+fn live_on(host: &Host, page: &str) -> String {
+    let programs = Path::new(env!("CARGO_BIN_EXE_strongroom")).parent().unwrap();
+    let mut command = host.command("timeout");
+    command.args(["120", "sh", "-euc", &format!("mkdir -p /run/page; cd /run/page\n{}", script(page))]);
+    command.env("PATH", format!("{}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", programs.display()));
+    // Tickets lie in /tmp otherwise, which isn't the host's alone.
+    let output = command.env("KRB5CCNAME", "FILE:/run/tickets").output().unwrap();
+    assert!(output.status.success(), "{page}: {}{}", host::said(&output), host.sh(DAEMON_LOG));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const DAEMON_LOG: &str = "cat /var/log/libvirt/*.log 2> /dev/null || true";
+
+const SSHD_CONFIG: &str = "HostKey /etc/ssh/host_key
+AuthorizedKeysFile /etc/ssh/authorized_keys
+UsePAM no
+PermitRootLogin yes
+";
+
+/// All of a page's tested blocks.
+fn script(page: &str) -> String {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let behind = text.split("<!-- tested -->\n```sh\n").skip(1);
     let blocks: Vec<_> = behind.map(|rest| rest.split("\n```").next().unwrap()).collect();
     assert!(!blocks.is_empty(), "{page} has no tested block");
+    blocks.join("\n")
+}
+
+/// Runs all of a page's tested blocks, in order. Gives the directory and what was shown.
+fn live(page: &str) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("sh");
-    command.args(["-euc", &blocks.join("\n")]).current_dir(&directory).env("PATH", path).stdin(Stdio::null());
+    command.args(["-euc", &script(page)]).current_dir(&directory).env("PATH", path).stdin(Stdio::null());
     for variable in ["VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFAULT_URI", "STRONGROOM_KEY_FILE"] {
         command.env_remove(variable);
     }

@@ -16,20 +16,28 @@ pub(crate) const LIST_ALL: u32 = 287;
 /// The bytes before a packet's body.
 const HEAD: usize = 28;
 
-pub(crate) struct Client {
-    stream: UnixStream,
+/// `S`: what it speaks over.
+pub(crate) struct Client<S = UnixStream> {
+    stream: S,
     call: Vec<u8>,
     reply: Vec<u8>,
 }
 
 impl Client {
-    pub(crate) fn over(stream: UnixStream) -> Self {
-        Self { stream, call: Vec::new(), reply: vec![0; 1 << 20] }
-    }
-
     /// Connects and opens the connection's keystore.
     pub(crate) fn open(socket: &Path, uri: &str) -> Self {
-        let mut client = Self::over(UnixStream::connect(socket).unwrap());
+        Self::opened(UnixStream::connect(socket).unwrap(), uri)
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, call: Vec::new(), reply: Vec::new() }
+    }
+
+    /// Opens the connection's keystore over a stream.
+    pub(crate) fn opened(stream: S, uri: &str) -> Self {
+        let mut client = Self::over(stream);
         let name = [&1_u32.to_be_bytes()[..], &text(uri.as_bytes())].concat();
         client.prepare(OPEN, &[&name, &[0; 4]]);
         client.call();
@@ -61,6 +69,9 @@ impl Client {
         self.stream.write_all(&self.call).unwrap();
         let mut have = 0;
         loop {
+            if have == self.reply.len() {
+                self.reply.resize((2 * have).max(1 << 10), 0);
+            }
             let read = self.stream.read(&mut self.reply[have..]).unwrap();
             assert!(read > 0, "the daemon closed the connection");
             have += read;

@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Environment:
   VIRSH_DEFAULT_CONNECT_URI  the keystore, when there is no --connect
-  LIBVIRT_DEFAULT_URI        likewise, when the former is not set either
+  LIBVIRT_DEFAULT_URI        likewise, when the former is not set either; then uri_default of libvirt.conf
   STRONGROOM_KEY_FILE        the host key's file, when there is no --key-file
   NO_COLOR                   no colours in messages
 
@@ -57,7 +57,7 @@ Examples:
 /// Which keystore, and how to open it.
 #[derive(Debug, Args)]
 pub(crate) struct ConnectArguments {
-    /// The keystore's URI: secret:///embed?root=DIR, secret:///session or secret:///system
+    /// The keystore's URI: secret:///embed?root=DIR, secret:///session, secret:///system, secret+ssh://HOST/system, …
     #[arg(short, long, value_name = "URI", global = true)]
     pub(crate) connect: Option<String>,
 
@@ -103,6 +103,10 @@ pub(crate) enum Command {
         /// The command
         command: Vec<OsString>,
     },
+
+    /// Carry a connection that came in by ssh to this host's daemon
+    #[command(name = "ssh-helper", after_help = SSH_HELPER_HELP)]
+    SshHelper(SshHelperArguments),
 
     /// Write what packages install: completions and manual pages
     #[command(subcommand, hide = true)]
@@ -284,6 +288,23 @@ pub(crate) struct EventArguments {
     #[arg(long)]
     pub(crate) timestamp: bool,
 }
+
+/// What the far side of an ssh connection is told.
+#[derive(Debug, Args)]
+pub(crate) struct SshHelperArguments {
+    /// The daemon, as this host names it: secret:///system or secret:///session
+    #[arg(value_name = "URI", required_unless_present = "version")]
+    pub(crate) uri: Option<String>,
+
+    /// Show the version
+    #[arg(short = 'V', long)]
+    pub(crate) version: bool,
+}
+
+const SSH_HELPER_HELP: &str = "\
+Clients run it on the far host, over ssh; nobody types it. It stands in for libvirt's virt-ssh-helper, also under that
+name. It finds the daemon's socket as a client on this host would, starts a user's own daemon if need be, and carries
+bytes between its standard streams and the socket until one of them ends, which it reports as a failure.";
 
 /// What the build and the packages need.
 #[derive(Debug, Subcommand)]

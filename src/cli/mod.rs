@@ -14,11 +14,14 @@ mod output;
 mod progress;
 mod prompt;
 mod secret;
+mod ssh_helper;
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 
+use crate::client::{Preferences, is_alias};
 use crate::memory::{SecretBytes, harden_process};
+use crate::secret::Error;
 use crate::{Connection, OpenOptions};
 use args::{Arguments, Command, ConnectArguments};
 use failure::Failure;
@@ -27,7 +30,8 @@ use output::Output;
 /// Runs the command line: parses, connects, does it, and says how it went.
 pub fn main() -> ExitCode {
     harden_process();
-    match args::parse(std::env::args_os().collect()).and_then(|arguments| arguments.map_or(Ok(()), run)) {
+    let typed = ssh_helper::under_its_own_name(std::env::args_os().collect());
+    match args::parse(typed).and_then(|arguments| arguments.map_or(Ok(()), run)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::tell(&failure);
@@ -41,6 +45,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Help { command } => args::help(command),
         Command::Generate(command) => generate::run(&command, &mut output),
+        Command::SshHelper(command) => ssh_helper::run(&command, arguments.connect.readonly, &mut output),
         Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
         Command::Secret(command) => {
             let connection = connect(&arguments.connect)?;
@@ -70,11 +75,14 @@ fn connect(arguments: &ConnectArguments) -> Result<Connection, Failure> {
 
 /// The keystore that was named.
 fn named(arguments: &ConnectArguments) -> Result<String, Failure> {
-    uri(arguments).ok_or_else(|| {
-        Failure::told("no keystore was named").advise(
-            "give one, for example --connect 'secret:///embed?root=/srv/keystore', or set VIRSH_DEFAULT_CONNECT_URI",
-        )
-    })
+    match uri(arguments) {
+        Some(uri) => Ok(uri),
+        None => preferred()?.ok_or_else(|| {
+            Failure::told("no keystore was named").advise(
+                "give one, for example --connect 'secret:///embed?root=/srv/keystore', or set VIRSH_DEFAULT_CONNECT_URI",
+            )
+        }),
+    }
 }
 
 /// How to open it. Asks for what there is to ask for.
@@ -84,16 +92,29 @@ fn options(arguments: &ConnectArguments) -> Result<OpenOptions, Failure> {
         passphrase: told("passphrase", arguments.passphrase, arguments.passphrase_fd)?,
         recovery_key: told("recovery key", arguments.recovery_key, arguments.recovery_key_fd)?,
         read_only: arguments.readonly,
+        ask: None, // wire: Some(Arc::new(prompt::…)), the terminal
     })
 }
 
-/// The URI, from where virsh takes it. An empty one is none.
+/// The URI that libvirt.conf has for those who name none. It may well be for other drivers; then it isn't for us.
+fn preferred() -> Result<Option<String>, Error> {
+    let preferences = Preferences::read()?;
+    let uri = preferences.default_uri()?;
+    Ok(uri.filter(|uri| uri.starts_with("secret:") || uri.starts_with("secret+")).map(str::to_owned))
+}
+
+/// The URI that was named, from where virsh takes it; an alias of libvirt.conf is the one that it stands for. An empty one is
+/// none.
 fn uri(arguments: &ConnectArguments) -> Option<String> {
     let variable = |name| std::env::var(name).ok();
     [arguments.connect.clone(), variable("VIRSH_DEFAULT_CONNECT_URI"), variable("LIBVIRT_DEFAULT_URI")]
         .into_iter()
         .flatten()
         .find(|uri| !uri.is_empty())
+        .map(|uri| {
+            let meant = || Preferences::read().ok()?.alias(&uri).ok()?; // what is wrong is said when it is opened
+            if is_alias(&uri) { meant().unwrap_or(uri) } else { uri }
+        })
 }
 
 /// A passphrase or recovery key, asked for or read from a descriptor.

@@ -17,7 +17,7 @@ use std::{env, thread};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 
-use super::socket;
+use super::local;
 use crate::secret::Error;
 
 /// A daemon that a user may have.
@@ -70,7 +70,7 @@ impl Daemon {
         let shown = program.display();
         connected.ok_or_else(|| {
             let how = ended.map_or("doesn't listen".to_owned(), |status| format!("ended at once ({status})"));
-            socket::failed(path, &io::Error::from_raw_os_error(rustix::io::Errno::CONNREFUSED.raw_os_error()))
+            local::failed(path, &io::Error::from_raw_os_error(rustix::io::Errno::CONNREFUSED.raw_os_error()))
                 .advise(format!("'{shown}' was started, but {how}: run it by hand to see why"))
         })
     }
@@ -103,10 +103,10 @@ impl Daemon {
 
 /// `None`: nobody listens there.
 fn attempt(path: &Path) -> Result<Option<UnixStream>, Error> {
-    match socket::stream(path) {
+    match local::stream(path) {
         Ok(stream) => Ok(Some(stream)),
-        Err(error) if socket::is_nobody_there(&error) => Ok(None),
-        Err(error) => Err(socket::failed(path, &error)),
+        Err(error) if local::is_nobody_there(&error) => Ok(None),
+        Err(error) => Err(local::failed(path, &error)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Client;
 use super::route::Route;
+use super::way::{Unix, Way};
 use super::wire::Wire;
 use crate::rpc::packet::{HEAD, packet_length};
 use crate::rpc::remote::procedure;
@@ -24,7 +25,7 @@ impl Fake {
         theirs.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let wire: Arc<Wire> = Wire::start(ours, beat).unwrap();
         let uri = "secret:///system".to_owned();
-        (Client { wire, uri, route: route(), read_only: false, has_events: true }, Self(theirs))
+        (Client { wire, uri, route: route(), read_only: false, has_events: true, ask: None }, Self(theirs))
     }
 
     /// The next packet.
@@ -70,10 +71,15 @@ impl Fake {
 /// A way to nowhere.
 pub(super) fn route() -> Route {
     Route {
-        socket: "/nonexistent/socket".into(),
-        daemon: None,
+        way: Way::Unix(Unix {
+            socket: "/nonexistent/socket".into(),
+            daemon: None,
+            token: "/nonexistent/token".into(),
+        }),
         name: "secret:///system".to_owned(),
-        token: "/nonexistent/token".into(),
         authentication: None,
+        host: "localhost".to_owned(),
+        user: None,
+        authfile: None,
     }
 }

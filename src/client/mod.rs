@@ -1,9 +1,9 @@
 //! Keystores of a daemon, reached over libvirt's RPC protocol; and how keystores are named: URIs.
 //!
-//! [`Client`] is a [`Keystore`] at the other end of a Unix socket: stock libvirt's daemons and Strongroom's are the same to
-//! it. [`route`] finds the socket, [`autostart`] starts a user's own daemon, [`open`] gets in, [`wire`] carries calls and
-//! [`reader`] takes in what comes back; `admin` speaks to a daemon's admin socket. One thread for each connection, and no
-//! other runtime.
+//! [`Client`] is a [`Keystore`] at the other end of a connection: stock libvirt's daemons and Strongroom's are the same to it.
+//! [`route`] reads a URI and finds the [`way`]: a Unix socket ([`local`], [`autostart`]), TCP ([`ip`]), TLS ([`tls`]), a program
+//! ([`program`], [`ssh`]) or [`libssh`]. Each ends in a [`stream`]; [`open`] gets in, [`wire`] carries calls, [`reader`] takes in what
+//! comes back. `admin` speaks to a daemon's admin socket. One thread for each connection, and no other runtime.
 //!
 //! Leans on `rpc` for messages and on `net` for the host's token. Refuses what libvirt's own client refuses before it asks
 //! the server; every other check is the server's. Values lie in secret memory from the socket to the caller and back.
@@ -12,12 +12,26 @@
 mod admin;
 mod ask;
 mod autostart;
+#[cfg(feature = "sasl")]
+mod credentials;
+mod ip;
+mod libssh;
+mod link;
+mod local;
 mod open;
+mod preferences;
+mod program;
 mod reader;
 mod remote_error;
 mod route;
+#[cfg(feature = "sasl")]
+mod sasl;
 mod socket;
+mod ssh;
+mod stream;
+mod tls;
 mod uri;
+mod way;
 mod wire;
 
 #[cfg(test)]
@@ -45,9 +59,11 @@ use crate::secret::{
 #[cfg(feature = "cli")]
 pub(crate) use admin::Admin;
 pub use ask::{Ask, Question};
+pub(crate) use preferences::{Preferences, is_alias};
 use reader::handle;
 use route::{Places, Route};
 pub use uri::{BadUri, Uri};
+use way::{Unix, Way};
 use wire::{Registration, Wire, undecodable};
 
 /// A daemon's keystore, over one connection. Every call may be made from any thread; the connection ends when this is
@@ -58,18 +74,19 @@ pub struct Client {
     route: Route,
     read_only: bool,
     has_events: bool,
+    ask: Option<Arc<dyn Ask>>,
 }
 
 impl Client {
-    /// Connects to the daemon that `uri`, as it was written in `text`, names.
-    pub fn open(text: &str, uri: &Uri, read_only: bool) -> Result<Self, Error> {
-        let route = Route::find(text, uri, read_only, &Places::here())?;
-        Self::by(route, text.to_owned(), read_only)
+    /// Connects to the daemon that `uri`, as it was written in `text`, names. `ask`: who can be asked for a password.
+    pub fn open(text: &str, uri: &Uri, read_only: bool, ask: Option<Arc<dyn Ask>>) -> Result<Self, Error> {
+        let route = Route::find(uri, read_only, &Places::here()?)?;
+        Self::by(route, text.to_owned(), read_only, ask)
     }
 
-    fn by(route: Route, uri: String, read_only: bool) -> Result<Self, Error> {
-        let (wire, has_events) = open::open(&route, read_only)?;
-        Ok(Self { wire, uri, route, read_only, has_events })
+    fn by(route: Route, uri: String, read_only: bool, ask: Option<Arc<dyn Ask>>) -> Result<Self, Error> {
+        let (wire, has_events) = open::open(&route, read_only, ask.as_deref())?;
+        Ok(Self { wire, uri, route, read_only, has_events, ask })
     }
 
     /// Refused here, before anything is sent: so does libvirt's client.
@@ -169,15 +186,21 @@ impl Keystore for Client {
     /// On a connection of its own, so that this one stays what it is. A token that the server doesn't know is no error to
     /// it: private values stay refused then.
     fn elevated(&self) -> Result<Arc<dyn Keystore>, Error> {
-        let token = SystemToken::read(&self.route.token)?.ok_or_else(|| {
-            let path = self.route.token.display();
+        let Way::Unix(Unix { socket, token, .. }) = &self.route.way else {
+            let detail = format!("private values are not to be had over {}", self.uri);
+            return Err(Error::failed(detail).advise(
+                "the token that gives them never leaves its host: run this there, with secret:///system or secret:///session",
+            ));
+        };
+        let token = SystemToken::read(token)?.ok_or_else(|| {
+            let path = token.display();
             Error::failed(format!("there is no system token in '{path}' to become elevated with")).advise(
                 "libvirt's daemons make it when they start, for their own user to read: see that one runs here, and run \
                  this as that user",
             )
         })?;
-        socket::check_owner(&self.route.socket)?;
-        let elevated = Self::by(self.route.clone(), self.uri.clone(), self.read_only)?;
+        local::check_owner(socket)?;
+        let elevated = Self::by(self.route.clone(), self.uri.clone(), self.read_only, self.ask.clone())?;
         open::identify(&elevated.wire, &token)?;
         Ok(Arc::new(elevated))
     }
@@ -192,6 +215,15 @@ impl Drop for Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+/// The socket of this host's daemon that `uri` names.
+#[cfg(feature = "cli")]
+pub(crate) fn daemon_socket(uri: &Uri, read_only: bool) -> Result<Unix, Error> {
+    match Route::find(uri, read_only, &Places::here()?)?.way {
+        Way::Unix(unix) => Ok(unix),
+        _ => Err(Error::failed("it is on another host")),
     }
 }
 

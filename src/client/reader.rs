@@ -4,16 +4,17 @@
 //! memory: the head of each packet says what follows, and a value is read into secret memory straight from the
 //! socket. What nobody knows is read past.
 
-use std::io::{self, Read};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use ::uuid::Uuid;
+use rustix::io::Errno;
 use secrecy::ExposeSecretMut;
 
 use super::remote_error;
-use super::wire::{Answer, Body, Wire, end_of_file, undecodable};
+use super::stream::{Inflow, Stop};
+use super::wire::{Answer, Body, Wire, undecodable};
 use crate::memory::SecretBytes;
+use crate::net::layer::Broken;
 use crate::rpc::keepalive::Beat;
 use crate::rpc::packet::{HEAD, packet_length};
 use crate::rpc::remote::{LifecycleEvent, SecretName, ValueChangedEvent, procedure};
@@ -23,7 +24,7 @@ use crate::secret::{Error, ErrorCode, ErrorDomain, Event, Handle, Lifecycle, MAX
 
 /// The reading end of a connection.
 pub(super) struct Reader {
-    socket: UnixStream,
+    inflow: Inflow,
     wire: Arc<Wire>,
     /// Where bytes go that nobody wants. They may be a value's.
     spill: SecretBytes,
@@ -31,8 +32,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(socket: UnixStream, wire: Arc<Wire>) -> Result<Self, Error> {
-        Ok(Self { socket, wire, spill: SecretBytes::zeroed(SPILL)?, unanswered: 0 })
+    pub(super) fn new(inflow: Inflow, wire: Arc<Wire>) -> Result<Self, Error> {
+        Ok(Self { inflow, wire, spill: SecretBytes::zeroed(SPILL)?, unanswered: 0 })
     }
 
     /// Reads until the connection ends, be it by a panic in a sink: nobody must wait for ever behind it.
@@ -40,7 +41,7 @@ impl Reader {
         struct Last(Arc<Wire>);
         impl Drop for Last {
             fn drop(&mut self) {
-                self.0.lose(end_of_file());
+                self.0.lose(self.0.end_of_file());
             }
         }
         let last = Last(Arc::clone(&self.wire));
@@ -157,35 +158,30 @@ impl Reader {
 
     fn skip(&mut self, mut length: usize) -> Result<(), Error> {
         while length > 0 {
-            let Self { socket, wire, spill, unanswered } = self;
+            let Self { inflow, wire, spill, unanswered } = self;
             let part = length.min(SPILL);
-            fill(socket, wire, unanswered, &mut spill.expose_secret_mut()[..part])?;
+            fill(inflow, wire, unanswered, &mut spill.expose_secret_mut()[..part])?;
             length -= part;
         }
         Ok(())
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
-        fill(&self.socket, &self.wire, &mut self.unanswered, buffer)
+        fill(&mut self.inflow, &self.wire, &mut self.unanswered, buffer)
     }
 }
 
 /// Reads as many bytes as there is room for. While nothing comes, pings; `unanswered` counts them.
-fn fill(
-    mut socket: &UnixStream,
-    wire: &Wire,
-    unanswered: &mut u32,
-    mut buffer: &mut [u8],
-) -> Result<(), Error> {
+fn fill(inflow: &mut Inflow, wire: &Wire, unanswered: &mut u32, mut buffer: &mut [u8]) -> Result<(), Error> {
     while !buffer.is_empty() {
-        match socket.read(buffer) {
-            Ok(0) => return Err(end_of_file()),
+        match inflow.read(buffer) {
+            Ok(0) | Err(Stop::Layer(Broken::Closed)) => return Err(inflow.socket.end_of_file()),
             Ok(read) => {
                 *unanswered = 0;
                 buffer = &mut buffer[read..];
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(Stop::System(Errno::AGAIN)) => {
+                inflow.socket.listen();
                 wire.settle();
                 if !wire.is_kept_alive() {
                     continue;
@@ -198,7 +194,11 @@ fn fill(
                 *unanswered += 1;
                 wire.beat(Beat::Ping);
             }
-            Err(error) => return Err(Error::system("Cannot recv data", &error).in_domain(ErrorDomain::Rpc)),
+            Err(Stop::System(errno)) => return Err(inflow.socket.lost(errno)),
+            Err(Stop::Layer(Broken::Malformed(what))) => {
+                return Err(broken(format!("the encrypted stream is broken: {what}")));
+            }
+            Err(Stop::NoMemory(exhausted)) => return Err(exhausted.into()),
         }
     }
     Ok(())

@@ -1,34 +1,43 @@
-//! From a URI to a socket: which one it leads to, what the server there is asked to open, whom it may be.
+//! From a URI to a way: which transport, to which socket or host, what the server there is asked to open, whom it may be.
 //!
-//! Leans on the URI and on a look at what exists ([`Places`]). Refuses transports and parameters that this version can't
-//! follow, rather than to leave them out.
+//! Leans on the URI, on a look at what exists and on what the user prefers ([`Places`]). Refuses what libvirt refuses, in its
+//! words, before anything is connected. A parameter that another transport would heed is left out of account, as libvirt
+//! does; one that none knows goes to the server.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use super::Uri;
 use super::autostart::Daemon;
+use super::libssh::{HostCheck, Libssh, Method};
+use super::preferences::{Preferences, configuration};
+use super::program::Program;
+use super::ssh::{Far, Proxy, Ssh};
+use super::tls::Tls;
+use super::way::{Unix, Way};
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
 /// Where to go, and what to say there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The socket.
-    pub(super) socket: PathBuf,
-    /// Who listens there, and may be started.
-    pub(super) daemon: Option<Daemon>,
+    pub(super) way: Way,
     /// What CONNECT_OPEN names.
     pub(super) name: String,
-    /// The host's system token.
-    pub(super) token: PathBuf,
     /// How to authenticate; `None`: as the server prefers.
     pub(super) authentication: Option<Authentication>,
+    /// Whose credentials are meant.
+    pub(super) host: String,
+    /// Who we say that we are.
+    pub(super) user: Option<String>,
+    /// The file with credentials, where the URI names one.
+    pub(super) authfile: Option<PathBuf>,
 }
 
 /// Ways to authenticate that a URI may ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Authentication {
-    Sasl,
+    /// By this mechanism; `None`: by the best that both sides have.
+    Sasl(Option<String>),
     Polkit,
 }
 
@@ -40,107 +49,284 @@ pub(super) struct Places {
     pub(super) session: Option<PathBuf>,
     pub(super) is_root: bool,
     pub(super) autostart: bool,
+    pub(super) preferences: Preferences,
 }
 
 impl Places {
     /// Those of this process.
-    pub(super) fn here() -> Self {
+    pub(super) fn here() -> Result<Self, Error> {
         let directory = |name| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
         let session = directory("XDG_RUNTIME_DIR")
             .or_else(|| directory("XDG_CACHE_HOME"))
             .or_else(|| directory("HOME").map(|home| home.join(".cache")));
-        Self {
+        Ok(Self {
             system: PathBuf::from("/run/libvirt"),
             session: session.map(|directory| directory.join("libvirt")),
             is_root: rustix::process::geteuid().is_root(),
             autostart: env::var_os("LIBVIRT_AUTOSTART").is_none_or(|it| it != "0"),
-        }
-    }
-}
-
-impl Route {
-    /// The way that `uri`, written `text`, names.
-    pub(super) fn find(text: &str, uri: &Uri, read_only: bool, places: &Places) -> Result<Self, Error> {
-        check_transport(text, uri)?;
-        // root's own session is the system.
-        let is_session = uri.path == "/session" && !places.is_root;
-        let directory = match &places.session {
-            Some(session) if is_session => session,
-            None if is_session => {
-                return Err(Error::failed("where this user's daemons listen isn't known").advise(
-                    "set XDG_RUNTIME_DIR, or HOME; or name the socket: secret:///session?socket=PATH",
-                ));
-            }
-            _ => &places.system,
-        };
-        let mode = uri.param("mode").unwrap_or("auto");
-        let suffix = if read_only && !is_session { "-ro" } else { "" };
-        let (direct, legacy) = (format!("virtsecretd-sock{suffix}"), format!("libvirt-sock{suffix}"));
-        let (direct, legacy) = (directory.join(direct), directory.join(legacy));
-        let (socket, daemon) = match mode {
-            "direct" => (direct, Daemon::Secret),
-            "legacy" => (legacy, Daemon::Libvirt),
-            "auto" if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
-            "auto" => (direct, Daemon::Secret),
-            other => {
-                return Err(invalid(format!("Unknown remote mode '{other}'"))
-                    .advise("modes are auto, direct (virtsecretd's socket) and legacy (libvirtd's)"));
-            }
-        };
-        let named = uri.param("socket").map(PathBuf::from);
-        // A daemon with sockets of its own has a token of its own beside them.
-        let common = Path::new("common/system.token");
-        let beside = named.as_deref().and_then(Path::parent).map(|directory| directory.join(common));
-        let token = beside.filter(|token| token.exists()).unwrap_or_else(|| directory.join(common));
-        // A daemon that we start listens at its own place.
-        let daemon = Some(daemon).filter(|_| is_session && places.autostart && named.is_none());
-        Ok(Self {
-            socket: named.unwrap_or(socket),
-            daemon,
-            name: uri.param("name").map_or_else(|| name(uri), str::to_owned),
-            token,
-            authentication: uri.param("auth").map(authentication).transpose()?,
+            preferences: Preferences::read()?,
         })
     }
 }
 
-fn check_transport(text: &str, uri: &Uri) -> Result<(), Error> {
-    let transport = uri.transport.as_deref().map(str::to_ascii_lowercase);
-    match (transport.as_deref(), &uri.host) {
-        (None | Some("unix"), None) => Ok(()),
-        (Some("unix"), Some(host)) => {
-            Err(invalid(format!("using unix socket and remote server '{host}' is not supported."))
-                .advise("leave out the host: secret+unix:///system"))
-        }
-        (None, Some(_)) | (Some("tls" | "tcp" | "ssh" | "libssh" | "libssh2" | "ext"), _) => {
-            Err(Error::no_driver_for(text).advise(
-                "this version reaches daemons of this host only: secret:///system, secret:///session",
-            ))
-        }
-        (Some(_), _) => Err(invalid(
-            "remote_open: transport in URL not recognised (should be tls|unix|ssh|ext|tcp|libssh2|libssh)",
-        )),
+impl Route {
+    /// The way that `uri` names.
+    pub(super) fn find(uri: &Uri, read_only: bool, places: &Places) -> Result<Self, Error> {
+        let transport = Transport::of(uri)?;
+        let numbers = Numbers::of(uri)?;
+        let mode = mode(uri, places)?;
+        let host = uri.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        let port = uri.port.filter(|&port| port != 0);
+        let text = |name: &str| uri.param(name).map(str::to_owned);
+        let way = match transport {
+            Transport::Unix => Way::Unix(unix(uri, mode, read_only, places)?),
+            Transport::Tcp => Way::Tcp { host: host.clone(), port: port.unwrap_or(TCP_PORT) },
+            Transport::Tls => Way::Tls(Tls {
+                host: host.clone(),
+                port: port.unwrap_or(TLS_PORT),
+                pkipath: text("pkipath").map(PathBuf::from),
+                sanity: !numbers.no_sanity,
+                verify: !numbers.no_verify,
+                priority: match text("tls_priority") {
+                    Some(priority) => Some(priority),
+                    None => places.preferences.tls_priority()?.map(str::to_owned),
+                },
+            }),
+            Transport::Ssh => Way::Ssh(Ssh {
+                program: text("command").unwrap_or_else(|| "ssh".to_owned()),
+                far: far(uri, mode, "ssh", read_only, places)?,
+                host: host.clone(),
+                port,
+                user: uri.user.clone(),
+                key: text("keyfile"),
+                verify: !numbers.no_verify,
+                may_ask: !numbers.no_tty,
+            }),
+            Transport::Libssh(called) => Way::Libssh(Libssh {
+                far: far(uri, mode, called, read_only, places)?,
+                host: host.clone(),
+                port: port.unwrap_or(SSH_PORT),
+                user: uri.user.clone(),
+                key: text("keyfile").map(PathBuf::from),
+                methods: Method::list(uri.param("sshauth"))?,
+                known_hosts: text("known_hosts")
+                    .map(PathBuf::from)
+                    .or_else(|| Some(configuration()?.join("libvirt/known_hosts"))),
+                check: HostCheck::named(uri.param("known_hosts_verify"))?,
+            }),
+            Transport::Ext => Way::Ext(Program {
+                name: text("command").ok_or_else(|| {
+                    invalid("remote_open: for 'ext' transport, command is required")
+                        .advise("name the program in the URI: ?command=/path/to/program")
+                })?,
+                arguments: uri
+                    .params
+                    .iter()
+                    .filter(|(name, _)| name == "argv")
+                    .map(|(_, it)| it.clone())
+                    .collect(),
+                variables: &[],
+                advice: "run the program by hand: it must connect its standard input and output to a daemon"
+                    .to_owned(),
+            }),
+        };
+        Ok(Self {
+            way,
+            name: uri.param("name").map_or_else(|| name(uri, &[]), str::to_owned),
+            authentication: uri.param("auth").map(authentication).transpose()?,
+            host,
+            user: uri.user.clone(),
+            authfile: uri.param("authfile").map(PathBuf::from),
+        })
     }
+}
+
+/// A transport, by its name in a URI.
+#[derive(Debug, Clone, Copy)]
+enum Transport {
+    Unix,
+    Tls,
+    Tcp,
+    Ssh,
+    /// With libvirt's two libraries we have one, and its two names.
+    Libssh(&'static str),
+    Ext,
+}
+
+impl Transport {
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let name = uri.transport.as_deref().map(str::to_ascii_lowercase);
+        Ok(match (name.as_deref(), &uri.host) {
+            (None | Some("unix"), None) => Self::Unix,
+            (Some("unix"), Some(host)) => {
+                let detail = format!("using unix socket and remote server '{host}' is not supported.");
+                return Err(invalid(detail).advise("leave out the host: secret+unix:///system"));
+            }
+            (None | Some("tls"), _) => Self::Tls,
+            (Some("tcp"), _) => Self::Tcp,
+            (Some("ssh"), _) => Self::Ssh,
+            (Some("libssh"), _) => Self::Libssh("libssh"),
+            (Some("libssh2"), _) => Self::Libssh("libssh2"),
+            (Some("ext"), _) => Self::Ext,
+            (Some(_), _) => {
+                return Err(invalid(
+                    "remote_open: transport in URL not recognised (should be tls|unix|ssh|ext|tcp|libssh2|libssh)",
+                ));
+            }
+        })
+    }
+}
+
+/// Which of a host's daemons is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Auto,
+    /// The secret driver's own.
+    Direct,
+    /// The one with all drivers.
+    Legacy,
+}
+
+fn mode(uri: &Uri, places: &Places) -> Result<Mode, Error> {
+    let wanted = match uri.param("mode") {
+        Some(mode) => Some(mode),
+        None => places.preferences.mode()?,
+    };
+    match wanted {
+        None | Some("auto") => Ok(Mode::Auto),
+        Some("direct") => Ok(Mode::Direct),
+        Some("legacy") => Ok(Mode::Legacy),
+        Some(other) => Err(invalid(format!("Unknown remote mode '{other}'"))
+            .advise("modes are auto, direct (virtsecretd's socket) and legacy (libvirtd's)")),
+    }
+}
+
+/// The parameters that are numbers. They must be, whether this transport heeds them or not.
+struct Numbers {
+    no_verify: bool,
+    no_sanity: bool,
+    no_tty: bool,
+}
+
+impl Numbers {
+    fn of(uri: &Uri) -> Result<Self, Error> {
+        let is_set = |name: &str| match uri.param(name).map(|text| text.trim_start().parse::<i32>()) {
+            None => Ok(false),
+            Some(Ok(number)) => Ok(number != 0),
+            Some(Err(_)) => Err(invalid(format!("Failed to parse value of URI component {name}"))
+                .advise(format!("{name}=1 or {name}=0"))),
+        };
+        Ok(Self {
+            no_verify: is_set("no_verify")?,
+            no_sanity: is_set("no_sanity")?,
+            no_tty: is_set("no_tty")?,
+        })
+    }
+}
+
+/// A daemon's socket on this host.
+fn unix(uri: &Uri, mode: Mode, read_only: bool, places: &Places) -> Result<Unix, Error> {
+    // root's own session is the system.
+    let is_session = uri.path == "/session" && !places.is_root;
+    let directory = match &places.session {
+        Some(session) if is_session => session,
+        None if is_session => {
+            return Err(Error::failed("where this user's daemons listen isn't known")
+                .advise("set XDG_RUNTIME_DIR, or HOME; or name the socket: secret:///session?socket=PATH"));
+        }
+        _ => &places.system,
+    };
+    let suffix = if read_only && !is_session { "-ro" } else { "" };
+    let (direct, legacy) = (format!("virtsecretd-sock{suffix}"), format!("libvirt-sock{suffix}"));
+    let (direct, legacy) = (directory.join(direct), directory.join(legacy));
+    let (socket, daemon) = match mode {
+        Mode::Legacy => (legacy, Daemon::Libvirt),
+        Mode::Auto if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
+        Mode::Direct | Mode::Auto => (direct, Daemon::Secret),
+    };
+    let named = uri.param("socket").map(PathBuf::from);
+    // A daemon with sockets of its own has a token of its own beside them.
+    let common = Path::new("common/system.token");
+    let beside = named.as_deref().and_then(Path::parent).map(|directory| directory.join(common));
+    let token = beside.filter(|token| token.exists()).unwrap_or_else(|| directory.join(common));
+    // A daemon that we start listens at its own place.
+    let daemon = Some(daemon).filter(|_| is_session && places.autostart && named.is_none());
+    Ok(Unix { socket: named.unwrap_or(socket), daemon, token })
+}
+
+/// What runs at the far end of ssh.
+fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places) -> Result<Far, Error> {
+    if mode == Mode::Direct {
+        let detail = format!("Cannot use direct socket mode for {transport} transport");
+        return Err(Error::new(ErrorCode::OperationUnsupported, ErrorDomain::Remote, detail)
+            .advise("leave out mode=: the far host's helper finds the socket"));
+    }
+    let (netcat, socket) = (uri.param("netcat"), uri.param("socket"));
+    let wanted = match uri.param("proxy") {
+        Some(proxy) => Some(proxy),
+        None => places.preferences.proxy()?,
+    };
+    let proxy = match wanted {
+        Some("auto") => Proxy::Auto,
+        Some("netcat") => Proxy::Netcat,
+        Some("native") => Proxy::Native,
+        Some(other) => {
+            return Err(invalid(format!("Unknown proxy type '{other}'"))
+                .advise("proxies are auto, netcat and native"));
+        }
+        None if socket.is_some() || netcat.is_some() => Proxy::Netcat,
+        // Only a helper knows where that user's socket is.
+        None if uri.path == "/session" && !places.is_root => Proxy::Native,
+        None => Proxy::Auto,
+    };
+    let proxy = match (proxy, netcat) {
+        (Proxy::Native, Some(_)) => {
+            return Err(invalid("netcat path not valid with native proxy mode")
+                .in_domain(ErrorDomain::Rpc)
+                .advise("leave out netcat=, or proxy="));
+        }
+        (Proxy::Auto, Some(_)) => Proxy::Netcat,
+        (proxy, _) => proxy,
+    };
+    let suffix = if read_only { "-ro" } else { "" };
+    let there = |name: &str| format!("/var/run/libvirt/{name}-sock{suffix}");
+    let sockets = match (socket, mode) {
+        (Some(socket), _) => vec![socket.to_owned()],
+        (None, Mode::Legacy) => vec![there("libvirt")],
+        (None, _) => vec![there("virtsecretd"), there("libvirt")],
+    };
+    Ok(Far {
+        proxy,
+        uri: uri.param("name").map_or_else(|| name(uri, &["mode", "socket"]), str::to_owned),
+        read_only,
+        netcat: netcat.unwrap_or("nc").to_owned(),
+        sockets,
+    })
 }
 
 fn authentication(wanted: &str) -> Result<Authentication, Error> {
     match wanted {
         "polkit" => Ok(Authentication::Polkit),
-        "sasl" => Ok(Authentication::Sasl),
-        _ if wanted.starts_with("sasl.") => Ok(Authentication::Sasl),
-        other => Err(Error::new(
-            ErrorCode::AuthFailed,
-            ErrorDomain::Remote,
-            format!("unknown authentication type {other}"),
-        )
-        .advise("auth= takes polkit, sasl or sasl.MECHANISM")),
+        "sasl" => Ok(Authentication::Sasl(None)),
+        other => match other.strip_prefix("sasl.") {
+            Some(mechanism) => Ok(Authentication::Sasl(Some(mechanism.to_owned()))),
+            None => Err(Error::new(
+                ErrorCode::AuthFailed,
+                ErrorDomain::Remote,
+                format!("unknown authentication type {other}"),
+            )
+            .advise("auth= takes polkit, sasl or sasl.MECHANISM")),
+        },
     }
 }
 
-/// The URI as the server shall see it: without the way to it.
-fn name(uri: &Uri) -> String {
+/// The URI as the server shall see it: without the way to it, but for these parameters of the way.
+fn name(uri: &Uri, kept: &[&str]) -> String {
     let mut name = format!("{}://{}", uri.scheme, encoded(&uri.path, b"/"));
-    let params = uri.params.iter().filter(|(param, _)| !OURS.contains(&param.as_str()));
+    let params = uri
+        .params
+        .iter()
+        .filter(|(param, _)| kept.contains(&param.as_str()) || !OURS.contains(&param.as_str()));
     for (at, (param, value)) in params.enumerate() {
         let mark = if at == 0 { '?' } else { '&' };
         name.push_str(&format!("{mark}{}={}", encoded(param, b""), encoded(value, b"/")));
@@ -190,6 +376,11 @@ const OURS: [&str; 18] = [
     "argv",
 ];
 
+/// Where daemons listen, where nobody says otherwise.
+const TLS_PORT: u16 = 16514;
+const TCP_PORT: u16 = 16509;
+const SSH_PORT: u16 = 22;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,13 +404,21 @@ mod tests {
 
         fn find(&self, text: &str, read_only: bool, is_root: bool) -> Result<Route, Error> {
             let (system, session) = (self.0.path().join("system"), Some(self.0.path().join("session")));
-            let places = Places { system, session, is_root, autostart: true };
-            Route::find(text, &Uri::parse(text).unwrap(), read_only, &places)
+            let preferences = Preferences::none();
+            let places = Places { system, session, is_root, autostart: true, preferences };
+            Route::find(&Uri::parse(text).unwrap(), read_only, &places)
+        }
+
+        fn unix(&self, text: &str, read_only: bool, is_root: bool) -> Unix {
+            match self.find(text, read_only, is_root).unwrap().way {
+                Way::Unix(unix) => unix,
+                other => panic!("{text}: {other:?}"),
+            }
         }
 
         /// The socket that a user's URI leads to.
         fn socket(&self, text: &str, read_only: bool) -> String {
-            let found = self.find(text, read_only, false).unwrap().socket;
+            let found = self.unix(text, read_only, false).socket;
             found.strip_prefix(self.0.path()).unwrap_or(&found).to_str().unwrap().to_owned()
         }
     }
@@ -247,7 +446,7 @@ mod tests {
     #[test]
     fn only_a_sessions_own_daemon_is_started() {
         let host = Host::new();
-        let daemon = |uri: &str, is_root| host.find(uri, false, is_root).unwrap().daemon;
+        let daemon = |uri: &str, is_root| host.unix(uri, false, is_root).daemon;
         assert_eq!(daemon("secret:///session", false), Some(Daemon::Secret));
         assert_eq!(daemon("secret:///session?mode=legacy", false), Some(Daemon::Libvirt));
         assert_eq!(daemon("secret:///session", true), None);
@@ -270,14 +469,134 @@ mod tests {
     }
 
     #[test]
+    fn every_transport_has_its_defaults() {
+        let host = Host::new();
+        let way = |uri: &str| host.find(uri, false, true).unwrap().way;
+        let (h, localhost) = ("h".to_owned(), "localhost".to_owned());
+        assert_eq!(way("secret+tcp://h/system"), Way::Tcp { host: h.clone(), port: 16509 });
+        assert_eq!(way("secret+TCP:///system"), Way::Tcp { host: localhost, port: 16509 });
+        assert_eq!(way("secret+tcp://h:7/system?socket=/x"), Way::Tcp { host: h.clone(), port: 7 });
+        let tls = Tls { host: h, port: 16514, pkipath: None, sanity: true, verify: true, priority: None };
+        assert_eq!(way("secret://h/system"), Way::Tls(tls.clone()));
+        let tls = Tls {
+            pkipath: Some("/p".into()),
+            sanity: false,
+            verify: false,
+            priority: Some("NORMAL".to_owned()),
+            ..tls
+        };
+        let all = "secret+tls://h/system?pkipath=/p&no_sanity=1&no_verify=-1&tls_priority=NORMAL";
+        assert_eq!(way(all), Way::Tls(tls));
+        let Way::Libssh(libssh) = way("secret+libssh2://u@h/system?keyfile=/k") else { panic!() };
+        assert_eq!((libssh.port, libssh.user.as_deref(), libssh.check), (22, Some("u"), HostCheck::Normal));
+        assert_eq!(libssh.methods.len(), 4);
+        let Way::Ext(program) = way("secret+ext://h/system?command=/c&argv=a&argv=b%20c") else { panic!() };
+        assert_eq!(
+            (program.name.as_str(), program.arguments),
+            ("/c", vec!["a".to_owned(), "b c".to_owned()])
+        );
+        let route = host.find("secret+ssh://u@h/system?auth=sasl.X&authfile=/a", false, true).unwrap();
+        assert_eq!((route.host.as_str(), route.user.as_deref()), ("h", Some("u")));
+        assert_eq!(route.authentication, Some(Authentication::Sasl(Some("X".to_owned()))));
+        assert_eq!(route.authfile.as_deref(), Some(Path::new("/a")));
+    }
+
+    #[test]
+    fn the_far_host_is_told_what_libvirt_tells_it() {
+        let host = Host::new();
+        let far = |uri: &str, read_only, is_root| match host.find(uri, read_only, is_root).unwrap().way {
+            Way::Ssh(ssh) => (ssh.far.proxy, ssh.far.uri, ssh.far.sockets.join(" ")),
+            other => panic!("{other:?}"),
+        };
+        let (direct, legacy) = ("/var/run/libvirt/virtsecretd-sock", "/var/run/libvirt/libvirt-sock");
+        for (uri, read_only, is_root, proxy, named, sockets) in [
+            (
+                "secret+ssh://h/system",
+                false,
+                false,
+                Proxy::Auto,
+                "secret:///system",
+                format!("{direct} {legacy}"),
+            ),
+            (
+                "secret+ssh://u@h:7/system?foo=a&keyfile=/k",
+                true,
+                false,
+                Proxy::Auto,
+                "secret:///system?foo=a",
+                format!("{direct}-ro {legacy}-ro"),
+            ),
+            (
+                "secret+ssh://h/session?mode=legacy",
+                false,
+                false,
+                Proxy::Native,
+                "secret:///session?mode=legacy",
+                legacy.to_owned(),
+            ),
+            (
+                "secret+ssh://h/session",
+                false,
+                true,
+                Proxy::Auto,
+                "secret:///session",
+                format!("{direct} {legacy}"),
+            ),
+            (
+                "secret+ssh://h/session?socket=/a%20b",
+                true,
+                false,
+                Proxy::Netcat,
+                "secret:///session?socket=/a%20b",
+                "/a b".to_owned(),
+            ),
+            (
+                "secret+ssh://h/session?netcat=nc&proxy=auto&mode=legacy",
+                false,
+                false,
+                Proxy::Netcat,
+                "secret:///session?mode=legacy",
+                legacy.to_owned(),
+            ),
+            (
+                "secret+ssh://h/system?name=x:///y",
+                false,
+                false,
+                Proxy::Auto,
+                "x:///y",
+                format!("{direct} {legacy}"),
+            ),
+        ] {
+            assert_eq!(far(uri, read_only, is_root), (proxy, named.to_owned(), sockets), "{uri}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_followed_is_refused() {
         let host = Host::new();
         for (uri, code, text) in [
             ("secret:///system?mode=x", 8, "Unknown remote mode 'x'"),
             ("secret+unix://h/system", 8, "using unix socket and remote server 'h' is not supported."),
             ("secret+pigeon:///system", 8, "transport in URL not recognised"),
-            ("secret://h/system", 5, "no connection driver available for secret://h/system"),
-            ("secret+ssh://h/system", 5, "no connection driver available for secret+ssh://h/system"),
+            ("secret:///system?mode=", 8, "Unknown remote mode ''"),
+            ("secret+ext://h/system", 8, "remote_open: for 'ext' transport, command is required"),
+            ("secret+ssh://h/system?mode=direct", 84, "Cannot use direct socket mode for ssh transport"),
+            (
+                "secret+libssh2://h/system?mode=direct",
+                84,
+                "Cannot use direct socket mode for libssh2 transport",
+            ),
+            (
+                "secret+ssh://h/system?netcat=x&proxy=native",
+                8,
+                "netcat path not valid with native proxy mode",
+            ),
+            ("secret+ssh://h/system?proxy=foo", 8, "invalid argument: Unknown proxy type 'foo'"),
+            ("secret+libssh://h/system?known_hosts_verify=x", 8, "Invalid host key verification method: 'x'"),
+            ("secret+libssh://h/system?sshauth=agent,x", 8, "Invalid authentication method: 'x'"),
+            ("secret://h/system?no_verify=1x", 8, "Failed to parse value of URI component no_verify"),
+            ("secret:///system?no_sanity=", 8, "Failed to parse value of URI component no_sanity"),
+            ("secret+ssh://h/system?no_tty=y", 8, "Failed to parse value of URI component no_tty"),
             ("secret:///system?auth=hope", 45, "authentication failed: unknown authentication type hope"),
         ] {
             let error = host.find(uri, false, false).unwrap_err();

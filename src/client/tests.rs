@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::fake::{Fake, route};
 use super::route::Authentication;
+use super::stream::tests::{sealed, toy};
 use super::{Client, open};
 use crate::memory::SecretBytes;
 use crate::net::token::SystemToken;
@@ -418,10 +419,49 @@ fn nobody_who_leaves_waits_for_a_server_that_does_not_read() {
 }
 
 #[test]
+fn a_layer_may_come_between_two_calls() {
+    let (client, mut server) = Fake::with_client(NEVER);
+    let count = || client.num_of_secrets().unwrap();
+    let clear = meanwhile(count, || {
+        let (call, _) = server.call(procedure::CONNECT_NUM_OF_SECRETS);
+        server.reply(call, &Number { number: 1 });
+    });
+    client.wire.secure(toy(20));
+    let layered = meanwhile(count, || {
+        let expected = packet(
+            crate::rpc::Header {
+                program: crate::rpc::program::REMOTE,
+                version: crate::rpc::VERSION,
+                procedure: procedure::CONNECT_NUM_OF_SECRETS,
+                kind: crate::rpc::Kind::Call,
+                serial: 1,
+                status: Status::Ok,
+            },
+            &(),
+        );
+        let expected = sealed(&expected, 20);
+        let mut call = vec![0; expected.len()];
+        server.0.read_exact(&mut call).unwrap();
+        assert_eq!(call, expected);
+        let header: crate::rpc::Header = decode(&clear_of(&call)[4..]).unwrap();
+        server.send(&sealed(&packet(header.reply(Status::Ok), &Number { number: 2 }), 9));
+    });
+    assert_eq!((clear, layered), (1, 2));
+    server.send(b"\xFF\xFF\xFF\xFF");
+    let error = client.num_of_secrets().unwrap_err();
+    assert_eq!(error.to_string(), "the encrypted stream is broken: too long");
+}
+
+/// What these records of 20 bytes hold.
+fn clear_of(records: &[u8]) -> Vec<u8> {
+    records.chunks(24).flat_map(|record| record[4..].iter().map(|byte| !byte)).collect()
+}
+
+#[test]
 fn the_way_in_is_libvirts() {
     let (client, mut server) = Fake::with_client(NEVER);
     let entered = meanwhile(
-        || open::enter(&client.wire, &route(), true).unwrap(),
+        || open::enter(&client.wire, &route(), true, None).unwrap(),
         || {
             let (call, body) = server.call(procedure::AUTH_LIST);
             assert_eq!((call.serial, body.len()), (0, 0));
@@ -460,7 +500,7 @@ fn who_is_not_let_in_is_told_the_next_step() {
         let mut route = route();
         route.authentication = wanted;
         let error = meanwhile(
-            || open::enter(&client.wire, &route, false).unwrap_err(),
+            || open::enter(&client.wire, &route, false, None).unwrap_err(),
             || {
                 let (call, _) = server.call(procedure::AUTH_LIST);
                 server.reply(call, &AuthTypes { types: List(vec![offered]) });

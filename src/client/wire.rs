@@ -7,8 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -16,11 +15,13 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use ::uuid::Uuid;
-use rustix::net::SendFlags;
 use secrecy::ExposeSecret;
 
 use super::reader::Reader;
+use super::socket::Socket;
+use super::stream::{Next, Outflow, Stream};
 use crate::memory::SecretBytes;
+use crate::net::layer::Layer;
 use crate::rpc::keepalive::Beat;
 use crate::rpc::remote::{Number, procedure};
 use crate::rpc::xdr::Malformed;
@@ -29,9 +30,12 @@ use crate::secret::{Error, ErrorCode, ErrorDomain, Event, EventKind, EventSink};
 
 /// A connection, as long as it lasts.
 pub(super) struct Wire {
-    socket: UnixStream,
+    socket: Arc<Socket>,
+    bits: u32,
     /// Held while a packet goes out, so that packets stay whole.
-    writing: Mutex<()>,
+    writing: Mutex<Outflow>,
+    /// Where the reader finds the layer of what comes.
+    next: Arc<Next>,
     /// Short packets to be sent by whoever is next able to. Taken after `writing`, and never held while one waits.
     owed: Mutex<VecDeque<Vec<u8>>>,
     keepalive: AtomicBool,
@@ -73,22 +77,24 @@ pub(super) struct Registration {
 }
 
 impl Wire {
-    /// Begins to read from this socket. `beat`: how long the server may be silent before it is pinged.
-    pub(super) fn start(socket: UnixStream, beat: Duration) -> Result<Arc<Self>, Error> {
+    /// Begins to read from this stream. `beat`: how long the server may be silent before it is pinged.
+    pub(super) fn start(stream: impl Into<Stream>, beat: Duration) -> Result<Arc<Self>, Error> {
         let failed = |error: &io::Error| {
             Error::system("cannot read from the server", error).in_domain(ErrorDomain::Rpc)
         };
-        socket.set_read_timeout(Some(beat)).map_err(|error| failed(&error))?;
-        let input = socket.try_clone().map_err(|error| failed(&error))?;
+        let Stream { inflow, outflow, bits } = stream.into();
+        inflow.socket.set_patience(beat).map_err(|error| failed(&error))?;
         let wire = Arc::new(Self {
-            socket,
-            writing: Mutex::default(),
+            socket: Arc::clone(&inflow.socket),
+            bits,
+            next: Arc::clone(&inflow.next),
+            writing: Mutex::new(outflow),
             owed: Mutex::default(),
             keepalive: AtomicBool::new(false),
             state: Mutex::default(),
             reader: OnceLock::new(),
         });
-        let reader = Reader::new(input, Arc::clone(&wire))?;
+        let reader = Reader::new(inflow, Arc::clone(&wire))?;
         let thread = thread::Builder::new().name("strongroom-wire".to_owned());
         let thread = thread.spawn(move || reader.run()).map_err(|error| failed(&error))?;
         _ = wire.reader.set(thread.thread().id());
@@ -98,6 +104,28 @@ impl Wire {
     /// From now on the server may be pinged: it has said that it answers.
     pub(super) fn keep_alive(&self) {
         self.keepalive.store(true, Ordering::Relaxed);
+    }
+
+    /// What is said from now on, both ways, goes through this layer. For between two calls, while nobody else makes any.
+    #[cfg_attr(not(feature = "sasl"), allow(dead_code, reason = "only SASL brings a layer so late"))]
+    pub(super) fn secure(&self, layer: Layer) {
+        self.next.put(layer.opener);
+        self.writing().secure(layer.sealer);
+    }
+
+    /// The addresses of both ends, where they are addresses of hosts.
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        self.socket.addresses()
+    }
+
+    /// How strong the layer is that was there from the beginning; 0 if there was none.
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// The error of a connection that its server has ended.
+    pub(super) fn end_of_file(&self) -> Error {
+        self.socket.end_of_file()
     }
 
     /// Calls, and gives the reply's body.
@@ -161,7 +189,10 @@ impl Wire {
             self.owe(packet(header, &()));
             _ = reply.recv_timeout(GOOD_BYE);
         }
-        _ = self.socket.shutdown(Shutdown::Both);
+        if let Ok(mut writing) = self.writing.try_lock() {
+            writing.close();
+        }
+        self.socket.end();
     }
 
     fn announce(
@@ -195,7 +226,9 @@ impl Wire {
     }
 
     fn wait(&self, reply: &Receiver<Answer>) -> Answer {
-        reply.recv().unwrap_or_else(|_| Err(self.state().lost.clone().unwrap_or_else(end_of_file)))
+        reply
+            .recv()
+            .unwrap_or_else(|_| Err(self.state().lost.clone().unwrap_or_else(|| self.socket.end_of_file())))
     }
 
     fn is_reader(&self) -> bool {
@@ -204,9 +237,9 @@ impl Wire {
 
     /// Sends a packet. When that fails, the reader is woken to find the end, behind what the server may have said before.
     fn write(&self, packet: &[u8]) {
-        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if send_all(&self.socket, packet).is_err() {
-            _ = self.socket.shutdown(Shutdown::Both);
+        let mut writing = self.writing();
+        if writing.send(packet).is_err() {
+            self.socket.shut();
         }
         drop(writing);
         self.settle();
@@ -225,22 +258,28 @@ impl Wire {
     /// Pays what is owed, unless somebody is writing (who will pay) or there is no room (then the next who writes, or the
     /// reader when something comes). The reader never waits for room: the server may be waiting for it to read.
     pub(super) fn settle(&self) {
-        while !self.owed().is_empty() {
-            let _writing = match self.writing.try_lock() {
+        loop {
+            let mut writing = match self.writing.try_lock() {
                 Ok(writing) => writing,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            let mut owed = self.owed();
-            while let Some(packet) = owed.front() {
-                // So short a packet goes whole, or not at all.
-                let now = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-                if rustix::net::send(&self.socket, packet, now).is_err() {
-                    return;
-                }
-                owed.pop_front();
+            let mut all_gone = writing.send_rest();
+            while all_gone == Ok(true)
+                && let Some(packet) = self.owed().pop_front()
+            {
+                all_gone = writing.send_soon(&packet).and_then(|_| writing.send_rest());
+            }
+            drop(writing);
+            // Somebody may have owed more while this had the lock, and found it taken.
+            if all_gone != Ok(true) || self.owed().is_empty() {
+                return;
             }
         }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Outflow> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn owed(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
@@ -300,7 +339,7 @@ impl Wire {
         let gone = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.registered));
         drop(state);
         drop(gone);
-        _ = self.socket.shutdown(Shutdown::Both);
+        self.socket.shut();
     }
 }
 
@@ -308,18 +347,9 @@ impl Wire {
 impl Wire {
     /// Sends zeros until there is room for no more, as if the server had long stopped reading. Gives their number.
     pub(super) fn fill_up(&self) -> usize {
-        let _writing = self.writing.lock().unwrap();
-        let now = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        std::iter::from_fn(|| rustix::net::send(&self.socket, &[0; 4096], now).ok()).sum()
+        let _writing = self.writing();
+        std::iter::from_fn(|| self.socket.send_now(&[0; 4096]).ok()).sum()
     }
-}
-
-/// The error of a connection that its server ended.
-pub(super) fn end_of_file() -> Error {
-    let eio = io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
-    Error::system("End of file while reading data", &eio)
-        .in_domain(ErrorDomain::Rpc)
-        .advise("the server has ended the connection: see its log, and connect again")
 }
 
 /// The error of a reply that can't be read.
@@ -332,15 +362,6 @@ fn plain(body: Body) -> Result<Vec<u8>, Error> {
         Body::Plain(body) => Ok(body),
         Body::Value(_) => Err(undecodable(Malformed)),
     }
-}
-
-/// Not by `Write`: a program that doesn't ignore SIGPIPE must not die of a server's end.
-fn send_all(socket: &UnixStream, mut bytes: &[u8]) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        let sent = rustix::io::retry_on_intr(|| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL))?;
-        bytes = &bytes[sent..];
-    }
-    Ok(())
 }
 
 /// How long the server has to answer CONNECT_CLOSE. Nothing depends on it.

@@ -29,6 +29,7 @@ use super::session::{Action, Call, Held, Session};
 use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
 use crate::memory::SecretBytes;
 use crate::rpc::remote::procedure;
+use crate::rpc::xdr::Chars;
 use crate::rpc::{Header, Text, program, strongroom};
 use crate::secret::{Error, MAX_VALUE};
 
@@ -55,6 +56,8 @@ pub(super) struct Shared {
 enum Done {
     Worked(Outgoing),
     Judged(Header, Result<(), Error>),
+    #[cfg(feature = "sasl")]
+    Stepped(super::sasl::Stepped),
 }
 
 /// Why a connection ends, for the log.
@@ -166,7 +169,9 @@ impl Serving {
                 () = &mut dismissed => return "it was dismissed",
                 () = &mut stopped => return self.finish().await,
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => match done {
-                    Ok(done) => self.settle(done),
+                    Ok(done) => if let Err(ending) = self.settle(done) {
+                        return ending;
+                    },
                     Err(_) => return "a call of its broke off",
                 },
                 Some(event) = events.recv(), if self.out.is_empty() => {
@@ -196,8 +201,13 @@ impl Serving {
     }
 
     /// A call has been answered elsewhere.
-    fn settle(&mut self, done: Done) {
+    fn settle(&mut self, done: Done) -> Result<(), Ending> {
         match done {
+            #[cfg(feature = "sasl")]
+            Done::Stepped(stepped) => {
+                let action = self.session.stepped(stepped);
+                return self.act(action);
+            }
             Done::Worked(reply) => self.queue(reply),
             Done::Judged(call, verdict) => {
                 self.since = Instant::now(); // what a person took to answer doesn't count
@@ -206,6 +216,7 @@ impl Serving {
                 self.note_who_it_is();
             }
         }
+        Ok(())
     }
 
     /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long: whether
@@ -239,9 +250,10 @@ impl Serving {
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
-            let known = session.is_authenticated();
+            let (known, at_length) = (session.is_authenticated(), session.may_say_much());
             let room = |header: &Header| match known {
                 true => large.then(|| room(header)),
+                false if at_length && is_sasl(header) => large.then_some(SASL_ROOM),
                 false => Some(Room::NONE),
             };
             let rest = match self.half {
@@ -324,6 +336,15 @@ impl Serving {
                     self.shared.authority.check(self.welcome.client.peer, self.session.is_read_only());
                 self.work.spawn(async move { Done::Judged(call, check.await) });
             }
+            #[cfg(feature = "sasl")]
+            Action::Step(step) => {
+                self.work.spawn_blocking(move || Done::Stepped(step()));
+            }
+            #[cfg(feature = "sasl")]
+            Action::Secure(reply, layer, user) => {
+                _ = (layer, user); // wire: from here on the stream is the layer's, and the client this user
+                self.queue(reply);
+            }
         }
         self.note_who_it_is();
         self.send()
@@ -401,7 +422,8 @@ impl Serving {
 
     /// Whether another call may come.
     fn may_read(&self) -> bool {
-        !self.last && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
+        let free = !self.last && !self.session.is_stepping();
+        free && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
     }
 
     /// When to look at the clock.
@@ -499,6 +521,15 @@ const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.
 const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
+
+/// What a stranger may say at length where SASL is spoken.
+fn is_sasl(header: &Header) -> bool {
+    let procedures = [procedure::AUTH_SASL_START, procedure::AUTH_SASL_STEP];
+    header.program == program::REMOTE && procedures.contains(&header.procedure)
+}
+
+/// So much: a Kerberos ticket, which is sealed. A password isn't that long, and lies in the page.
+const SASL_ROOM: Room = Room { bytes: 4 * Chars::MAX + PAGE_SIZE, secret: false };
 
 /// What a large packet of an authenticated client is worth keeping of. What no call has use for may be a value that went
 /// astray: it is not kept, or in secret memory.

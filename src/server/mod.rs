@@ -29,6 +29,8 @@ mod process;
 #[cfg(any(fuzzing, test))]
 mod rehearsal;
 mod rotation;
+#[cfg(feature = "sasl")]
+mod sasl;
 mod serve;
 mod session;
 mod settings;

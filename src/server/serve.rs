@@ -156,8 +156,8 @@ fn credentials(stream: &UnixStream) -> io::Result<Peer> {
 fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
     let (send, events) = mpsc::channel::<Announcement>(MOST_EVENTS);
     let (server, method, read_only) = match role {
-        Role::Main => (&host.main, host.methods[0], false),
-        Role::ReadOnly => (&host.main, host.methods[1], true),
+        Role::Main => (&host.main, host.methods[0].clone(), false),
+        Role::ReadOnly => (&host.main, host.methods[1].clone(), true),
         Role::Admin => {
             if !is_trusted(&peer) {
                 tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");

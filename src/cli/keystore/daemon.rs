@@ -115,8 +115,16 @@ fn local(text: &str) -> Result<Uri, Failure> {
     if uri.scheme == "secret" && uri.path == "/embed" {
         return Err(embedded(&uri));
     }
-    let here = uri.host.is_none() && uri.transport.as_deref().is_none_or(|transport| transport == "unix");
-    if uri.scheme != "secret" || !here || !DAEMONS.contains(&uri.path.as_str()) {
+    let is_unix = uri.transport.as_deref().is_none_or(|transport| transport.eq_ignore_ascii_case("unix"));
+    let is_daemon = uri.scheme == "secret" && DAEMONS.contains(&uri.path.as_str());
+    if is_daemon && !(uri.host.is_none() && is_unix) {
+        let what = format!(
+            "the daemon of {text} can't be administered from here: its admin socket is for its own host"
+        );
+        let advice = "run this there, with --connect secret:///system or secret:///session";
+        return Err(Error::failed(what).advise(advice).into());
+    }
+    if !is_daemon {
         let advice = "a daemon of this host is meant here: --connect secret:///system or \
                       secret:///session, or --admin-socket PATH";
         return Err(Error::no_driver_for(text).advise(advice).into());

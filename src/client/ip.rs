@@ -1,0 +1,66 @@
+//! Connecting to a host by TCP.
+//!
+//! Leans on std, whose look-ups are the system's. Every address of the name is tried, in the system's order, IPv6 and IPv4.
+//! Refuses nothing; waits as long as the system does.
+
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
+
+use crate::secret::{Error, ErrorDomain};
+
+/// A connection to this port of a host, without Nagle's delay: calls are short, and somebody waits for each.
+pub(super) fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
+    let addresses = (host, port).to_socket_addrs().map_err(|error| unresolved(host, port, &error))?;
+    let mut last = io::Error::from_raw_os_error(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error());
+    for address in addresses {
+        match TcpStream::connect(address).and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    let failed = Error::system(format!("unable to connect to server at '{host}:{port}'"), &last);
+    Err(failed.in_domain(ErrorDomain::Rpc).advise(match last.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there: the daemon needs --listen (or its TCP or TLS socket unit), and listen_tcp or listen_tls"
+        }
+        _ => "is the host up, and does every firewall between here and there let the port through?",
+    }))
+}
+
+fn unresolved(host: &str, port: u16, error: &io::Error) -> Error {
+    let text = error.to_string();
+    // std puts words of its own before the resolver's.
+    let cause = io::Error::other(text.rsplit(": ").next().unwrap_or_default().to_owned());
+    Error::system(format!("Unable to resolve address '{host}' service '{port}'"), &cause)
+        .in_domain(ErrorDomain::Rpc)
+        .advise("mind the spelling of the host's name in the URI")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn every_address_of_a_name_is_tried() {
+        // On one of the two that this name usually has.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = connect("localhost", listener.local_addr().unwrap().port()).unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
+
+    #[test]
+    fn what_fails_is_said_as_libvirt_says_it() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let refused = connect("127.0.0.1", port).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("unable to connect to server at '127.0.0.1:{port}': Connection refused")
+        );
+        assert_eq!((refused.code().number(), refused.domain()), (38, ErrorDomain::Rpc));
+        let unknown = connect("nosuch.invalid", 16509).unwrap_err().to_string();
+        let begins = "Unable to resolve address 'nosuch.invalid' service '16509': ";
+        assert!(unknown.starts_with(begins) && unknown.len() > begins.len(), "{unknown}");
+        assert!(!unknown[begins.len()..].contains(':'), "{unknown}");
+    }
+}

@@ -1,0 +1,361 @@
+//! The ssh client itself: the host's key, the user's proofs, and the channel that is carried to a socket pair.
+//!
+//! Leans on libssh for the protocol and the `known_hosts` file. Refuses to ask twice for what was proved: libssh hangs then.
+//!
+//! What is promised elsewhere ends here: libssh keeps passwords, and the bytes that it en- and decrypts, in memory of its own,
+//! which is neither locked nor wiped. On our side of it they lie in secret memory.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::os::fd::IntoRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use libssh_rs::{
+    AuthMethods, AuthStatus, Channel, KnownHosts, PublicKeyHashType, Session, SshKey, SshOption,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use secrecy::{ExposeSecret, ExposeSecretMut};
+
+use super::super::ask::Question;
+use super::super::ip;
+use super::super::socket::Carrier;
+use super::{Ask, Error, ErrorCode, ErrorDomain, HostCheck, Libssh, Method, Socket};
+use crate::memory::SecretBytes;
+
+impl Libssh {
+    /// Connects, proves who is who, and runs the command on the far host. The socket leads to that command.
+    pub(in super::super) fn connect(&self, ask: Option<&dyn Ask>) -> Result<Socket, Error> {
+        let stream = ip::connect(&self.host, self.port)?;
+        let watched = stream.try_clone().map_err(|error| self.failed(&error))?;
+        let session = self.session(stream)?;
+        session.connect().map_err(|error| self.failed(&error))?;
+        self.check_host(&session, ask)?;
+        self.authenticate(&session, ask)?;
+        let channel = session.new_channel().map_err(|error| self.failed(&error))?;
+        channel.open_session().map_err(|error| self.failed(&error))?;
+        channel.request_exec(&self.far.command()).map_err(|error| self.failed(&error))?;
+        self.carry(session, channel, watched)
+    }
+
+    fn session(&self, stream: TcpStream) -> Result<Session, Error> {
+        let session = Session::new().map_err(|error| self.failed(&error))?;
+        let mut options = vec![
+            SshOption::Hostname(self.host.clone()),
+            SshOption::Port(self.port),
+            SshOption::Socket(stream.into_raw_fd()), // the session's from now on, to close too
+            SshOption::ProcessConfig(false),
+        ];
+        if let Some(user) = &self.user {
+            options.push(SshOption::User(Some(user.clone())));
+        }
+        if let Some(file) = &self.known_hosts {
+            options.push(SshOption::KnownHosts(Some(file.display().to_string())));
+        }
+        for option in options {
+            session.set_option(option).map_err(|error| self.failed(&error))?;
+        }
+        Ok(session)
+    }
+
+    fn check_host(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<(), Error> {
+        if self.check == HostCheck::Ignore {
+            return Ok(());
+        }
+        let known = session.is_known_server().map_err(|error| self.failed(&error))?;
+        if known == KnownHosts::Ok {
+            return Ok(());
+        }
+        let key = session.get_server_public_key().map_err(|error| self.failed(&error))?;
+        let hash =
+            key.get_public_key_hash_hexa(PublicKeyHashType::Sha256).map_err(|error| self.failed(&error))?;
+        let file = self.known_hosts.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+        let Self { host, port, .. } = self;
+        match (known, self.check) {
+            (KnownHosts::Changed | KnownHosts::Other, _) => {
+                let told = format!(
+                    "!!! SSH HOST KEY VERIFICATION FAILED !!!: Identity of host '{host}:{port}' differs from stored \
+                     identity. Please verify the new host key '{hash}' to avoid possible man in the middle attack. The \
+                     key is stored in '{file}'."
+                );
+                return Err(Error::new(ErrorCode::AuthFailed, ErrorDomain::from_number(DOMAIN), told)
+                    .advise("if the host's key was changed on purpose, remove its line from that file"));
+            }
+            (_, HostCheck::Auto) => {}
+            _ => self.accept(&hash, ask)?,
+        }
+        if let Some(folder) = self.known_hosts.as_ref().and_then(|file| file.parent()) {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Error::system(format!("cannot make '{}'", folder.display()), &error))?;
+        }
+        session.update_known_hosts_file().map_err(|error| self.failed(&error))
+    }
+
+    /// Asks whether this is the host that is meant.
+    fn accept(&self, hash: &str, ask: Option<&dyn Ask>) -> Result<(), Error> {
+        let Self { host, port, .. } = self;
+        let ask = ask.ok_or_else(|| {
+            failed("No user interaction callback provided: Can't verify the session host key".to_owned()).advise(
+                "the host is not known: connect to it once by hand, or say known_hosts_verify=auto, which takes any key the \
+                 first time",
+            )
+        })?;
+        let question =
+            Question::open(format!("Accept SSH host key with hash '{hash}' for host '{host}:{port}' (y/n)?"));
+        let answer = ask.ask(&question);
+        let yes = answer.is_some_and(|answer| answer.expose_secret().trim_ascii().eq_ignore_ascii_case(b"y"));
+        if yes {
+            return Ok(());
+        }
+        Err(failed(format!("SSH host key for '{host}' ({hash}) was not accepted")))
+    }
+
+    /// Tries one proof after the other, and stops at the first that is taken.
+    fn authenticate(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<(), Error> {
+        if session.userauth_none(None).map_err(|error| self.failed(&error))? == AuthStatus::Success {
+            return Ok(());
+        }
+        let takes = session.userauth_list(None).map_err(|error| self.failed(&error))?;
+        let mut tried = false;
+        for method in &self.methods {
+            let needs = match method {
+                Method::Agent | Method::PrivateKey => AuthMethods::PUBLIC_KEY,
+                Method::Password => AuthMethods::PASSWORD,
+                Method::KeyboardInteractive => AuthMethods::INTERACTIVE,
+            };
+            if !takes.contains(needs) {
+                continue;
+            }
+            tried = true;
+            // What can't even be tried is like what was denied: the next may do.
+            let status = match method {
+                Method::Agent => session.userauth_agent(None).ok(),
+                Method::PrivateKey => self.by_key(session, ask)?,
+                Method::Password => self.by_password(session, ask)?,
+                Method::KeyboardInteractive => self.by_answers(session, ask)?,
+            };
+            if status == Some(AuthStatus::Success) {
+                return Ok(());
+            }
+        }
+        let told = match tried {
+            true => "All provided authentication methods with credentials were rejected by the server",
+            false => "None of the requested authentication methods are supported by the server",
+        };
+        let advice = "start an agent with a key that the host takes, or name one with keyfile=; a password can be asked for on a \
+                      terminal only";
+        Err(Error::new(ErrorCode::AuthFailed, ErrorDomain::from_number(DOMAIN), told).advise(advice))
+    }
+
+    /// With the key that was named, or with those that users have.
+    fn by_key(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<Option<AuthStatus>, Error> {
+        let Some(file) = &self.key else {
+            return Ok(session.userauth_public_key_auto(None, None).ok());
+        };
+        let file = file.display().to_string();
+        let key = SshKey::from_privkey_file(&file, Some("")).or_else(|bad| {
+            let question = Question::hidden(format!("Passphrase for key '{file}'"));
+            let passphrase = ask.and_then(|ask| ask.ask(&question)).ok_or(bad)?;
+            SshKey::from_privkey_file(&file, Some(&String::from_utf8_lossy(passphrase.expose_secret())))
+        });
+        match key {
+            Ok(key) => Ok(session.userauth_publickey(None, &key).ok()),
+            Err(_) => Err(failed(format!("error while opening private key '{file}', wrong passphrase?"))),
+        }
+    }
+
+    fn by_password(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<Option<AuthStatus>, Error> {
+        let Some(ask) = ask else { return Ok(None) };
+        let user = session.get_user_name().map_err(|error| self.failed(&error))?;
+        let question = Question::hidden(format!("Enter {user}'s password for {}", self.host));
+        for _ in 0..TRIES {
+            let Some(answer) = ask.ask(&question) else { return Ok(None) };
+            let password = String::from_utf8_lossy(answer.expose_secret());
+            match session.userauth_password(None, Some(&password)) {
+                Ok(AuthStatus::Denied) => {}
+                status => return Ok(status.ok()),
+            }
+        }
+        Ok(Some(AuthStatus::Denied))
+    }
+
+    fn by_answers(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<Option<AuthStatus>, Error> {
+        let Some(ask) = ask else { return Ok(None) };
+        let mut status = session.userauth_keyboard_interactive(None, None);
+        for _ in 0..ROUNDS {
+            if status != Ok(AuthStatus::Info) {
+                break;
+            }
+            let info = session.userauth_keyboard_interactive_info().map_err(|error| self.failed(&error))?;
+            let mut answers = Vec::new();
+            for it in info.prompts {
+                let prompt = it.prompt.trim_end().trim_end_matches(':').to_owned();
+                let question = if it.echo { Question::open(prompt) } else { Question::hidden(prompt) };
+                let Some(answer) = ask.ask(&question) else { return Ok(None) };
+                answers.push(String::from_utf8_lossy(answer.expose_secret()).into_owned());
+            }
+            session
+                .userauth_keyboard_interactive_set_answers(&answers)
+                .map_err(|error| self.failed(&error))?;
+            status = session.userauth_keyboard_interactive(None, None);
+        }
+        Ok(status.ok())
+    }
+
+    /// Starts the thread that carries between the channel and a socket.
+    fn carry(&self, session: Session, channel: Channel, watched: TcpStream) -> Result<Socket, Error> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| self.failed(&error))?;
+        theirs.set_nonblocking(true).map_err(|error| self.failed(&error))?;
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let buffer = SecretBytes::zeroed(AT_ONCE)?;
+        let (tell, gone) = mpsc::channel();
+        let mut pump = Pump { channel, watched, theirs, buffer, said: Arc::clone(&said) };
+        let thread = thread::Builder::new().name("strongroom-libssh".to_owned());
+        let carrying = thread.spawn(move || {
+            _ = pump.run();
+            _ = pump.theirs.shutdown(std::net::Shutdown::Both);
+            session.disconnect();
+            drop((pump, session));
+            _ = tell.send(());
+        });
+        carrying.map_err(|error| self.failed(&error))?;
+        let advice = format!("see that 'ssh {}' gets there, and that a daemon runs on that host", self.host);
+        Ok(Socket::carried(ours, Box::new(Carried { advice, said, gone: Mutex::new(gone) })))
+    }
+
+    fn failed(&self, error: &impl std::fmt::Display) -> Error {
+        let text = error.to_string();
+        let text =
+            text.strip_prefix("Fatal: ").or_else(|| text.strip_prefix("RequestDenied: ")).unwrap_or(&text);
+        failed(format!("{}:{}: {text}", self.host, self.port))
+    }
+}
+
+/// Carries between a channel and a socket.
+struct Pump {
+    channel: Channel,
+    /// The session's own socket, to see when something comes.
+    watched: TcpStream,
+    theirs: UnixStream,
+    buffer: SecretBytes,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Pump {
+    /// Carries until one side ends.
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            // First what libssh has read already: poll doesn't know of it.
+            while self.take_back()? > 0 {}
+            self.listen()?;
+            if self.channel.is_eof() || self.channel.is_closed() {
+                return Ok(());
+            }
+            match rustix::io::read(&self.theirs, self.buffer.expose_secret_mut()) {
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    self.channel.stdin().write_all(&self.buffer.expose_secret()[..read])?;
+                    self.buffer.wipe_front(read);
+                }
+                Err(Errno::AGAIN) => self.wait()?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let both = [&self.theirs as &dyn std::os::fd::AsFd, &self.watched];
+        let mut both = both.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
+        match poll(&mut both, None) {
+            Err(error) if error != Errno::INTR => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands on what has come.
+    fn take_back(&mut self) -> io::Result<usize> {
+        let read = self.channel.read_nonblocking(self.buffer.expose_secret_mut(), false)?;
+        let mut rest = &self.buffer.expose_secret()[..read];
+        while !rest.is_empty() {
+            match rustix::io::write(&self.theirs, rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(Errno::AGAIN) => {
+                    let mut room = [PollFd::new(&self.theirs, PollFlags::OUT)];
+                    poll(&mut room, None)
+                        .or_else(|error| if error == Errno::INTR { Ok(0) } else { Err(error) })?;
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.buffer.wipe_front(read);
+        Ok(read)
+    }
+
+    /// Keeps what the far command complains of.
+    fn listen(&self) -> io::Result<()> {
+        let mut part = [0; 512];
+        loop {
+            let read = self.channel.read_nonblocking(&mut part, true)?;
+            if read == 0 {
+                return Ok(());
+            }
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.extend_from_slice(&part[..read]);
+            let surplus = said.len().saturating_sub(MOST_SAID);
+            said.drain(..surplus);
+        }
+    }
+}
+
+/// What the connection knows of its pump.
+struct Carried {
+    advice: String,
+    said: Arc<Mutex<Vec<u8>>>,
+    gone: Mutex<Receiver<()>>,
+}
+
+impl Carrier for Carried {
+    fn complaint(&self) -> String {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+
+    fn advice(&self) -> String {
+        self.advice.clone()
+    }
+
+    /// The socket is shut by now, so the pump comes to its end, unless the far host has stopped talking.
+    fn end(&self) {
+        _ = self.gone.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(GRACE);
+    }
+}
+
+/// libvirt's number for errors of this transport, and for the transport itself.
+const CODE: i32 = 98;
+const DOMAIN: i32 = 66;
+
+fn failed(detail: String) -> Error {
+    let (code, domain) = (ErrorCode::from_number(CODE), ErrorDomain::from_number(DOMAIN));
+    Error::new(code, domain, format!("libssh transport error: {detail}"))
+}
+
+/// How often a password may be mistyped.
+const TRIES: u32 = 3;
+
+/// How many rounds of questions a host may ask.
+const ROUNDS: u32 = 10;
+
+/// How much is carried at once.
+const AT_ONCE: usize = 32 << 10;
+
+/// How much of the far command's complaints is kept, in bytes.
+const MOST_SAID: usize = 4096;
+
+/// How long the session may take to end.
+const GRACE: Duration = Duration::from_secs(1);

@@ -1,0 +1,296 @@
+//! A keystore of another host, by every transport that needs no certificates: tcp, ssh in its three forms, a program, libssh.
+//!
+//! The other host is a view of this one: Debian's libvirtd and sshd with `/run` and `/etc/libvirt` of their own, which only root
+//! can make; where somebody else runs the tests, nothing is tested here. Leans on both programs. Refuses to touch root's own
+//! `known_hosts`, or any file of the host.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use strongroom::{Connection, EventKind, ExposeSecret, OpenOptions};
+
+#[test]
+fn every_transport_carries_every_call() {
+    let Some(host) = Host::start() else { return };
+    let mut transports = vec![
+        format!("secret+tcp://127.0.0.1:{}/system", host.tcp),
+        format!("secret+tcp://localhost:{}/system", host.tcp),
+        host.ssh("proxy=auto"),
+        host.ssh("proxy=native"),
+        host.ssh("proxy=netcat"),
+        host.ssh("socket=/run/libvirt/libvirt-sock"),
+        format!("secret+ext://h/system?command=nc&argv=127.0.0.1&argv={}", host.tcp),
+    ];
+    if cfg!(feature = "libssh") {
+        transports.extend(["libssh", "libssh2"].map(|name| host.libssh(name, "auto", "")));
+        transports.push(host.libssh("libssh", "normal", "")); // it is known by now
+        transports.push(host.libssh("libssh", "normal", "&proxy=netcat"));
+    }
+    for uri in transports {
+        works(&uri);
+    }
+}
+
+fn works(uri: &str) {
+    let connection = Connection::open(uri).unwrap_or_else(|error| panic!("{uri}: {error:?}"));
+    assert_eq!(connection.uri(), uri);
+    let mut events = connection.events(EventKind::Lifecycle, None).unwrap();
+    let secret = connection.define_xml("<secret><description>d</description></secret>", 0).unwrap();
+    assert_eq!(events.next().unwrap().secret().uuid, secret.uuid(), "{uri}");
+    let largest: Vec<u8> = (0..65_536_u32).map(|at| (at * 7 % 256) as u8).collect();
+    for value in [&largest[..], b"x"] {
+        secret.set_value(value).unwrap();
+        assert!(secret.value().unwrap().expose_secret() == value, "{uri}");
+    }
+    assert_eq!(connection.list_all(0).unwrap().len(), 1);
+    let error = connection.elevated().unwrap_err();
+    assert!(error.to_string().contains("private values are not to be had over"), "{error}");
+    secret.undefine().unwrap();
+    assert_eq!(connection.num_of_secrets().unwrap(), 0);
+
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let read_only = Connection::open_with(uri, options).unwrap_or_else(|error| panic!("{uri}: {error:?}"));
+    assert!(read_only.define_xml("<secret/>", 0).unwrap_err().to_string().contains("read only"));
+    assert_eq!(read_only.num_of_secrets().unwrap(), 0);
+}
+
+#[test]
+fn what_goes_wrong_on_the_way_is_told() {
+    let Some(host) = Host::start() else { return };
+    let nobody_there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut cases = vec![
+        (host.ssh("proxy=netcat&mode=legacy&netcat=/nonexistent/nc"), "/nonexistent/nc"),
+        (host.ssh("socket=/nonexistent/sock"), "/nonexistent/sock"),
+        (host.ssh("proxy=native").replace("root@", "nosuchuser@"), "Permission denied"),
+        (host.ssh("proxy=native").replace("no_verify=1", "no_verify=0"), "Host key verification failed"),
+        (
+            host.ssh("proxy=native").replace(&format!(":{}", host.ssh), &format!(":{nobody_there}")),
+            "Connection refused",
+        ),
+        ("secret+ext://h/system?command=/bin/false".to_owned(), "/bin/false ended (exit status: 1)"),
+    ];
+    if cfg!(feature = "libssh") {
+        cases.extend([
+            (host.libssh("libssh", "normal", ""), "Can't verify the session host key"),
+            (
+                host.libssh("libssh", "ignore", "").replace("root@", "nosuchuser@"),
+                "All provided authentication methods with credentials were rejected by the server",
+            ),
+            (host.libssh("libssh", "ignore", "&socket=/nonexistent/sock"), "/nonexistent/sock"),
+            (
+                host.libssh("libssh", "ignore", "&sshauth=password"),
+                "None of the requested authentication methods are supported by the server",
+            ),
+        ]);
+    } else {
+        cases.push((host.libssh("libssh", "ignore", ""), "this build has none"));
+    }
+    for (uri, told) in cases {
+        let error = Connection::open(&uri).unwrap_err();
+        assert!(error.to_string().contains(told), "{uri}\n{error:?}");
+        assert!(error.advice().is_some(), "{uri}\n{error:?}");
+    }
+    if cfg!(feature = "libssh") {
+        Connection::open(&host.libssh("libssh", "auto", "")).unwrap();
+        let known = host.path("known_by_libssh");
+        let other = fs::read_to_string(host.path("client.pub")).unwrap();
+        let key = other.split(' ').nth(1).unwrap();
+        let place = format!("[127.0.0.1]:{}", host.ssh);
+        fs::write(known, format!("{place} ssh-ed25519 {key}\n")).unwrap();
+        let error = Connection::open(&host.libssh("libssh", "auto", "")).unwrap_err();
+        assert!(error.to_string().contains("!!! SSH HOST KEY VERIFICATION FAILED !!!"), "{error}");
+    }
+}
+
+#[test]
+fn the_loss_of_the_way_is_told() {
+    let Some(mut host) = Host::start() else { return };
+    let uris = [host.ssh("proxy=native"), format!("secret+tcp://127.0.0.1:{}/system", host.tcp)];
+    let open = uris.map(|uri| Connection::open(&uri).unwrap());
+    let events: Vec<_> = open.iter().map(|it| it.events(EventKind::Lifecycle, None).unwrap()).collect();
+    host.stop();
+    for events in events {
+        assert_eq!(events.count(), 0, "they end");
+    }
+    for connection in open {
+        let error = connection.num_of_secrets().unwrap_err();
+        assert_eq!((error.code().number(), error.domain().number()), (38, 7), "{error}");
+    }
+}
+
+/// The far side's helper, held against libvirt's own of the same host.
+#[test]
+fn the_helper_ends_as_libvirts_does() {
+    let theirs = |words: &[&str]| helper("virt-ssh-helper", words);
+    let ours = |words: &[&str]| {
+        let (status, told) = helper(env!("CARGO_BIN_EXE_strongroom"), &[&["ssh-helper"], words].concat());
+        (status, told.replace("strongroom ssh-helper: ", "virt-ssh-helper: "))
+    };
+    for words in [
+        &["secret+ssh://h/system"][..],
+        &["secret://h/system"],
+        &["secret+tls:///system"],
+        &["-r", "secret+tcp:///system"],
+    ] {
+        assert_eq!(ours(words), theirs(words), "{words:?}");
+    }
+    assert_eq!(ours(&[]).0, theirs(&[]).0);
+    assert_eq!(ours(&["secret:///system", "more"]).0, theirs(&["secret:///system", "more"]).0);
+    let (status, told) = ours(&["secret:///system?socket=/nonexistent/sock"]);
+    let expected = "virt-ssh-helper: cannot connect to '/nonexistent/sock': Failed to connect socket to \
+                    '/nonexistent/sock': No such file or directory\n";
+    assert_eq!((status, told.as_str()), (Some(1), expected));
+
+    // What it carries, and how it ends: by its input, or by the socket.
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (by_input, why) in [
+        (true, "internal error: EOF on stdin"),
+        (false, "End of file while reading data: Input/output error"),
+    ] {
+        let mut helper = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        helper.args(["ssh-helper", &format!("secret:///system?socket={}", socket.display())]);
+        helper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut helper = helper.spawn().unwrap();
+        let (mut daemon, _) = listener.accept().unwrap();
+        let mut input = helper.stdin.take().unwrap();
+        let mut heard = [0; 5];
+        io(&mut input, &mut daemon, &mut heard);
+        assert_eq!(&heard, b"hello");
+        std::io::Write::write_all(&mut daemon, b"world").unwrap();
+        std::io::Read::read_exact(helper.stdout.as_mut().unwrap(), &mut heard).unwrap();
+        assert_eq!(&heard, b"world");
+        if by_input {
+            drop(input)
+        } else {
+            drop(daemon)
+        }
+        let output = helper.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(told, format!("strongroom ssh-helper: could not proxy traffic: {why}\n"));
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+fn io(from: &mut impl std::io::Write, to: &mut impl std::io::Read, heard: &mut [u8]) {
+    from.write_all(b"hello").unwrap();
+    to.read_exact(heard).unwrap();
+}
+
+/// What it answers when nobody says anything.
+fn helper(program: &str, words: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(program).args(words).stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Another host, as far as a client can see.
+struct Host {
+    home: tempfile::TempDir,
+    process: Child,
+    tcp: u16,
+    ssh: u16,
+}
+
+impl Host {
+    /// `None` where only root could.
+    fn start() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (tcp, ssh) = (free(), free());
+        let (tcp, ssh) = (tcp.local_addr().unwrap().port(), ssh.local_addr().unwrap().port());
+        let path = |name: &str| home.path().join(name).display().to_string();
+        for key in ["host", "client"] {
+            let made =
+                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)]).status();
+            assert!(made.unwrap().success(), "apt-get install openssh-server openssh-client");
+        }
+        fs::create_dir(path("bin")).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_strongroom"), path("bin/virt-ssh-helper")).unwrap();
+        fs::write(
+            path("libvirtd.conf"),
+            format!(
+                "listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"127.0.0.1\"\ntcp_port = \"{tcp}\"\nauth_tcp = \"none\"\n\
+                 auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n"
+            ),
+        )
+        .unwrap();
+        fs::write(
+            path("sshd_config"),
+            format!(
+                "ListenAddress 127.0.0.1:{ssh}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\n\
+                 PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+                 SetEnv PATH={}:/usr/bin:/bin\n",
+                path("host"),
+                path("client.pub"),
+                path("bin"),
+            ),
+        )
+        .unwrap();
+        let wrapper = format!("#!/bin/sh\nexec ssh -F none -o UserKnownHostsFile={} \"$@\"\n", path("known"));
+        fs::write(path("ssh"), wrapper).unwrap();
+        fs::set_permissions(path("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let log = fs::File::create(path("log")).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", VIEW, "sh"]);
+        command.arg(home.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let process = command.env("HOME", home.path()).spawn().unwrap();
+        let host = Self { home, process, tcp, ssh };
+        let started = Instant::now();
+        while [tcp, ssh].iter().any(|&port| TcpStream::connect(("127.0.0.1", port)).is_err()) {
+            let log = fs::read_to_string(host.path("log")).unwrap();
+            assert!(started.elapsed() < Duration::from_secs(30), "the host doesn't answer:\n{log}");
+            sleep(Duration::from_millis(20));
+        }
+        Some(host)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.home.path().join(name).display().to_string()
+    }
+
+    /// A URI by the system's ssh.
+    fn ssh(&self, how: &str) -> String {
+        let (port, command, key) = (self.ssh, self.path("ssh"), self.path("client"));
+        format!(
+            "secret+ssh://root@127.0.0.1:{port}/system?command={command}&keyfile={key}&no_verify=1&no_tty=1&{how}"
+        )
+    }
+
+    /// A URI by the library.
+    fn libssh(&self, name: &str, check: &str, more: &str) -> String {
+        let (port, known, key) = (self.ssh, self.path("known_by_libssh"), self.path("client"));
+        format!(
+            "secret+{name}://root@127.0.0.1:{port}/system?keyfile={key}&known_hosts={known}&known_hosts_verify={check}{more}"
+        )
+    }
+
+    fn stop(&mut self) {
+        _ = self.process.kill(); // and with it all that it has started
+        _ = self.process.wait();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The host as its daemons see it.
+const VIEW: &str = "set -e
+mkdir -p /etc/libvirt
+for folder in /run /etc/libvirt; do mount -t tmpfs -o mode=755 tmpfs \"$folder\"; done
+mkdir -p /run/sshd \"$1/drivers\"
+ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_secret.so \"$1/drivers/\"
+LIBVIRT_DRIVER_DIR=\"$1/drivers\" libvirtd -f \"$1/libvirtd.conf\" --listen &
+exec /usr/sbin/sshd -D -e -f \"$1/sshd_config\"";

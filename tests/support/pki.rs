@@ -1,0 +1,104 @@
+//! A certificate authority of a test's own, and what it signs: good certificates, and such as aren't.
+//!
+//! Leans on rcgen alone: no openssl is started, so a certificate costs nothing. Refuses nothing: a test says what is wrong
+//! with a certificate by changing the request before it is signed.
+
+#![allow(dead_code, reason = "every test uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
+};
+
+/// A certificate authority.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, both as PEM.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(&[(DnType::CommonName, name)]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A server's certificate for these names and addresses.
+    pub(crate) fn server(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name =
+            named(&[(DnType::OrganizationName, "Strongroom"), (DnType::CommonName, "server")]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params, change)
+    }
+
+    /// A client's certificate, `C=GB,L=London,O=Strongroom,CN=name`.
+    pub(crate) fn client(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(&[
+            (DnType::CountryName, "GB"),
+            (DnType::LocalityName, "London"),
+            (DnType::OrganizationName, "Strongroom"),
+            (DnType::CommonName, name),
+        ]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, change)
+    }
+
+    /// A list that revokes one serial number.
+    pub(crate) fn revoke(&self, serial: u64) -> String {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2124, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
+    fn sign(&self, mut params: CertificateParams, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        params.not_before = date_time_ymd(2024, 1, 1);
+        params.not_after = date_time_ymd(2124, 1, 1);
+        // Before 11.6 libvirt wants the second one too, whatever the key.
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap().pem();
+        Pair { certificate, key: key.serialize_pem() }
+    }
+}
+
+fn named(parts: &[(DnType, &str)]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    for (kind, value) in parts {
+        match kind {
+            // Everybody expects a printable string there, and GnuTLS shows anything else in hexadecimal.
+            DnType::CountryName => {
+                name.push(kind.clone(), DnValue::PrintableString((*value).try_into().unwrap()))
+            }
+            _ => name.push(kind.clone(), *value),
+        }
+    }
+    name
+}
