@@ -18,6 +18,7 @@ mod ssh_helper;
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::client::{Preferences, is_alias};
 use crate::memory::{SecretBytes, harden_process};
@@ -92,7 +93,7 @@ fn options(arguments: &ConnectArguments) -> Result<OpenOptions, Failure> {
         passphrase: told("passphrase", arguments.passphrase, arguments.passphrase_fd)?,
         recovery_key: told("recovery key", arguments.recovery_key, arguments.recovery_key_fd)?,
         read_only: arguments.readonly,
-        ask: None, // wire: Some(Arc::new(prompt::…)), the terminal
+        ask: Some(Arc::new(prompt::Terminal)),
     })
 }
 

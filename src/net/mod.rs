@@ -20,6 +20,8 @@ mod negotiation;
 pub(crate) mod sasl;
 #[cfg(feature = "sasl")]
 mod sasl_layer;
+#[cfg(all(test, feature = "sasl"))]
+pub(crate) mod sasl_tests;
 #[cfg_attr(
     not(feature = "daemon"),
     allow(dead_code, reason = "a client reads the token; making it is for daemons")
