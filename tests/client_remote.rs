@@ -205,9 +205,11 @@ impl Host {
             return None;
         }
         let home = tempfile::tempdir().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let (tcp, ssh) = (free(), free());
-        let (tcp, ssh) = (tcp.local_addr().unwrap().port(), ssh.local_addr().unwrap().port());
+        let (tcp, ssh) = {
+            // Both at once, so that they are two; and let go of before the daemons come.
+            let free = [0, 0].map(|any| TcpListener::bind(("127.0.0.1", any)).unwrap());
+            (free[0].local_addr().unwrap().port(), free[1].local_addr().unwrap().port())
+        };
         let path = |name: &str| home.path().join(name).display().to_string();
         for key in ["host", "client"] {
             let made =

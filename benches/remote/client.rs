@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub(crate) fn inside<T: Send>(host: &Host, act: impl FnOnce() -> T + Send) -> T 
     std::thread::scope(|scope| {
         let there = scope.spawn(move || {
             let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space((&network).into(), Some(kind)).unwrap();
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(kind)).unwrap();
             act()
         });
         there.join().unwrap()

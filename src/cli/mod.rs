@@ -11,6 +11,7 @@ mod generate;
 mod input;
 mod keystore;
 mod output;
+mod pki;
 mod progress;
 mod prompt;
 mod secret;
@@ -18,6 +19,7 @@ mod ssh_helper;
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::client::{Preferences, is_alias};
 use crate::memory::{SecretBytes, harden_process};
@@ -47,6 +49,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Generate(command) => generate::run(&command, &mut output),
         Command::SshHelper(command) => ssh_helper::run(&command, arguments.connect.readonly, &mut output),
         Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
+        Command::Pki(command) => pki::run(&command, &mut output),
         Command::Secret(command) => {
             let connection = connect(&arguments.connect)?;
             finish(secret::run(command, &connection, &mut output), &mut output)
@@ -92,7 +95,7 @@ fn options(arguments: &ConnectArguments) -> Result<OpenOptions, Failure> {
         passphrase: told("passphrase", arguments.passphrase, arguments.passphrase_fd)?,
         recovery_key: told("recovery key", arguments.recovery_key, arguments.recovery_key_fd)?,
         read_only: arguments.readonly,
-        ask: None, // wire: Some(Arc::new(prompt::…)), the terminal
+        ask: Some(Arc::new(prompt::Terminal)),
     })
 }
 

@@ -59,7 +59,6 @@ pub(super) fn yes_or_no(question: &str) -> Result<bool, Failure> {
 
 /// Whoever sits at the controlling terminal, if there is one, for what a connection has to ask.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "wire: the command line hands it to what it opens")]
 pub(super) struct Terminal;
 
 impl Ask for Terminal {

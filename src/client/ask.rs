@@ -17,7 +17,10 @@ pub struct Question {
     pub default: Option<String>,
 }
 
-#[allow(dead_code, reason = "its users are on their way")]
+#[cfg_attr(
+    not(any(feature = "sasl", feature = "libssh")),
+    allow(dead_code, reason = "nothing has to be asked")
+)]
 impl Question {
     /// A question whose answer is no secret.
     pub(crate) fn open(prompt: impl Into<String>) -> Self {

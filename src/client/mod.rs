@@ -18,6 +18,7 @@ mod ip;
 mod libssh;
 mod link;
 mod local;
+mod name;
 mod open;
 mod preferences;
 mod program;

@@ -38,6 +38,9 @@ impl Tls {
         let files = Files::client(self.pkipath.as_deref(), home.as_deref());
         let rules = Rules { sanity: self.sanity, verify: self.verify, priority: self.priority.clone() };
         let connector = Connector::load(&files, &rules).map_err(|error| unfit(&error))?;
+        for warning in connector.warnings() {
+            tracing::warn!("{warning}");
+        }
         let socket = Socket::new(ip::connect(&self.host, self.port)?);
         let handshake = connector.connect(&self.host).map_err(|error| unfit(&error))?;
         let established = shake_hands(&socket, handshake)?;

@@ -1,7 +1,8 @@
 //! A byte stream and who is at its other end.
 //!
-//! `layer` says what an encrypted stream is, `sasl` makes one by Cyrus, `around` says what SASL must do where. `peer` knows the process behind a Unix socket, `token` knows libvirt's daemons from other programs. Leans on `memory`
-//! and `secret`. Refuses to judge: whoever asks decides what a peer may do.
+//! `layer` says what an encrypted stream is, `tls` and `sasl` make one, `around` says what SASL must do where. `peer` knows the
+//! process behind a Unix socket, `token` knows libvirt's daemons from other programs, `tls` knows hosts and people by their
+//! certificates. Leans on `memory` and `secret`. Refuses to judge what a peer may do: whoever asks decides.
 
 #[allow(dead_code, reason = "its users are on their way")]
 pub(crate) mod around;
@@ -11,6 +12,9 @@ pub(crate) mod glob;
 pub(crate) mod peer;
 #[allow(dead_code, reason = "its users are on their way")]
 pub(crate) mod layer;
+#[allow(dead_code, reason = "its users are on their way")]
+pub(crate) mod dn;
+#[allow(dead_code, reason = "its users are on their way")]
 pub(crate) mod tls;
 #[cfg(feature = "sasl")]
 #[allow(dead_code, reason = "its users are on their way")]
@@ -20,6 +24,8 @@ mod negotiation;
 pub(crate) mod sasl;
 #[cfg(feature = "sasl")]
 mod sasl_layer;
+#[cfg(all(test, feature = "sasl"))]
+pub(crate) mod sasl_tests;
 #[cfg_attr(
     not(feature = "daemon"),
     allow(dead_code, reason = "a client reads the token; making it is for daemons")

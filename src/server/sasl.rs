@@ -188,3 +188,165 @@ fn said(step: &Step) -> Said<'_> {
 
 /// As often a client may fail before it has to connect again.
 const MOST_FAILURES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::memory::SecretBytes;
+    use crate::net::sasl::{Client, Prompt, Want};
+    use crate::net::sasl_tests::{PASSWORD, World, host_name, world};
+    use crate::rpc::packet::HEAD;
+    use crate::rpc::remote::{AuthTypes, ErrorBody};
+    use crate::rpc::{Encode, Kind, Status, VERSION, decode, program};
+    use crate::server::calls::Calls;
+    use crate::server::keepalive::Keepalive;
+    use crate::server::outgoing::Outgoing;
+    use crate::server::rehearsal;
+    use crate::server::session::{Method, Service, Session};
+
+    /// A client of a Unix socket on which these users are let in.
+    fn stranger(users: Option<&[&str]>) -> Session {
+        let peer = Peer::new(None, 0, 0);
+        let users = users.map(|users| users.iter().map(|user| (*user).to_owned()).collect());
+        let method = Method::Sasl(Sasl { users, around: Around::Unix, local: None, remote: None });
+        let calls = Calls::new(rehearsal::secrets(), peer, false, Arc::new(drop));
+        Session::new(Service::Secrets(calls), method, peer, Keepalive::new(None, 0))
+    }
+
+    /// What comes of a call: the reply's body, or the error's number and message. Steps are made at once.
+    fn say(session: &mut Session, procedure: i32, body: &impl Encode) -> Result<Vec<u8>, (i32, String)> {
+        let mut arguments = Vec::new();
+        body.encode(&mut arguments);
+        let (kind, status) = (Kind::Call, Status::Ok);
+        let header =
+            Header { program: program::REMOTE, version: VERSION, procedure, kind, serial: 7, status };
+        let mut action = session.receive(&Call { header, arguments: &arguments }, Instant::now());
+        if let Action::Step(step) = action {
+            assert!(session.is_stepping());
+            action = session.stepped(step());
+        }
+        assert!(!session.is_stepping());
+        match action {
+            Action::Send(reply) | Action::Secure(reply, None, _) => body_of(&reply),
+            Action::Last(_) => Err((0, "it is the last".to_owned())),
+            _ => panic!("neither sent nor refused"),
+        }
+    }
+
+    fn body_of(reply: &Outgoing) -> Result<Vec<u8>, (i32, String)> {
+        let bytes: Vec<u8> = reply.rest().iter().flat_map(|part| part.to_vec()).collect();
+        if bytes[27] == 0 {
+            return Ok(bytes[HEAD..].to_vec());
+        }
+        let error = decode::<ErrorBody<'_>>(&bytes[HEAD..]).unwrap();
+        Err((error.code, error.message.unwrap().to_text()))
+    }
+
+    /// A whole negotiation, by a client that is Cyrus's own.
+    fn log_in(session: &mut Session, mechanism: &str, password: &str) -> Result<(), (i32, String)> {
+        let offered = say(session, procedure::AUTH_SASL_INIT, &())?;
+        let offered = decode::<Line<'_>>(&offered).unwrap().text.to_text();
+        assert!(offered.split(',').any(|it| it == mechanism), "{offered}");
+        let mut client = Client::new(&host_name(), Around::Unix, None, None).unwrap();
+        let mut answer = |prompt: &Prompt| {
+            let answer = if prompt.want == Want::Password { password } else { "fred" };
+            SecretBytes::copy_of(answer.as_bytes()).ok()
+        };
+        let (_, mut next) = client.start(mechanism, &mut answer).unwrap();
+        let start = SaslStart { mechanism: Text::from(mechanism), said: said(&next) };
+        let mut reply = say(session, procedure::AUTH_SASL_START, &start)?;
+        loop {
+            let heard: SaslReply<'_> = decode(&reply).unwrap();
+            let complete = heard.complete != 0;
+            if !next.complete {
+                let data = heard.said.to_secret().unwrap();
+                next = client.step(data.as_ref().map(|it| it.expose_secret()), &mut answer).unwrap();
+            }
+            if complete {
+                return Ok(());
+            }
+            reply = say(session, procedure::AUTH_SASL_STEP, &said(&next))?;
+        }
+    }
+
+    fn refused<T>() -> Result<T, (i32, String)> {
+        Err((45, "authentication failed: authentication failed".to_owned()))
+    }
+
+    fn offered_ways(session: &mut Session) -> Vec<i32> {
+        decode::<AuthTypes>(&say(session, procedure::AUTH_LIST, &()).unwrap()).unwrap().types.0
+    }
+
+    #[test]
+    fn a_client_is_let_in_by_sasl_alone() {
+        World::new().run("server::sasl::tests::in_a_world");
+    }
+
+    #[test]
+    #[ignore = "run by another, in a world of its own"]
+    fn in_a_world() {
+        let Some(_) = world() else { return };
+        let since = Instant::now();
+        who_knows_the_password_is_let_in();
+        who_is_not_on_the_list_is_not();
+        calls_have_an_order();
+        a_client_may_not_try_for_ever();
+        assert!(since.elapsed() < Duration::from_secs(30));
+    }
+
+    fn who_knows_the_password_is_let_in() {
+        for mechanism in ["SCRAM-SHA-256", "DIGEST-MD5", "PLAIN"] {
+            let mut session = stranger(None);
+            assert_eq!(offered_ways(&mut session), [1], "root has no way around it");
+            let unknown = say(&mut session, procedure::CONNECT_CLOSE, &()).unwrap_err();
+            assert_eq!(unknown, (39, failure::not_authenticated().to_string()));
+            assert_eq!(log_in(&mut session, mechanism, "wrong"), refused());
+            assert!(!session.is_authenticated());
+            assert_eq!(log_in(&mut session, mechanism, PASSWORD), Ok(()), "{mechanism}");
+            assert!(session.is_authenticated());
+            assert_eq!(offered_ways(&mut session), [0]);
+            assert_eq!(say(&mut session, procedure::AUTH_SASL_INIT, &()), refused());
+            assert!(session.is_authenticated());
+        }
+    }
+
+    fn who_is_not_on_the_list_is_not() {
+        for (users, result) in [
+            (&["fred*"][..], Ok(())),
+            (&["alice", "f?ed@*", "fre?"], Ok(())),
+            (&["alice"], refused()),
+            (&[], refused()),
+        ] {
+            let mut session = stranger(Some(users));
+            assert_eq!(log_in(&mut session, "SCRAM-SHA-256", PASSWORD), result, "{users:?}");
+            assert_eq!(session.is_authenticated(), result.is_ok());
+        }
+    }
+
+    fn calls_have_an_order() {
+        let nothing = Said::new(None);
+        let start = SaslStart { mechanism: Text(b"PLAIN"), said: Said::new(Some(b"x")) };
+        let mut session = stranger(None);
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_STEP, &nothing), refused());
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &start), refused());
+        let undecodable = Err((39, failure::undecodable().to_string()));
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &7_i32), undecodable);
+        assert!(say(&mut session, procedure::AUTH_SASL_INIT, &()).is_ok());
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_INIT, &()), refused(), "one at a time");
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &start), refused(), "it was reset");
+        assert!(say(&mut session, procedure::AUTH_SASL_INIT, &()).is_ok());
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &start), refused());
+        assert_eq!(say(&mut session, procedure::AUTH_POLKIT, &()).unwrap_err().0, 1);
+        assert_eq!(log_in(&mut session, "SCRAM-SHA-256", PASSWORD), Ok(()));
+    }
+
+    fn a_client_may_not_try_for_ever() {
+        let mut session = stranger(None);
+        for _ in 1..MOST_FAILURES {
+            assert_eq!(log_in(&mut session, "PLAIN", "wrong"), refused());
+        }
+        assert_eq!(log_in(&mut session, "PLAIN", "wrong"), Err((0, "it is the last".to_owned())));
+    }
+}

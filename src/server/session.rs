@@ -418,6 +418,21 @@ mod tests {
     }
 
     #[test]
+    fn what_sasl_says_is_read_before_it_is_refused() {
+        let mut session = client(Method::None, 1000);
+        let (init, start) = (header(procedure::AUTH_SASL_INIT), header(procedure::AUTH_SASL_START));
+        let failed = Err("authentication failed: authentication failed".to_owned());
+        assert_eq!(say(&mut session, init, &()), failed);
+        assert_eq!(
+            say(&mut session, start, &Number { number: 5 }),
+            Err("Unable to decode message payload".into())
+        );
+        let well = SaslStart { mechanism: Text(b"PLAIN"), said: Said::new(None) };
+        assert_eq!(say(&mut session, start, &well), failed);
+        assert_eq!(open(&mut session), Ok(None), "and the connection goes on");
+    }
+
+    #[test]
     fn root_is_let_in_by_asking_how() {
         let mut session = client(Method::Polkit, 0);
         assert!(open(&mut session).is_err());

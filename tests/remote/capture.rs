@@ -34,7 +34,7 @@ fn what_passes_over_the_network_holds_no_value() {
                 // The control.
                 let settings = match kind {
                     Kind::Libvirtd => "auth_tcp = \"none\"",
-                    Kind::Strongroomd => "auth_tcp = \"none\"\nallow_unauthenticated = 1",
+                    Kind::Strongroomd => "auth_tcp = \"none\"\nallow_cleartext_tcp = 1",
                 };
                 let server = Server::start(kind, pki, &Setup { settings, kerberos: false, ..setup });
                 let (found, _) = overhear(&server.host, Client::Virsh, "secret+tcp://server.test/system");

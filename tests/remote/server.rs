@@ -103,7 +103,7 @@ impl Server {
             helpers.push(start_kdc(&host));
         }
         if setup.ssh {
-            helpers.push(start_sshd(&host, kind));
+            helpers.extend(start_sshds(&host, kind));
         }
         let daemon = start_daemon(&host, kind, setup.settings);
         let mut server = Self { kind, daemon, helpers, host };
@@ -231,35 +231,38 @@ fn start_kdc(host: &Host) -> Child {
     running
 }
 
-/// `PATH` on the far side is what a login there would have; ours has virt-ssh-helper in it under that name.
-fn start_sshd(host: &Host, kind: Kind) -> Child {
-    host.write("/etc/ssh/sshd_config", SSHD_CONFIG);
-    host.sh("umask 077; cd /run/root/.ssh
+/// Two: on port 22 virt-ssh-helper is the daemon's own kind's, on 2222 it is the other's.
+fn start_sshds(host: &Host, kind: Kind) -> Vec<Child> {
+    host.sh("umask 077; mkdir -p -m 755 /run/bin /run/native /run/other; cd /run/root/.ssh
         ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/host_key
         ssh-keygen -q -t ed25519 -N '' -f id_ed25519
         ssh-keygen -q -t ed25519 -N '' -f stranger
         cp id_ed25519.pub /etc/ssh/authorized_keys");
     let key = host.read("/etc/ssh/host_key.pub");
-    host.write("/run/root/.ssh/known_hosts", format!("{NAME} {key}"));
-    let socket = match kind {
-        Kind::Libvirtd => "libvirt-sock",
-        Kind::Strongroomd => "virtsecretd-sock",
+    host.write("/run/root/.ssh/known_hosts", format!("{NAME} {key}[{NAME}]:2222 {key}"));
+    let (socket, ours) = match kind {
+        Kind::Libvirtd => ("libvirt-sock", "/run/other"),
+        Kind::Strongroomd => ("virtsecretd-sock", "/run/native"),
     };
+    symlink(env!("CARGO_BIN_EXE_strongroom"), host.path(ours).join("virt-ssh-helper")).unwrap();
     for (name, does) in [
         ("relay", format!("exec nc.openbsd -U /run/libvirt/{socket}")),
         ("relay-that-refuses", "head -c 28 > /dev/null; echo 'nobody is let in' >&2; exit 1".to_owned()),
     ] {
         let path = format!("/run/bin/{name}");
         // Not written by this process: a program can't be run while a child of another test's has it open.
-        host.sh(&format!(
-            "mkdir -p /run/bin; printf '#!/bin/sh\\n%s\\n' \"{does}\" > {path}; chmod 755 {path}"
-        ));
+        host.sh(&format!("printf '#!/bin/sh\\n%s\\n' \"{does}\" > {path}; chmod 755 {path}"));
     }
-    if kind == Kind::Strongroomd {
-        symlink(env!("CARGO_BIN_EXE_strongroom"), host.path("/run/bin/virt-ssh-helper")).unwrap();
-    }
+    [("22", "/run/native"), ("2222", "/run/other")].map(|(port, path)| start_sshd(host, port, path)).into()
+}
+
+/// `path`: what a log-in there finds before this host's programs.
+fn start_sshd(host: &Host, port: &str, path: &str) -> Child {
+    let config = format!("/etc/ssh/sshd_config.{port}");
+    host.write(&config, format!("{SSHD_CONFIG}Port {port}\nSetEnv PATH={path}:/usr/bin:/bin\n"));
     let mut sshd = host.command("/usr/sbin/sshd");
-    let mut running = sshd.args(["-D", "-e"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    sshd.args(["-D", "-e", "-f", &config]).stderr(std::process::Stdio::piped());
+    let mut running = sshd.spawn().unwrap();
     let mut told = BufReader::new(running.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("listening on ::") {
@@ -327,7 +330,7 @@ UseDNS no
 PermitRootLogin yes
 PasswordAuthentication no
 MaxStartups 100
-SetEnv PATH=/run/bin:/usr/bin:/bin
+PidFile none
 ";
 
 const FILL: &str = "import libvirt, sys

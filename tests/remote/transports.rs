@@ -18,6 +18,8 @@ pub(crate) enum Transport {
     Kerberos,
     /// SSH, with virt-ssh-helper on the far side: the stock one with the stock daemon, ours with ours.
     Ssh,
+    /// The other way round: the stock helper with our daemon, ours with the stock one.
+    SshCrossed,
     SshNetcat,
     Ext,
     Libssh,
@@ -35,13 +37,14 @@ pub(crate) struct Access {
 
 impl Transport {
     /// All that a host has for its own clients.
-    pub(crate) const LOCAL: [Self; 10] = [
+    pub(crate) const LOCAL: [Self; 11] = [
         Self::Unix,
         Self::Tls,
         Self::Tls6,
         Self::Scram,
         Self::Kerberos,
         Self::Ssh,
+        Self::SshCrossed,
         Self::SshNetcat,
         Self::Ext,
         Self::Libssh,
@@ -59,6 +62,7 @@ impl Transport {
             Self::Scram => "tls + SCRAM",
             Self::Kerberos => "tcp + GSSAPI",
             Self::Ssh => "ssh",
+            Self::SshCrossed => "ssh, the other helper",
             Self::SshNetcat => "ssh netcat",
             Self::Ext => "ext",
             Self::Libssh => "libssh",
@@ -79,6 +83,7 @@ impl Transport {
             }
             Self::Kerberos => format!("secret+tcp://{NAME}/system"),
             Self::Ssh => format!("secret+ssh://root@{NAME}/system?proxy=native"),
+            Self::SshCrossed => format!("secret+ssh://root@{NAME}:2222/system?proxy=native"),
             Self::SshNetcat => {
                 format!("secret+ssh://root@{NAME}/system?proxy=netcat&socket={}", server.socket())
             }
@@ -126,7 +131,7 @@ impl Transport {
                 access.environment = vec![("KRB5CCNAME", "FILE:/run/no-ticket")];
                 "authentication failed"
             }
-            Self::Ssh | Self::SshNetcat => {
+            Self::Ssh | Self::SshCrossed | Self::SshNetcat => {
                 // ssh's own configuration is what keeps the user's other key out of it.
                 access.uri = add("keyfile=/run/root/.ssh/stranger");
                 "Permission denied"

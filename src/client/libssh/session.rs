@@ -218,8 +218,9 @@ impl Libssh {
         let carrying = thread.spawn(move || {
             _ = pump.run();
             _ = pump.theirs.shutdown(std::net::Shutdown::Both);
+            drop(pump); // first: disconnecting frees what is left of a channel
             session.disconnect();
-            drop((pump, session));
+            drop(session);
             _ = tell.send(());
         });
         carrying.map_err(|error| self.failed(&error))?;

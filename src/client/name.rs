@@ -1,0 +1,57 @@
+//! What a server is asked to open: the URI without the way to it.
+//!
+//! Leans on the URI. Refuses nothing: a parameter that isn't known here is the server's to judge.
+
+use super::Uri;
+
+/// The URI as the server shall see it: without the way to it, but for these parameters of the way.
+pub(super) fn name(uri: &Uri, kept: &[&str]) -> String {
+    let mut name = format!("{}://{}", uri.scheme, encoded(&uri.path, b"/"));
+    let params = uri
+        .params
+        .iter()
+        .filter(|(param, _)| kept.contains(&param.as_str()) || !OURS.contains(&param.as_str()));
+    for (at, (param, value)) in params.enumerate() {
+        let mark = if at == 0 { '?' } else { '&' };
+        name.push_str(&format!("{mark}{}={}", encoded(param, b""), encoded(value, b"/")));
+    }
+    if let Some(fragment) = &uri.fragment {
+        name.push_str(&format!("#{}", encoded(fragment, b"/")));
+    }
+    name
+}
+
+/// Percent-encoded, but for what every URI may hold and for `kept`.
+fn encoded(text: &str, kept: &[u8]) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Parameters that say how to get to a server. It doesn't hear of them.
+const OURS: [&str; 18] = [
+    "name",
+    "mode",
+    "socket",
+    "auth",
+    "authfile",
+    "proxy",
+    "netcat",
+    "command",
+    "keyfile",
+    "no_verify",
+    "no_tty",
+    "sshauth",
+    "known_hosts",
+    "known_hosts_verify",
+    "pkipath",
+    "no_sanity",
+    "tls_priority",
+    "argv",
+];
