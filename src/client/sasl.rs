@@ -277,7 +277,7 @@ mod tests {
         let link = Link { host: host_name(), ..Link::local() };
         let scram = Some("SCRAM-SHA-256");
         let person = Person(vec!["fred", PASSWORD], Mutex::default());
-        assert_eq!(try_it(&link, None, Some(&person)), Ok(false));
+        assert_eq!(try_it(&link, scram, Some(&person)), Ok(false));
         let asked = [("Please enter your authentication name", true), ("Please enter your password", false)];
         assert_eq!(*person.1.lock().unwrap(), asked.map(|(text, echo)| (text.to_owned(), echo)));
 
@@ -305,5 +305,7 @@ mod tests {
         let tcp = Link { around: Around::TCP, ..named };
         assert_eq!(try_it(&tcp, Some("DIGEST-MD5"), None), Ok(true));
         assert!(try_it(&tcp, scram, None).is_err());
+        let best = try_it(&link, None, Some(&person)).unwrap_err();
+        assert!(best.contains("Failed to start SASL negotiation: -1") && best.contains("Kerberos"), "{best}");
     }
 }

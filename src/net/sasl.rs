@@ -278,7 +278,8 @@ impl Conn {
         };
         // SAFETY: null, or what the call before has written.
         match unsafe { text(list) } {
-            Some(list) if code == sasl::SASL_OK => Ok(list),
+            Some(list) if code == sasl::SASL_OK && !list.is_empty() => Ok(list),
+            _ if code == sasl::SASL_OK => Err(failure(sasl::SASL_NOMECH)),
             _ => Err(self.error(code)),
         }
     }
