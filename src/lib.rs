@@ -56,7 +56,7 @@
 //! | 1 | [`secret`] | what a secret is: definition, usage, UUID, XML, errors, and the trait [`Keystore`] |
 //! | 2 | [`seal`] | a value becomes a sealed record and back; the keyring that holds the keys for it |
 //! | 2 | [`rpc`] | libvirt's wire: packets, XDR, the bodies of messages; no sockets |
-//! | 2 | [`net`] | who is at the other end of a socket; the token that a host's daemons share |
+//! | 2 | [`net`] | who is at the other end of a socket: processes, certificates; the token that a host's daemons share |
 //! | 2 | [`administration`] | what the one who runs a keystore asks of it: keys, rotation, copies, repair; the trait [`Administration`] |
 //! | 3 | [`store`] | the storage engine: log, group commit, recovery, index, compaction, locks |
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
