@@ -65,10 +65,11 @@ fn what_goes_wrong_on_the_way_is_told() {
     let Some(host) = Host::start() else { return };
     let nobody_there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut cases = vec![
+        // First: the others leave the key among the known ones.
+        (host.ssh("proxy=native").replace("no_verify=1", "no_verify=0"), "Host key verification failed"),
         (host.ssh("proxy=netcat&mode=legacy&netcat=/nonexistent/nc"), "/nonexistent/nc"),
         (host.ssh("socket=/nonexistent/sock"), "/nonexistent/sock"),
         (host.ssh("proxy=native").replace("root@", "nosuchuser@"), "Permission denied"),
-        (host.ssh("proxy=native").replace("no_verify=1", "no_verify=0"), "Host key verification failed"),
         (
             host.ssh("proxy=native").replace(&format!(":{}", host.ssh), &format!(":{nobody_there}")),
             "Connection refused",

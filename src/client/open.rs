@@ -85,7 +85,8 @@ fn authenticate(
         auth::NONE => Ok(()),
         auth::POLKIT => by_polkit(wire),
         auth::SASL => by_sasl(wire, mechanism, link, ask),
-        other => Err(failed(format!("unsupported authentication type {other}"))),
+        other => Err(failed(format!("unsupported authentication type {other}"))
+            .advise("the server is newer than this client, or broken: see what it is configured to want")),
     }
 }
 

@@ -55,6 +55,7 @@ impl Preferences {
     }
 
     /// The URI for those who name none.
+    #[cfg(feature = "cli")]
     pub(crate) fn default_uri(&self) -> Result<Option<&str>, Error> {
         self.string("uri_default")
     }

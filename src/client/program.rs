@@ -48,8 +48,7 @@ impl Program {
         command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(theirs)));
         let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| failed(&error))?;
         drop(command); // it has their end of the pair
-        let running = Running::new(&mut child);
-        let running = match running {
+        let running = match Running::streams(&mut child) {
             Ok((stderr, ended)) => Running {
                 name: self.name.clone(),
                 advice: self.advice.clone(),
@@ -88,7 +87,8 @@ struct Running {
 }
 
 impl Running {
-    fn new(child: &mut Child) -> io::Result<(ChildStderr, OwnedFd)> {
+    /// Where it complains, and what tells its end.
+    fn streams(child: &mut Child) -> io::Result<(ChildStderr, OwnedFd)> {
         let stderr = child.stderr.take().ok_or(io::ErrorKind::NotFound)?;
         fcntl_setfl(&stderr, fcntl_getfl(&stderr)? | OFlags::NONBLOCK)?;
         Ok((stderr, pidfd_open(Pid::from_child(child), PidfdFlags::empty())?))
@@ -111,11 +111,9 @@ impl Running {
     fn take_in(&self) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let mut part = [0; 1024];
-        while let Ok(1..) = rustix::io::read(&self.stderr, &mut part).inspect(|&read| {
+        while let Ok(read @ 1..) = rustix::io::read(&self.stderr, &mut part) {
             said.extend_from_slice(&part[..read]);
-        }) {
-            // The end tells most.
-            let surplus = said.len().saturating_sub(MOST_SAID);
+            let surplus = said.len().saturating_sub(MOST_SAID); // the end tells most
             said.drain(..surplus);
         }
     }

@@ -488,7 +488,7 @@ fn who_is_not_let_in_is_told_the_next_step() {
     let denied = Error::new(ErrorCode::AuthFailed, ErrorDomain::Polkit, "access denied by policy");
     for (offered, wanted, refused, text) in [
         (2, None, Some(denied), "authentication failed: access denied by policy"),
-        (1, None, None, "authentication failed: unsupported authentication type 1"),
+        (7, None, None, "authentication failed: unsupported authentication type 7"),
         (
             0,
             Some(Authentication::Polkit),

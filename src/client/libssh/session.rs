@@ -105,7 +105,7 @@ impl Libssh {
             )
         })?;
         let question =
-            Question::open(format!("Accept SSH host key with hash '{hash}' for host '{host}:{port}' (y/n)?"));
+            Question::open(format!("Accept SSH host key with hash '{hash}' for host '{host}:{port}' (y/n)"));
         let answer = ask.ask(&question);
         let yes = answer.is_some_and(|answer| answer.expose_secret().trim_ascii().eq_ignore_ascii_case(b"y"));
         if yes {

@@ -195,7 +195,7 @@ pub(super) fn revocation_lists(
                         "The revocation list {file} is by {issuer}, whose certificate does not permit signing such lists"
                     ),
                     "make the CA's certificate anew with the key usage cRLSign (certtool: crl_signing_key)",
-                )
+                );
             }
             Some(_) => {}
         }

@@ -12,7 +12,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{
     CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error, ExtractedSecrets,
     OtherError, ProtocolVersion, SignatureScheme,
@@ -184,17 +184,11 @@ fn advance<C: Connection>(
     incoming: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<bool, Error> {
-    // Why it failed; after that only the alert is fetched.
-    let mut failure = None;
-    loop {
+    let failure = loop {
         let UnbufferedStatus { discard, state } = connection.process(incoming);
         let ended = match state {
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                let start = out.len();
-                if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
-                    out.resize(start + size.required_size, 0);
-                    data.encode(&mut out[start..]).map_err(|_| Error::HandshakeNotComplete)?;
-                }
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, out);
                 None
             }
             Ok(ConnectionState::TransmitTlsData(data)) => {
@@ -207,16 +201,9 @@ fn advance<C: Connection>(
                 Some(Err(Error::General("the other end has closed it".to_owned())))
             }
             Ok(_) => Some(Err(Error::General("data came before its end".to_owned()))),
-            Err(error) if failure.is_none() => {
-                failure = Some(error);
-                None
-            }
-            Err(error) => Some(Err(error)),
+            Err(error) => break error,
         };
         incoming.drain(..discard);
-        if let (Some(_), Some(error)) = (&ended, failure.take()) {
-            return Err(error);
-        }
         match ended {
             Some(Ok(true)) if !incoming.is_empty() => {
                 return Err(Error::General("more came than belongs to it".to_owned()));
@@ -224,6 +211,22 @@ fn advance<C: Connection>(
             Some(ended) => return ended,
             None => {}
         }
+    };
+    // The alert is left to be fetched. What has come is not looked at again: rustls would complain of it twice.
+    while connection.state().wants_write() {
+        let Ok(ConnectionState::EncodeTlsData(data)) = connection.process(&mut []).state else { break };
+        encode(data, out);
+    }
+    Err(failure)
+}
+
+/// Appends what rustls has to send.
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
+    let start = out.len();
+    if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
+        out.resize(start + size.required_size, 0);
+        // It has just said that it fits.
+        _ = data.encode(&mut out[start..]);
     }
 }
 

@@ -229,20 +229,16 @@ fn refusal(error: &Error, certificate: &Certificate, side: Side) -> TlsError {
             format!("Certificate {subject} purpose does not allow use for with a TLS {side}"),
             format!("make it anew with the extended key usage {side}Auth (certtool: tls_www_{side})"),
         ),
-        Error::UnknownIssuer => (
-            format!("{}: {subject}", failed(error)),
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => (
+            failed(error, subject),
             format!(
                 "it was issued by {issuer}: have it signed by a CA of this host's CA file, or add that CA to the file"
             ),
         ),
-        Error::CertRevoked => (
-            format!("{}: {subject}", failed(error)),
-            format!("{issuer} has revoked it: give the {side} a new one"),
-        ),
-        _ => (
-            format!("{}: {subject}", failed(error)),
-            format!("give the {side} a certificate without that fault"),
-        ),
+        Error::CertRevoked => {
+            (failed(error, subject), format!("{issuer} has revoked it: give the {side} a new one"))
+        }
+        _ => (failed(error, subject), format!("give the {side} a certificate without that fault")),
     };
     TlsError::refusal(text).advise(advice)
 }
@@ -256,8 +252,8 @@ fn aged(certificate: &Certificate, side: Side, own: x509_cert::time::Time, told:
     }
 }
 
-fn failed(error: &Error) -> String {
-    format!("Certificate failed validation: {}", words(error))
+fn failed(error: &Error, subject: &str) -> String {
+    format!("Certificate failed validation: {} ({subject})", words(error))
 }
 
 /// GnuTLS's words, as libvirt passes them on, where there are some.

@@ -54,7 +54,7 @@ fn a_client_of_another_ca_is_refused() {
     let connector = Connector::load(&files, &rules).unwrap();
     let text = "Certificate failed validation: ";
     let refused = judged(&connector, &pki.acceptor()).unwrap_err();
-    assert!(refused.starts_with(text) && refused.ends_with(NAME), "{refused}");
+    assert!(refused.starts_with(text) && refused.contains(NAME), "{refused}");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_revoked_certificate_is_refused_and_others_are_not() {
     let refused = judged(&connector, &acceptor);
     assert_eq!(
         refused,
-        Err(format!("Certificate failed validation: The certificate has been revoked.: {NAME}"))
+        Err(format!("Certificate failed validation: The certificate has been revoked. ({NAME})"))
     );
     // A list that should have been renewed counts all the same, and is worth a warning.
     pki.revoke(&[8], 2026);
@@ -187,7 +187,7 @@ fn a_server_that_is_not_proved_is_refused_before_we_show_ourselves() {
     let expired = server("host.example", |server| server.not_after = date_time_ymd(2020, 1, 1));
     assert_eq!(expired, Err("The server certificate C=GB,CN=server.example has expired".to_owned()));
     let purpose = server("host.example", |server| {
-        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     });
     assert!(purpose.unwrap_err().contains("purpose does not allow use for with a TLS server"));
     let (pki, other) = (Pki::whole(), Pki::whole());

@@ -1,5 +1,6 @@
 //! A CA of one's own, peers made by rustls alone, and the conversations between them and us.
 
+mod gnutls;
 mod handshakes;
 mod judging;
 
@@ -8,8 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -33,6 +35,7 @@ impl Pki {
     pub(super) fn with(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, "Test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -54,7 +57,10 @@ impl Pki {
     /// Puts a certificate, and its key, in their places.
     pub(super) fn issue(&self, side: Side, change: impl FnOnce(&mut CertificateParams)) {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CountryName, "GB");
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CountryName, DnValue::PrintableString("GB".try_into().unwrap()));
         params.distinguished_name.push(DnType::CommonName, format!("{side}.example"));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.is_ca = IsCa::ExplicitNoCa;
