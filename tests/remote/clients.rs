@@ -134,7 +134,9 @@ impl Life<'_> {
     /// A command that must succeed. What it printed.
     fn done(&self, words: &[&str]) -> Result<Vec<u8>, String> {
         let output = self.client.run(self.host, self.access, words);
-        match output.status.success() {
+        // virsh warns of values among its arguments. Ours gets none, and the libraries under it are to be quiet too.
+        let quiet = self.client == Client::Virsh || output.stderr.is_empty();
+        match output.status.success() && quiet {
             true => Ok(output.stdout),
             false => Err(format!("{}: {}", words[..3.min(words.len())].join(" "), said(&output))),
         }

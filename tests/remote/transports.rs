@@ -142,7 +142,8 @@ impl Transport {
             }
             Self::Libssh | Self::Libssh2 => {
                 access.uri = access.uri.replace("id_ed25519", "stranger");
-                if self == Self::Libssh { "failed to authenticate" } else { "authentication failed" }
+                // "failed to authenticate" or "authentication failed": libvirt's two words for it.
+                "authenticat"
             }
         };
         (access, words)
