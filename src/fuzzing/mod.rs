@@ -113,6 +113,23 @@ mod tests {
         replay("fuzz/corpus/uri", fuzz_uri);
     }
 
+    /// The corpus again, cut and spoilt at every offset of what is short, and at some of what is long.
+    #[test]
+    fn tls_cut_and_spoilt_anywhere_does_not_panic() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tls");
+        for entry in folder.read_dir().unwrap() {
+            let whole = std::fs::read(entry.unwrap().path()).unwrap();
+            for at in (1..whole.len()).step_by(1 + whole.len() / 100) {
+                fuzz_tls(&whole[..at]);
+                for spoiler in [1, 0x80, 0xFF] {
+                    let mut bytes = whole.clone();
+                    bytes[at] ^= spoiler;
+                    fuzz_tls(&bytes);
+                }
+            }
+        }
+    }
+
     /// One document, cut at every offset, and spoilt there in eight ways.
     #[test]
     fn documents_cut_and_spoilt_anywhere_do_not_panic() {

@@ -349,3 +349,44 @@ fn the_usual_places_are_libvirts() {
     let all = Files::client(Some(home), None);
     assert_eq!((all.ca, all.crl), (home.join("cacert.pem"), Some(home.join("cacrl.pem"))));
 }
+
+/// What openssl makes of this.
+fn openssl(arguments: &[&str]) -> String {
+    let made = std::process::Command::new("openssl").args(arguments).output().unwrap();
+    assert!(made.status.success(), "{arguments:?}");
+    String::from_utf8(made.stdout).unwrap()
+}
+
+#[test]
+fn keys_of_every_form_are_read_and_the_fitting_one_is_shown() {
+    use rustls::CipherSuite;
+    use rustls::version::TLS12;
+    let pki = Pki::whole();
+    let mut files = pki.files(Side::Server);
+    let rsa_place = (pki.directory.path().join("rsacert.pem"), pki.directory.path().join("rsakey.pem"));
+    let rsa = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]);
+    pki.issue_for(&KeyPair::from_pem(&rsa).unwrap(), &rsa_place, Side::Server, |_| {});
+    files.own.push(rsa_place);
+    for (_, key) in &files.own {
+        let path = key.to_str().unwrap();
+        let old = openssl(&["pkey", "-traditional", "-in", path]);
+        assert!(
+            old.contains("-----BEGIN RSA PRIVATE KEY") || old.contains("-----BEGIN EC PRIVATE KEY"),
+            "{old}"
+        );
+        pki.private(key, &old);
+    }
+    let acceptor = Arc::new(Acceptor::load(&files, &Rules::default(), None).unwrap());
+    assert_eq!(acceptor.warnings(), [""; 0]);
+    for suite in [
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    ] {
+        let (mut peer, _) = pki.peer(Side::Client, suite, &TLS12);
+        assert_eq!(meet(&mut acceptor.accept().unwrap(), &mut peer).verdict, Ok(()), "{suite:?}");
+    }
+    let weak = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"]);
+    pki.private(&files.own[1].1, &weak);
+    let error = Acceptor::load(&files, &Rules::default(), None).err().unwrap();
+    assert!(error.advice().contains("2048"), "{error}");
+}

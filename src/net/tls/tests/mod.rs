@@ -56,6 +56,18 @@ impl Pki {
 
     /// Puts a certificate, and its key, in their places.
     pub(super) fn issue(&self, side: Side, change: impl FnOnce(&mut CertificateParams)) {
+        let key = KeyPair::generate().unwrap();
+        self.issue_for(&key, &self.files(side).own[0], side, change);
+    }
+
+    /// The same for a key, and a place, of one's choice.
+    pub(super) fn issue_for(
+        &self,
+        key: &KeyPair,
+        (place, key_place): &(PathBuf, PathBuf),
+        side: Side,
+        change: impl FnOnce(&mut CertificateParams),
+    ) {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params
@@ -76,11 +88,9 @@ impl Pki {
             Side::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
         }
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let (place, key_place) = self.files(side).own.remove(0);
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         std::fs::write(place, certificate.pem()).unwrap();
-        self.private(&key_place, &key.serialize_pem());
+        self.private(key_place, &key.serialize_pem());
     }
 
     /// Puts a revocation list in its place, with these serial numbers.
