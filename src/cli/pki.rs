@@ -30,7 +30,7 @@ pub(crate) enum PkiCommand {
 const QUERY_HELP: &str = "\
 Example, to let in whoever has this certificate and nobody else:
   echo \"tls_allowed_dn_list = [ \\\"$(strongroom pki-query-dn clientcert.pem)\\\" ]\" \\
-    >> /etc/strongroom/strongroomd.conf
+    >> /etc/libvirt/virtsecretd.conf
 In the list, * stands for any text and ? for any one character.";
 
 const CHECK_HELP: &str = "\

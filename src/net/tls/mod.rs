@@ -40,6 +40,7 @@ pub(crate) use handshake::Handshake;
 use handshake::{AnyClient, OneServer};
 use identity::Identities;
 use priority::Choice;
+#[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "to survey is the command line's"))]
 pub(crate) use survey::Survey;
 use verify::Judge;
 pub(crate) use verify::Side;

@@ -34,11 +34,7 @@ impl Survey {
         let mut survey = Self::default();
         let mut paths = BTreeSet::new();
         for (index, &side) in sides.iter().enumerate() {
-            let files = match (pkipath, side) {
-                (Some(directory), side) => Files::within(directory, side),
-                (None, Side::Server) => Files::server(home),
-                (None, Side::Client) => Files::client(None, home),
-            };
+            let files = places(pkipath, home, side);
             survey.side(&files, side, index == 0, host);
             paths.extend(files.own.into_iter().flat_map(|(certificate, key)| [certificate, key]));
             paths.extend([files.ca].into_iter().chain(files.crl));
@@ -49,14 +45,10 @@ impl Survey {
 
     /// Which sides have a certificate or a key in its place.
     pub(crate) fn present(pkipath: Option<&Path>, home: Option<&Path>) -> Vec<Side> {
-        let files = |side| match (pkipath, side) {
-            (Some(directory), side) => Files::within(directory, side),
-            (None, Side::Server) => Files::server(home),
-            (None, Side::Client) => Files::client(None, home),
-        };
         let there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
-        let has =
-            |side: &Side| files(*side).own.iter().any(|(certificate, key)| there(certificate) || there(key));
+        let has = |side: &Side| {
+            places(pkipath, home, *side).own.iter().any(|(certificate, key)| there(certificate) || there(key))
+        };
         [Side::Server, Side::Client].into_iter().filter(has).collect()
     }
 
@@ -121,6 +113,15 @@ impl Survey {
             self.good.push(format!("{what} {path}: {}, valid until {until}", certificate.subject));
         }
         self.faults.extend(faults);
+    }
+}
+
+/// Where one side's files are.
+fn places(pkipath: Option<&Path>, home: Option<&Path>, side: Side) -> Files {
+    match (pkipath, side) {
+        (Some(directory), side) => Files::within(directory, side),
+        (None, Side::Server) => Files::server(home),
+        (None, Side::Client) => Files::client(None, home),
     }
 }
 
