@@ -169,9 +169,9 @@ fn the_helper_ends_as_libvirts_does() {
         std::io::Read::read_exact(helper.stdout.as_mut().unwrap(), &mut heard).unwrap();
         assert_eq!(&heard, b"world");
         if by_input {
-            drop(input)
+            drop(input);
         } else {
-            drop(daemon)
+            drop(daemon);
         }
         let output = helper.wait_with_output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
