@@ -7,6 +7,7 @@
 pub(crate) mod peer;
 #[allow(dead_code, reason = "its users are on their way")]
 pub(crate) mod layer;
+pub(crate) mod tls;
 #[cfg_attr(
     not(feature = "daemon"),
     allow(dead_code, reason = "a client reads the token; making it is for daemons")

@@ -17,6 +17,7 @@ use super::calls::{Announcement, Calls};
 use super::keepalive::Keepalive;
 use super::outgoing::Outgoing;
 use super::{admin, failure};
+use crate::net::layer::Layer;
 use crate::net::peer::Peer;
 use crate::rpc::keepalive::Beat;
 use crate::rpc::packet::{HEAD, MAX_PACKET};
@@ -69,6 +70,9 @@ pub(super) enum Action {
     Drop,
     /// Run this where it may block, then send what it gives.
     Work(Held, Work),
+    /// Send this in the clear: the client is this user, and what comes behind it goes through the layer, both ways.
+    #[cfg_attr(not(feature = "sasl"), allow(dead_code, reason = "SASL alone says who somebody is by then"))]
+    Secure(Outgoing, Option<Layer>, String),
     /// Ask polkit about the peer, then hand the answer to [`Session::authenticated`].
     AskPolkit(Header),
 }
