@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::failure::Failure;
 use super::keystore::KeystoreCommand;
+use super::pki::PkiCommand;
 
 /// Keep the secrets of virtualization hosts encrypted at rest, with virsh's own commands
 #[derive(Debug, Parser)]
@@ -96,6 +97,9 @@ pub(crate) enum Command {
 
     #[command(flatten)]
     Keystore(KeystoreCommand),
+
+    #[command(flatten)]
+    Pki(PkiCommand),
 
     /// Show what there is, or how one command is used
     #[command(override_usage = "strongroom help [COMMAND]")]

@@ -11,6 +11,7 @@ mod generate;
 mod input;
 mod keystore;
 mod output;
+mod pki;
 mod progress;
 mod prompt;
 mod secret;
@@ -42,6 +43,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Help { command } => args::help(command),
         Command::Generate(command) => generate::run(&command, &mut output),
         Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
+        Command::Pki(command) => pki::run(&command, &mut output),
         Command::Secret(command) => {
             let connection = connect(&arguments.connect)?;
             finish(secret::run(command, &connection, &mut output), &mut output)

@@ -11,6 +11,7 @@ mod rpc;
 #[cfg(feature = "daemon")]
 mod session;
 mod store;
+mod tls;
 mod uri;
 
 pub use backup::fuzz_backup;
@@ -20,6 +21,7 @@ pub use rpc::fuzz_rpc;
 #[cfg(feature = "daemon")]
 pub use session::fuzz_session;
 pub use store::{fuzz_frames, fuzz_keyring};
+pub use tls::fuzz_tls;
 pub use uri::fuzz_uri;
 
 use crate::secret::Definition;
@@ -99,6 +101,11 @@ mod tests {
     #[test]
     fn the_session_corpus_holds() {
         replay("fuzz/corpus/session", fuzz_session);
+    }
+
+    #[test]
+    fn the_tls_corpus_holds() {
+        replay("fuzz/corpus/tls", fuzz_tls);
     }
 
     #[test]

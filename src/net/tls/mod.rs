@@ -1,58 +1,224 @@
-//! STUB
-#![allow(dead_code)]
-use super::layer::{Broken, Layer};
-use std::path::{Path, PathBuf};
+//! TLS with X.509, as libvirt's servers and clients speak it: who may be at the other end, and the layer between.
+//!
+//! [`Acceptor`] and [`Connector`] are made from [`Files`] and [`Rules`] and live long; each connection gets a [`Handshake`]
+//! from them, which takes records and gives records until it is [`Established`]. Leans on rustls for the handshake alone
+//! (`handshake`): what comes behind it is opened and sealed here (`record`), because rustls leaves what it decrypts in
+//! ordinary memory. Refuses to touch a socket, and every certificate that isn't proved.
+
+mod after;
+mod certificate;
+mod check;
+mod cipher;
+mod error;
+mod files;
+mod handshake;
+mod identity;
+mod priority;
+mod record;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod rehearsal;
+mod survey;
+mod verify;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
 use std::sync::Arc;
-pub(crate) struct Files {
-    pub(crate) ca: PathBuf,
-    pub(crate) crl: Option<PathBuf>,
-    pub(crate) own: Vec<(PathBuf, PathBuf)>,
-}
-impl Files {
-    pub(crate) fn server(_: Option<&Path>) -> Self {
-        Self { ca: "/".into(), crl: None, own: Vec::new() }
-    }
-}
+
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection};
+use rustls::{ClientConfig, ServerConfig};
+
+use super::glob;
+use check::{Fault, Role};
+pub(crate) use error::TlsError;
+pub(crate) use files::Files;
+use handshake::{AnyClient, OneServer};
+pub(crate) use handshake::{Established, Handshake};
+use identity::Identities;
+use priority::Choice;
+pub(crate) use survey::Survey;
+use verify::Judge;
+pub(crate) use verify::Side;
+
+/// What is insisted on.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
+    /// That the certificates in the files are fit, before they are used.
     pub(crate) sanity: bool,
+    /// That the other end's certificate is proved.
     pub(crate) verify: bool,
+    /// GnuTLS's priority string.
     pub(crate) priority: Option<String>,
 }
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { sanity: true, verify: true, priority: None }
+    }
+}
+
+/// A server's side: its certificates, and whom it lets in. To reload is to make a new one.
 #[derive(Debug)]
-pub(crate) struct TlsError;
-impl TlsError {
-    pub(crate) fn advice(&self) -> &str {
-        ""
-    }
+pub(crate) struct Acceptor {
+    config: Arc<ServerConfig>,
+    judge: Judge,
+    allowed: Option<Vec<String>>,
+    verify: bool,
+    warnings: Vec<String>,
 }
-impl std::fmt::Display for TlsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("stub")
-    }
-}
-pub(crate) struct Acceptor;
+
 impl Acceptor {
-    pub(crate) fn load(_: &Files, _: &Rules, _: Option<&[String]>) -> Result<Self, TlsError> {
-        Err(TlsError)
+    /// Reads the files. `allowed`: patterns of the names that may come in; `None` for all, none of them for nobody.
+    pub(crate) fn load(files: &Files, rules: &Rules, allowed: Option<&[String]>) -> Result<Self, TlsError> {
+        let Loaded { identities, judge, choice, mut warnings } = Loaded::from(files, rules, Side::Server)?;
+        let algorithms = choice.provider.signature_verification_algorithms;
+        if !rules.verify {
+            warnings.push("clients are not verified: whoever reaches the TLS port is let in".to_owned());
+            if allowed.is_some() {
+                warnings.push(
+                    "the list of allowed names is of no effect, because clients are not verified".to_owned(),
+                );
+            }
+        }
+        let config = ServerConfig::builder_with_provider(Arc::new(choice.provider))
+            .with_protocol_versions(&choice.versions)
+            .map_err(|error| TlsError::new(format!("Unable to initialize TLS: {error}")))?;
+        let mut config = config
+            .with_client_cert_verifier(Arc::new(AnyClient(algorithms)))
+            .with_cert_resolver(Arc::new(identities));
+        config.enable_secret_extraction = true;
+        // libvirt's clients read one record after the handshake, and it must be the byte that says yes.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let allowed = allowed.map(<[String]>::to_vec);
+        Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, warnings })
     }
+
+    /// What isn't as it should be, though it works.
     pub(crate) fn warnings(&self) -> &[String] {
-        &[]
+        &self.warnings
     }
+
+    /// A handshake with a client that has just come.
     pub(crate) fn accept(self: &Arc<Self>) -> Result<Handshake, TlsError> {
-        Err(TlsError)
+        let connection = UnbufferedServerConnection::new(Arc::clone(&self.config));
+        let connection =
+            connection.map_err(|error| TlsError::new(format!("Unable to initialize TLS: {error}")))?;
+        Ok(Handshake::server(connection, Arc::clone(self)))
+    }
+
+    /// Whether the client with these certificates may come in, and its name if it is proved.
+    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Option<String>, TlsError> {
+        let judged = self.judge.judge(chain, Side::Client, now).and_then(|name| match &self.allowed {
+            Some(allowed) if !allowed.iter().any(|pattern| glob::matches(pattern, &name)) => {
+                let text = "Client's Distinguished name is not on the list of allowed clients";
+                Err(TlsError::refusal(format!("{text}: {name}"))
+                    .advise("if it is to come in, add the name, or a pattern of it, to tls_allowed_dn_list"))
+            }
+            _ => Ok(Some(name)),
+        });
+        match judged {
+            Err(error) if !self.verify => {
+                tracing::warn!("{error}; let in all the same, because tls_no_verify_certificate is set");
+                Ok(None)
+            }
+            judged => judged,
+        }
     }
 }
-pub(crate) struct Handshake;
-impl Handshake {
-    pub(crate) fn step(&mut self, _: &mut [u8], _: &mut Vec<u8>) -> Result<Option<Established>, TlsError> {
-        Err(TlsError)
+
+/// A client's side: the CAs that it believes, and what it shows.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    config: Arc<ClientConfig>,
+    warnings: Vec<String>,
+}
+
+impl Connector {
+    /// Reads the files.
+    pub(crate) fn load(files: &Files, rules: &Rules) -> Result<Self, TlsError> {
+        let Loaded { identities, judge, choice, warnings } = Loaded::from(files, rules, Side::Client)?;
+        let algorithms = choice.provider.signature_verification_algorithms;
+        let config = ClientConfig::builder_with_provider(Arc::new(choice.provider))
+            .with_protocol_versions(&choice.versions)
+            .map_err(|error| TlsError::new(format!("Unable to initialize TLS: {error}")))?;
+        let mut config = config
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(OneServer { judge, verify: rules.verify, algorithms }))
+            .with_client_cert_resolver(Arc::new(identities));
+        config.enable_secret_extraction = true;
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), warnings })
     }
-    pub(crate) fn record(_: &[u8]) -> Result<Option<usize>, Broken> {
-        Ok(None)
+
+    /// What isn't as it should be, though it works.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// A handshake with the server of this name or address, as the URI has it (an IPv6 address without brackets).
+    pub(crate) fn connect(&self, host: &str) -> Result<Handshake, TlsError> {
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            TlsError::new(format!("Unable to set TLS server name: no certificate can be for '{host}'"))
+                .advise("use the host's name as it stands in its certificate")
+        })?;
+        let connection = UnbufferedClientConnection::new(Arc::clone(&self.config), name);
+        let connection =
+            connection.map_err(|error| TlsError::new(format!("Unable to initialize TLS: {error}")))?;
+        Ok(Handshake::client(connection))
     }
 }
-pub(crate) struct Established {
-    pub(crate) layer: Layer,
-    pub(crate) peer: Option<String>,
-    pub(crate) verdict: Result<(), TlsError>,
+
+/// What both sides read.
+struct Loaded {
+    identities: Identities,
+    judge: Judge,
+    choice: Choice,
+    warnings: Vec<String>,
+}
+
+impl Loaded {
+    fn from(files: &Files, rules: &Rules, side: Side) -> Result<Self, TlsError> {
+        let choice = priority::choose(rules.priority.as_deref())?;
+        let authorities = files::certificates("CA certificate", &files.ca)?;
+        let lists = files.crl.as_deref().map(files::revocation_lists).transpose()?.unwrap_or_default();
+        let identities = Identities::load(&files.own, side)?;
+        let judge = Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists)?;
+        let now = UnixTime::now();
+        let mut faults = Vec::new();
+        if rules.sanity {
+            for identity in &identities.0 {
+                let first = identity.chain().first();
+                faults.extend(
+                    first
+                        .iter()
+                        .flat_map(|der| check::certificate(&identity.path, der, Role::Own(side), now)),
+                );
+            }
+            for der in &authorities {
+                faults.extend(check::certificate(&files.ca, der, Role::Authority, now));
+            }
+            for identity in &identities.0 {
+                faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, &judge, now));
+            }
+        }
+        if let Some(crl) = &files.crl {
+            faults.extend(check::revocation_lists(crl, &lists, &authorities, now));
+        }
+        faults.extend(files.own.iter().filter_map(|(_, key)| check::key_file(key)));
+        let (fatal, rest): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(|fault| fault.fatal);
+        if let Some(first) = fatal.into_iter().next() {
+            return Err(first.into());
+        }
+        let warnings = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice)).collect();
+        Ok(Self { identities, judge, choice, warnings })
+    }
+}
+
+/// The first certificate in a PEM file, as DER.
+pub(crate) fn first_certificate(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut read = files::certificates("certificate", path)?;
+    Ok(read.swap_remove(0).to_vec())
 }

@@ -1,0 +1,111 @@
+//! `strongroom pki-query-dn` and `strongroom pki-check`: names in certificates, and what is wrong with a host's.
+//!
+//! Leans on `net` for both. Refuses to call certificates sound that it could not read: every such way ends in status 1.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::failure::Failure;
+use super::output::Output;
+use crate::net::dn;
+use crate::net::tls::{Side, Survey, first_certificate};
+
+/// Our commands on certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Show the name in a certificate, as tls_allowed_dn_list wants it
+    #[command(name = "pki-query-dn", after_help = QUERY_HELP)]
+    QueryDn {
+        /// The certificate's file, in PEM
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+
+    /// Say what is wrong with this host's certificates
+    #[command(name = "pki-check", after_help = CHECK_HELP)]
+    Check(CheckArguments),
+}
+
+const QUERY_HELP: &str = "\
+Example, to let in whoever has this certificate and nobody else:
+  echo \"tls_allowed_dn_list = [ \\\"$(strongroom pki-query-dn clientcert.pem)\\\" ]\" \\
+    >> /etc/strongroom/strongroomd.conf
+In the list, * stands for any text and ? for any one character.";
+
+const CHECK_HELP: &str = "\
+Looks at the CA's certificate and revocation list, at the server's and the
+client's certificate and key, and at all directories above them: whether they
+are there, fit together, are in time, prove each other, and can't be changed by
+others. Without --server or --client it looks at those that are there.
+
+One line for each finding, 'ok:', 'problem:' or 'note:'; the last line always is
+  certificates ok: N, problems: N, notes: N
+
+Exit status: 0 if there is no problem; 1 if there is one.";
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// What a server needs
+    #[arg(long)]
+    server: bool,
+
+    /// What a client needs
+    #[arg(long)]
+    client: bool,
+
+    /// Look in this directory, as ?pkipath= in a URI does
+    #[arg(long, value_name = "DIR")]
+    pkipath: Option<PathBuf>,
+}
+
+/// Runs a command.
+pub(super) fn run(command: &PkiCommand, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        PkiCommand::QueryDn { file } => query(file, output),
+        PkiCommand::Check(arguments) => check(arguments, output),
+    }
+}
+
+fn query(file: &Path, output: &mut Output) -> Result<(), Failure> {
+    let certificate = first_certificate(file).map_err(|error| {
+        let failure = Failure::told(error.to_string());
+        if error.advice().is_empty() { failure } else { failure.advise(error.advice()) }
+    })?;
+    match dn::of(&certificate) {
+        Some(name) => output.text(&format!("{name}\n")),
+        None => Err(Failure::told(format!("the certificate in '{}' cannot be read", file.display()))
+            .advise("make it anew: it isn't as X.509 wants it")),
+    }
+}
+
+fn check(arguments: &CheckArguments, output: &mut Output) -> Result<(), Failure> {
+    let root = rustix::process::geteuid().is_root();
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| !root && home.is_absolute());
+    let pkipath = arguments.pkipath.as_deref().map(std::path::absolute).transpose();
+    let pkipath = pkipath.map_err(|error| Failure::system("cannot tell where --pkipath is", &error))?;
+    let (pkipath, home) = (pkipath.as_deref(), home.as_deref());
+    let mut sides = Vec::new();
+    sides.extend(arguments.server.then_some(Side::Server));
+    sides.extend(arguments.client.then_some(Side::Client));
+    if sides.is_empty() {
+        sides = Survey::present(pkipath, home);
+    }
+    if sides.is_empty() {
+        return Err(Failure::told("this host has neither a server's nor a client's certificate")
+            .advise("name the one that is missing, with --server or --client, to see where it belongs"));
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let survey = Survey::of(pkipath, home, &sides, host.as_deref().map(str::trim));
+    let good = survey.good.iter().map(|good| format!("ok: {good}"));
+    let faults = survey.faults.iter().flat_map(|fault| {
+        let kind = if fault.fatal { "problem" } else { "note" };
+        [format!("{kind}: {}", fault.text), format!("  {}", fault.advice)]
+    });
+    output.lines(&good.chain(faults.filter(|line| !line.trim().is_empty())).collect::<Vec<_>>())?;
+    let problems = survey.faults.iter().filter(|fault| fault.fatal).count();
+    let notes = survey.faults.len() - problems;
+    output
+        .text(&format!("certificates ok: {}, problems: {problems}, notes: {notes}\n", survey.good.len()))?;
+    if problems == 0 { Ok(()) } else { Err(Failure::Silent) }
+}

@@ -1,0 +1,160 @@
+//! All that is wrong with a host's certificates, not only the first of it: for the person who sets them up.
+//!
+//! Leans on the same checks as a server's start. Refuses to stop at a fault: what can still be looked at is looked at.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::certificate::Certificate;
+use super::check::{self, Fault, Role};
+use super::files::{Files, certificates, revocation_lists};
+use super::identity::Identities;
+use super::verify::{Judge, Side, is_for, shown};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// What is in order, a sentence for each.
+    pub(crate) good: Vec<String>,
+    /// What isn't. Those that are fatal keep TLS from working; the others don't.
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Survey {
+    /// Looks at the certificates of these sides, in one directory or in the usual places. `host`: the name of this host.
+    pub(crate) fn of(
+        pkipath: Option<&Path>,
+        home: Option<&Path>,
+        sides: &[Side],
+        host: Option<&str>,
+    ) -> Self {
+        let mut survey = Self::default();
+        let mut paths = BTreeSet::new();
+        for (index, &side) in sides.iter().enumerate() {
+            let files = match (pkipath, side) {
+                (Some(directory), side) => Files::within(directory, side),
+                (None, Side::Server) => Files::server(home),
+                (None, Side::Client) => Files::client(None, home),
+            };
+            survey.side(&files, side, index == 0, host);
+            paths.extend(files.own.into_iter().flat_map(|(certificate, key)| [certificate, key]));
+            paths.extend([files.ca].into_iter().chain(files.crl));
+        }
+        survey.faults.extend(open_to_others(&paths));
+        survey
+    }
+
+    /// Which sides have a certificate or a key in its place.
+    pub(crate) fn present(pkipath: Option<&Path>, home: Option<&Path>) -> Vec<Side> {
+        let files = |side| match (pkipath, side) {
+            (Some(directory), side) => Files::within(directory, side),
+            (None, Side::Server) => Files::server(home),
+            (None, Side::Client) => Files::client(None, home),
+        };
+        let there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
+        let has =
+            |side: &Side| files(*side).own.iter().any(|(certificate, key)| there(certificate) || there(key));
+        [Side::Server, Side::Client].into_iter().filter(has).collect()
+    }
+
+    /// One side. The CA and its list are told of once.
+    fn side(&mut self, files: &Files, side: Side, tell_ca: bool, host: Option<&str>) {
+        let now = UnixTime::now();
+        let authorities = certificates("CA certificate", &files.ca);
+        let lists = files.crl.as_deref().map_or_else(|| Ok(Vec::new()), revocation_lists);
+        if tell_ca {
+            match &authorities {
+                Err(error) => self.faults.push(error.clone().into()),
+                Ok(authorities) => {
+                    for der in authorities {
+                        let faults = check::certificate(&files.ca, der, Role::Authority, now);
+                        self.tell("CA certificate", &files.ca, der, faults);
+                    }
+                }
+            }
+            match (&lists, &files.crl) {
+                (Err(error), _) => self.faults.push(error.clone().into()),
+                (Ok(lists), Some(crl)) if !lists.is_empty() => {
+                    let authorities = authorities.as_deref().unwrap_or_default();
+                    let faults = check::revocation_lists(crl, lists, authorities, now);
+                    if faults.is_empty() {
+                        self.good.push(format!("CA revocation list {}", crl.display()));
+                    }
+                    self.faults.extend(faults);
+                }
+                _ => {}
+            }
+        }
+        let identities = match Identities::load(&files.own, Side::Server) {
+            Ok(identities) => identities,
+            Err(error) => return self.faults.push(error.into()),
+        };
+        let judge = authorities.ok().and_then(|authorities| {
+            // What can't be read of it was told above.
+            Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists.unwrap_or_default()).ok()
+        });
+        for identity in &identities.0 {
+            let Some(der) = identity.chain().first() else { continue };
+            let mut faults = check::certificate(&identity.path, der, Role::Own(side), now);
+            if let Some(judge) = &judge
+                && faults.iter().all(|fault| !fault.fatal)
+            {
+                faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, judge, now));
+            }
+            if let (Side::Server, Some(host)) = (side, host) {
+                faults.extend(not_for(&identity.path, der, host));
+            }
+            self.tell(&format!("{side} certificate"), &identity.path, der, faults);
+        }
+        self.faults.extend(files.own.iter().filter_map(|(_, key)| check::key_file(key)));
+    }
+
+    /// A certificate in a sentence, if nothing is wrong with it; else what is.
+    fn tell(&mut self, what: &str, path: &Path, der: &CertificateDer<'_>, faults: Vec<Fault>) {
+        if faults.iter().all(|fault| !fault.fatal)
+            && let Ok(certificate) = Certificate::read(der)
+        {
+            let (path, until) = (path.display(), certificate.not_after.to_date_time());
+            self.good.push(format!("{what} {path}: {}, valid until {until}", certificate.subject));
+        }
+        self.faults.extend(faults);
+    }
+}
+
+/// A server's certificate that isn't for the name that the host has.
+fn not_for(path: &Path, der: &CertificateDer<'_>, host: &str) -> Option<Fault> {
+    let name = ServerName::try_from(host).ok()?;
+    is_for(der, &name).err()?;
+    let certificate = Certificate::read(der).ok()?;
+    let names: Vec<_> = certificate.names.iter().map(shown).collect();
+    let names = if names.is_empty() { certificate.common_names } else { names }.join(", ");
+    let text =
+        format!("The server certificate {} is for {names}; this host calls itself {host}", path.display());
+    Some(Fault::new(false, text, "clients must reach it by a name or an address in the certificate"))
+}
+
+/// Files and directories that others could put something else into.
+fn open_to_others(files: &BTreeSet<PathBuf>) -> Vec<Fault> {
+    let ancestors = files.iter().flat_map(|file| file.ancestors());
+    let paths: BTreeSet<&Path> = ancestors.filter(|path| path.is_absolute()).collect();
+    let mut faults = Vec::new();
+    for path in paths {
+        let Ok(about) = std::fs::metadata(path) else { continue };
+        let (mode, shown) = (about.mode() & 0o7777, path.display());
+        // In a sticky directory others can't move what isn't theirs.
+        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let what = if about.is_dir() { "directory" } else { "file" };
+            let text = format!("The {what} {shown} can be changed by others (mode {mode:04o})");
+            faults.push(Fault::new(true, text, format!("run: chmod go-w '{shown}'")));
+        }
+        let owner = about.uid();
+        if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+            let text = format!("{shown} belongs to another user (uid {owner}), who can change it");
+            faults.push(Fault::new(true, text, format!("run: chown root '{shown}'")));
+        }
+    }
+    faults
+}

@@ -1,0 +1,311 @@
+//! Whether the other end's certificate is accepted: its chain to a CA of ours, dates, revocation, purpose, and its name.
+//!
+//! Leans on webpki for chains and signatures. Refuses what GnuTLS would refuse in libvirt's place, and one thing more: a
+//! certificate whose purposes don't hold the one it comes with, even if that extension isn't critical (RFC 5280, 4.2.1.12).
+//! Revocation lists count as far as they go: a CA without one is no error, nor is a list that should have been renewed.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage,
+    OwnedCertRevocationList, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+};
+
+use super::certificate::{Certificate, Name};
+use super::error::TlsError;
+use super::files::garbled;
+
+/// Whose certificate it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A server's.
+    Server,
+    /// A client's.
+    Client,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        })
+    }
+}
+
+/// The CAs that are believed, and what they have revoked.
+#[derive(Debug)]
+pub(super) struct Judge {
+    authorities: Vec<Authority>,
+    revoked: Vec<CertRevocationList<'static>>,
+}
+
+#[derive(Debug)]
+struct Authority {
+    anchor: TrustAnchor<'static>,
+    /// In seconds since 1970.
+    not_before: u64,
+    not_after: u64,
+}
+
+impl Judge {
+    pub(super) fn new(
+        file: &Path,
+        authorities: &[CertificateDer<'static>],
+        crl: Option<&PathBuf>,
+        lists: &[CertificateRevocationListDer<'static>],
+    ) -> Result<Self, TlsError> {
+        let authority = |der: &CertificateDer<'static>| {
+            let unfit = |error: String| garbled("CA certificate", file, &error);
+            let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| unfit(told(&error)))?;
+            let about = Certificate::read(der).map_err(|error| unfit(error.to_string()))?;
+            let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+            let (not_before, not_after) = (seconds(about.not_before), seconds(about.not_after));
+            Ok::<_, TlsError>(Authority { anchor: anchor.to_owned(), not_before, not_after })
+        };
+        let list = |der: &CertificateRevocationListDer<'static>| {
+            let list = OwnedCertRevocationList::from_der(der);
+            let path = crl.map_or(Path::new(""), PathBuf::as_path);
+            list.map(Into::into).map_err(|error| garbled("CA revocation list", path, &told(&error)))
+        };
+        Ok(Self {
+            authorities: authorities.iter().map(authority).collect::<Result<_, _>>()?,
+            revoked: lists.iter().map(list).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Judges the chain that the other end has shown; gives the name of whom it is for.
+    pub(super) fn judge(
+        &self,
+        chain: &[CertificateDer<'_>],
+        side: Side,
+        now: UnixTime,
+    ) -> Result<String, TlsError> {
+        let Some(first) = chain.first() else {
+            return Err(TlsError::refusal("Unable to verify TLS peer: No certificate was found.")
+                .advise(format!("the {side} shows none: give it one that this host's CA has signed")));
+        };
+        let certificate = Certificate::read(first).map_err(|error| {
+            TlsError::refusal(format!("Unable to verify TLS peer: its certificate cannot be read: {error}"))
+        })?;
+        let purpose = match side {
+            Side::Server => KeyUsage::server_auth(),
+            Side::Client => KeyUsage::client_auth(),
+        };
+        self.follow(chain, purpose, now).map_err(|error| refusal(&error, &certificate, side))?;
+        // As libvirt does, after GnuTLS has said yes: a usage that must be understood must fit.
+        if let Some(usage) = &certificate.usage
+            && usage.critical
+            && !usage.value.digital_signature()
+        {
+            let subject = &certificate.subject;
+            return Err(TlsError::refusal(format!(
+                "Certificate {subject} usage does not permit digital signature"
+            ))
+            .advise("make it anew with the key usage digitalSignature (certtool: signing_key)"));
+        }
+        Ok(certificate.subject)
+    }
+
+    /// Whether a chain leads to one of the authorities, whatever it is for. For one's own.
+    pub(super) fn leads_here(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), String> {
+        self.follow(chain, AnyPurpose, now).map_err(|error| words(&error))
+    }
+
+    fn follow(
+        &self,
+        chain: &[CertificateDer<'_>],
+        purpose: impl ExtendedKeyUsageValidator,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let (first, others) = chain.split_first().ok_or(Error::UnknownIssuer)?;
+        let first = EndEntityCert::try_from(first)?;
+        let anchors: Vec<_> = self.authorities.iter().map(|authority| authority.anchor.clone()).collect();
+        let revoked: Vec<_> = self.revoked.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&revoked).ok();
+        let revocation =
+            revocation.map(|builder| builder.with_status_policy(UnknownStatusPolicy::Allow).build());
+        // webpki asks no anchor how old it is.
+        let fresh = |path: &VerifiedPath<'_>| self.is_in_time(path.anchor(), now);
+        let algorithms = webpki::ALL_VERIFICATION_ALGS;
+        first.verify_for_usage(algorithms, &anchors, others, now, purpose, revocation, Some(&fresh))?;
+        Ok(())
+    }
+
+    fn is_in_time(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> Result<(), Error> {
+        let known = self.authorities.iter().filter(|authority| authority.anchor == *anchor);
+        let mut wrong = Error::UnknownIssuer;
+        for authority in known {
+            wrong = match now.as_secs() {
+                time if time < authority.not_before => {
+                    let not_before = unix(authority.not_before);
+                    Error::CertNotValidYet { time: now, not_before }
+                }
+                time if time > authority.not_after => {
+                    Error::CertExpired { time: now, not_after: unix(authority.not_after) }
+                }
+                _ => return Ok(()),
+            };
+        }
+        Err(wrong)
+    }
+}
+
+/// Whether a server's certificate is for this host. With webpki's rules, and where those say no, with GnuTLS's two
+/// indulgences: a certificate that names no host at all beside its subject may do so there, in its one common name; and an
+/// address may be written as if it were a name.
+pub(super) fn is_for(der: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<(), TlsError> {
+    let strict =
+        EndEntityCert::try_from(der).is_ok_and(|der| der.verify_is_valid_for_subject_name(host).is_ok());
+    if strict {
+        return Ok(());
+    }
+    let certificate = Certificate::read(der).map_err(|error| {
+        TlsError::refusal(format!("Unable to verify TLS peer: its certificate cannot be read: {error}"))
+    })?;
+    let text = host.to_str();
+    let indulged = match (host, certificate.names.is_empty(), &certificate.common_names[..]) {
+        (ServerName::IpAddress(_), false, _) => {
+            certificate.names.iter().any(|name| matches!(name, Name::Dns(name) if *name == text))
+        }
+        (_, true, [name]) => certificate.serves(Side::Server) && fits(name, &text),
+        _ => false,
+    };
+    if indulged {
+        return Ok(());
+    }
+    let subject = &certificate.subject;
+    let names = certificate.names.iter().map(shown);
+    let names: Vec<_> = names.chain(certificate.common_names.iter().cloned()).collect();
+    Err(TlsError::refusal(format!("Certificate {subject} owner does not match the hostname {text}"))
+        .advise(format!("it is for {}: use such a name in the URI", names.join(", "))))
+}
+
+/// Whether a name in a certificate, perhaps with `*` for its first part, is this host's.
+fn fits(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(domain) => {
+            domain.contains('.')
+                && host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(domain))
+                && host.parse::<IpAddr>().is_err()
+        }
+        None => name.eq_ignore_ascii_case(host),
+    }
+}
+
+/// A name that a certificate is for, as people write it.
+pub(super) fn shown(name: &Name) -> String {
+    match name {
+        Name::Dns(name) => name.clone(),
+        Name::Address(bytes) => match (<[u8; 4]>::try_from(&bytes[..]), <[u8; 16]>::try_from(&bytes[..])) {
+            (Ok(four), _) => IpAddr::from(four).to_string(),
+            (_, Ok(sixteen)) => IpAddr::from(sixteen).to_string(),
+            _ => "no address".to_owned(),
+        },
+    }
+}
+
+/// Why a certificate is refused, and what whoever has made it can do.
+fn refusal(error: &Error, certificate: &Certificate, side: Side) -> TlsError {
+    let Certificate { subject, issuer, .. } = certificate;
+    let (text, advice) = match error {
+        Error::CertExpired { not_after, .. } => {
+            let (what, until) =
+                (aged(certificate, side, certificate.not_after, *not_after), date(*not_after));
+            (format!("The {what} has expired"), format!("it was valid until {until}: make a new one"))
+        }
+        Error::CertNotValidYet { not_before, .. } => {
+            let (what, from) =
+                (aged(certificate, side, certificate.not_before, *not_before), date(*not_before));
+            (
+                format!("The {what} is not yet active"),
+                format!("it is valid from {from}: is this host's clock right?"),
+            )
+        }
+        Error::RequiredEkuNotFoundContext(_) => (
+            format!("Certificate {subject} purpose does not allow use for with a TLS {side}"),
+            format!("make it anew with the extended key usage {side}Auth (certtool: tls_www_{side})"),
+        ),
+        Error::UnknownIssuer => (
+            format!("{}: {subject}", failed(error)),
+            format!(
+                "it was issued by {issuer}: have it signed by a CA of this host's CA file, or add that CA to the file"
+            ),
+        ),
+        Error::CertRevoked => (
+            format!("{}: {subject}", failed(error)),
+            format!("{issuer} has revoked it: give the {side} a new one"),
+        ),
+        _ => (
+            format!("{}: {subject}", failed(error)),
+            format!("give the {side} a certificate without that fault"),
+        ),
+    };
+    TlsError::refusal(text).advise(advice)
+}
+
+/// Which certificate of a chain is too old or too young: its first, or a CA's, by the date that was complained of.
+fn aged(certificate: &Certificate, side: Side, own: x509_cert::time::Time, told: UnixTime) -> String {
+    if own.to_unix_duration().as_secs() == told.as_secs() {
+        format!("{side} certificate {}", certificate.subject)
+    } else {
+        format!("CA certificate behind {side} certificate {}", certificate.subject)
+    }
+}
+
+fn failed(error: &Error) -> String {
+    format!("Certificate failed validation: {}", words(error))
+}
+
+/// GnuTLS's words, as libvirt passes them on, where there are some.
+fn words(error: &Error) -> String {
+    match error {
+        Error::UnknownIssuer => "The certificate hasn't got a known issuer.".to_owned(),
+        Error::CertRevoked => "The certificate has been revoked.".to_owned(),
+        Error::InvalidSignatureForPublicKey => "The certificate is not trusted.".to_owned(),
+        Error::UnsupportedSignatureAlgorithmContext(_)
+        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+            "The certificate uses an insecure algorithm".to_owned()
+        }
+        Error::CertExpired { not_after, .. } => format!("A certificate has expired on {}.", date(*not_after)),
+        Error::CertNotValidYet { not_before, .. } => {
+            format!("A certificate is not yet active, but from {} on.", date(*not_before))
+        }
+        other => told(other),
+    }
+}
+
+/// webpki's own words: names of what is wrong, as it calls them.
+fn told(error: &Error) -> String {
+    match error {
+        Error::BadDer | Error::TrailingData(_) => "it is garbled".to_owned(),
+        Error::CaUsedAsEndEntity => "a CA's certificate stands in the place of somebody's own".to_owned(),
+        Error::EndEntityUsedAsCa => "it was signed by a certificate that is no CA's".to_owned(),
+        Error::UnsupportedCertVersion => "it is no certificate of version 3".to_owned(),
+        Error::IssuerNotCrlSigner => "its CA may not sign revocation lists".to_owned(),
+        Error::InvalidCrlSignatureForPublicKey => "the revocation list is not signed by its CA".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn unix(seconds: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+}
+
+/// A point in time, as certificates have it.
+fn date(time: UnixTime) -> String {
+    let time = x509_cert::der::DateTime::from_unix_duration(std::time::Duration::from_secs(time.as_secs()));
+    time.map_or_else(|_| "a day beyond the calendar".to_owned(), |time| time.to_string())
+}
+
+/// Lets every purpose pass.
+struct AnyPurpose;
+
+impl ExtendedKeyUsageValidator for AnyPurpose {
+    fn validate(&self, _purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
