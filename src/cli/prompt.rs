@@ -1,9 +1,11 @@
-//! Asks for a secret on the terminal, without showing it.
+//! Asks on the terminal: for a secret, without showing it; for a name, with what is typed to be seen.
 //!
 //! The terminal is read byte by byte into secret memory, with echo, line editing and signals off, so this file does
 //! the little editing there is. rpassword, the usual crate, is not used: what is typed passes through its ordinary
 //! `String`s, which grow and leave copies behind. Leans on rustix for the terminal's modes. Refuses to leave the
 //! terminal changed: a guard puts it back on every way out.
+//!
+//! [`Terminal`] is who a connection can ask ([`Ask`]).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -12,12 +14,13 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::failure::Failure;
+use crate::client::{Ask, Question};
 use crate::memory::SecretBytes;
 use crate::secret::{Error, MAX_VALUE};
 
 /// Asks once. `Ok(None)`: there is no terminal to ask on.
 pub(super) fn prompt(question: &str) -> Result<Option<SecretBytes>, Failure> {
-    match Terminal::open() {
+    match Silenced::open() {
         Ok(mut terminal) => terminal.ask(question).map(Some),
         Err(_) => Ok(None),
     }
@@ -25,7 +28,7 @@ pub(super) fn prompt(question: &str) -> Result<Option<SecretBytes>, Failure> {
 
 /// Asks for something new, twice, until both answers agree. `Ok(None)`: there is no terminal to ask on.
 pub(super) fn prompt_twice(question: &str, again: &str) -> Result<Option<SecretBytes>, Failure> {
-    let Ok(mut terminal) = Terminal::open() else { return Ok(None) };
+    let Ok(mut terminal) = Silenced::open() else { return Ok(None) };
     loop {
         let first = terminal.ask(question)?;
         let second = terminal.ask(again)?;
@@ -54,13 +57,47 @@ pub(super) fn yes_or_no(question: &str) -> Result<bool, Failure> {
     }
 }
 
+/// Whoever sits at the controlling terminal, if there is one, for what a connection has to ask.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "wire: the command line hands it to what it opens")]
+pub(super) struct Terminal;
+
+impl Ask for Terminal {
+    fn ask(&self, question: &Question) -> Option<SecretBytes> {
+        let words = match &question.default {
+            Some(default) => format!("{} [{default}]: ", question.prompt),
+            None => format!("{}: ", question.prompt),
+        };
+        let answer = match question.echo {
+            true => ask_openly(&words).ok()?,
+            false => prompt(&words).ok()??,
+        };
+        match &question.default {
+            Some(default) if answer.is_empty() => SecretBytes::copy_of(default.as_bytes()).ok(),
+            _ => Some(answer),
+        }
+    }
+}
+
+/// Asks for what may be seen: in the terminal's own line mode, where a read gives a line.
+fn ask_openly(question: &str) -> io::Result<SecretBytes> {
+    let mut device = File::options().read(true).write(true).open("/dev/tty")?;
+    device.write_all(question.as_bytes())?;
+    let mut line = SecretBytes::zeroed(LONGEST_LINE).map_err(io::Error::other)?;
+    let len = device.read(line.expose_secret_mut())?;
+    match line.expose_secret()[..len].strip_suffix(b"\n") {
+        Some(answer) => SecretBytes::copy_of(answer).map_err(io::Error::other),
+        None => Err(io::ErrorKind::UnexpectedEof.into()), // Ctrl-D: there is no answer
+    }
+}
+
 /// The controlling terminal, silenced as long as this lives.
-struct Terminal {
+struct Silenced {
     device: File,
     before: Termios,
 }
 
-impl Terminal {
+impl Silenced {
     fn open() -> io::Result<Self> {
         let device = File::options().read(true).write(true).open("/dev/tty")?;
         let before = tcgetattr(&device)?;
@@ -100,7 +137,7 @@ impl Terminal {
     }
 }
 
-impl Drop for Terminal {
+impl Drop for Silenced {
     fn drop(&mut self) {
         _ = tcsetattr(&self.device, OptionalActions::Flush, &self.before);
     }
@@ -153,6 +190,9 @@ fn character_start(bytes: &[u8]) -> usize {
     let continues = bytes.iter().rev().take_while(|byte| **byte & 0xC0 == 0x80).count();
     bytes.len().saturating_sub(continues + 1)
 }
+
+/// As long a line as a terminal gives.
+const LONGEST_LINE: usize = 4096;
 
 const CTRL_C: u8 = 0x03;
 const CTRL_D: u8 = 0x04;

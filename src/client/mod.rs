@@ -12,10 +12,15 @@
 mod admin;
 mod ask;
 mod autostart;
+#[cfg(feature = "sasl")]
+mod credentials;
+mod link;
 mod open;
 mod reader;
 mod remote_error;
 mod route;
+#[cfg(feature = "sasl")]
+mod sasl;
 mod socket;
 mod uri;
 mod wire;

@@ -1,16 +1,17 @@
 //! Getting in: connect, authenticate, see whether the server can be pinged, open the keystore.
 //!
-//! The sequence is libvirt's own client's. Leans on `wire` for the calls and on `net` for who we are. Refuses SASL, which this
-//! version has not, and to ask a person for anything: polkit's agent does that.
+//! The sequence is libvirt's own client's. Leans on `wire` for the calls, on `sasl` where a server wants it, on `net` for who
+//! we are. Refuses to ask a person for anything that polkit's agent asks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
+use super::link::Link;
 use super::route::{Authentication, Route};
 use super::wire::Wire;
-use super::{read, socket, text};
+use super::{Ask, read, socket, text};
 use crate::net::peer::Process;
 use crate::net::token::SystemToken;
 use crate::rpc::remote::{AuthTypes, Number, OPEN_READ_ONLY, Open, auth, feature, procedure};
@@ -30,7 +31,8 @@ pub(super) fn open(route: &Route, read_only: bool) -> Result<(Arc<Wire>, bool), 
 
 /// All that comes before the first call on secrets.
 pub(super) fn enter(wire: &Wire, route: &Route, read_only: bool) -> Result<bool, Error> {
-    authenticate(wire, route.authentication)?;
+    // wire: the route's own link, and who can be asked
+    authenticate(wire, route.authentication.as_ref(), &Link::local(), None)?;
     if supports(wire, feature::KEEPALIVE)? {
         wire.keep_alive();
     }
@@ -40,30 +42,50 @@ pub(super) fn enter(wire: &Wire, route: &Route, read_only: bool) -> Result<bool,
     supports(wire, feature::EVENT_CALLBACK)
 }
 
-fn authenticate(wire: &Wire, wanted: Option<Authentication>) -> Result<(), Error> {
+fn authenticate(
+    wire: &Wire,
+    wanted: Option<&Authentication>,
+    link: &Link,
+    ask: Option<&dyn Ask>,
+) -> Result<(), Error> {
     let offered = match wire.call(procedure::AUTH_LIST, &()) {
         Ok(reply) => read::<AuthTypes>(&reply)?.types.0,
         Err(error) if error.code() == ErrorCode::NoSupport => Vec::new(),
         Err(error) => return Err(error),
     };
-    let wanted = wanted.map(|wanted| match wanted {
-        Authentication::Sasl => ("sasl", auth::SASL),
-        Authentication::Polkit => ("polkit", auth::POLKIT),
-    });
-    let chosen = match wanted {
-        Some((name, number)) if !offered.is_empty() && !offered.contains(&number) => {
+    let (name, number, mechanism) = match wanted {
+        Some(Authentication::Sasl(mechanism)) => ("sasl", Some(auth::SASL), mechanism.as_deref()),
+        Some(Authentication::Polkit) => ("polkit", Some(auth::POLKIT), None),
+        None => ("", None, None),
+    };
+    let chosen = match number {
+        Some(number) if !offered.is_empty() && !offered.contains(&number) => {
             return Err(failed(format!("requested authentication type {name} rejected"))
                 .advise("the server doesn't offer it: leave auth= out of the URI"));
         }
-        Some((_, number)) if !offered.is_empty() => number,
+        Some(number) if !offered.is_empty() => number,
         _ => offered.first().copied().unwrap_or(auth::NONE),
     };
     match chosen {
         auth::NONE => Ok(()),
         auth::POLKIT => by_polkit(wire),
-        other => Err(failed(format!("unsupported authentication type {other}"))
-            .advise("this version has no SASL: use a socket with auth_unix_rw none or polkit")),
+        auth::SASL => by_sasl(wire, mechanism, link, ask),
+        other => Err(failed(format!("unsupported authentication type {other}"))),
     }
+}
+
+#[cfg(feature = "sasl")]
+fn by_sasl(wire: &Wire, mechanism: Option<&str>, link: &Link, ask: Option<&dyn Ask>) -> Result<(), Error> {
+    if let Some(layer) = super::sasl::authenticate(wire, mechanism, link, ask)? {
+        wire.secure(layer);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "sasl"))]
+fn by_sasl(_: &Wire, _: Option<&str>, _: &Link, _: Option<&dyn Ask>) -> Result<(), Error> {
+    Err(failed("the server wants SASL, which this build has not".to_owned())
+        .advise("build with --features sasl, or come by a way that needs none: a Unix socket, ssh, or TLS"))
 }
 
 fn by_polkit(wire: &Wire) -> Result<(), Error> {

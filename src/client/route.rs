@@ -26,9 +26,10 @@ pub(super) struct Route {
 }
 
 /// Ways to authenticate that a URI may ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Authentication {
-    Sasl,
+    /// By this mechanism; `None`: by the best that both sides have.
+    Sasl(Option<String>),
     Polkit,
 }
 
@@ -126,8 +127,10 @@ fn check_transport(text: &str, uri: &Uri) -> Result<(), Error> {
 fn authentication(wanted: &str) -> Result<Authentication, Error> {
     match wanted {
         "polkit" => Ok(Authentication::Polkit),
-        "sasl" => Ok(Authentication::Sasl),
-        _ if wanted.starts_with("sasl.") => Ok(Authentication::Sasl),
+        "sasl" => Ok(Authentication::Sasl(None)),
+        _ if wanted.starts_with("sasl.") => {
+            Ok(Authentication::Sasl(Some(wanted["sasl.".len()..].to_owned())))
+        }
         other => Err(Error::new(
             ErrorCode::AuthFailed,
             ErrorDomain::Remote,

@@ -140,7 +140,9 @@ mod tests {
     fn certificate(attributes: &[(DnType, DnValue)]) -> (String, Vec<u8>) {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        attributes.iter().for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), value.clone()));
+        attributes
+            .iter()
+            .for_each(|(kind, value)| params.distinguished_name.push(kind.clone(), value.clone()));
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         (certificate.pem(), certificate.der().to_vec())
     }
@@ -207,7 +209,8 @@ mod tests {
             let (pem, der) = certificate(std::slice::from_ref(&attribute));
             let ours = of(&der).unwrap();
             std::fs::write(&file, pem).unwrap();
-            let Ok(printed) = Command::new("certtool").arg("--certificate-info").arg("--infile").arg(&file).output()
+            let Ok(printed) =
+                Command::new("certtool").arg("--certificate-info").arg("--infile").arg(&file).output()
             else {
                 return;
             };

@@ -50,6 +50,14 @@ impl Peer {
             Self::Remote(_) => None,
         }
     }
+
+    /// The address, if it is on the network.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(address) => Some(*address),
+        }
+    }
 }
 
 impl Process {

@@ -1,9 +1,11 @@
 //! The bodies of libvirt's REMOTE program that a secret driver answers, and the numbers of its calls.
 //!
-//! One struct for each shape on the wire; a comment names the calls it belongs to. Leans on `xdr`. Refuses nothing of its
-//! own: enumerations are plain numbers here, because unknown ones are for the receiver to judge.
+//! One struct for each shape on the wire; a comment names the calls it belongs to. Leans on `xdr`, and on `memory` for what
+//! may be a password. Refuses nothing of its own: enumerations are plain numbers here, because unknown ones are for the
+//! receiver to judge.
 
-use super::xdr::{List, Text, Value, body};
+use super::xdr::{Chars, List, Text, Value, body};
+use crate::memory::{Exhausted, SecretBytes};
 use crate::secret::MAX_LIST;
 
 /// The numbers of the calls (and of the two events) on secrets and on the connection itself.
@@ -117,7 +119,50 @@ body! {
 }
 
 body! {
-    /// One string: CONNECT_GET_TYPE, CONNECT_GET_URI and SECRET_GET_XML_DESC answer so.
+    /// AUTH_SASL_START asks.
+    SaslStart<'a> {
+        /// The mechanism that the client has chosen.
+        mechanism: Text<'a>,
+        /// What it says first.
+        said: Said<'a>,
+    }
+}
+
+body! {
+    /// AUTH_SASL_START and AUTH_SASL_STEP answer.
+    SaslReply<'a> {
+        /// Whether the client has proved who it is: all that follows, both ways, is in the layer that was agreed upon.
+        complete: i32,
+        /// What the server says.
+        said: Said<'a>,
+    }
+}
+
+body! {
+    /// What one end says in a SASL negotiation; AUTH_SASL_STEP asks so.
+    Said<'a> {
+        /// Not 0: it says nothing, which is something else than no bytes.
+        nil: i32,
+        /// The bytes.
+        data: Chars<'a>,
+    }
+}
+
+impl<'a> Said<'a> {
+    /// These bytes, or nothing.
+    pub fn new(data: Option<&'a [u8]>) -> Self {
+        Self { nil: i32::from(data.is_none()), data: Chars::Plain(data.unwrap_or_default()) }
+    }
+
+    /// The bytes in secret memory, if there are such.
+    pub fn to_secret(&self) -> Result<Option<SecretBytes>, Exhausted> {
+        (self.nil == 0).then(|| self.data.to_secret()).transpose()
+    }
+}
+
+body! {
+    /// One string: CONNECT_GET_TYPE, CONNECT_GET_URI and SECRET_GET_XML_DESC answer so; AUTH_SASL_INIT does with the
+    /// mechanisms, commas between.
     Line<'a> {
         /// The string.
         text: Text<'a>,

@@ -2,9 +2,13 @@
 //!
 //! Reading borrows from the packet; writing goes to any [`Sink`], so that a body with a value is written into secret
 //! memory by the same code. libvirt's habits, measured: pad bytes aren't looked at, a string ends at its first NUL, any
-//! non-zero word makes an optional present, and bytes behind the last field are ignored. Leans on nothing. Refuses
+//! non-zero word makes an optional present, and bytes behind the last field are ignored. Leans on `memory` for what may be a password. Refuses
 //! lengths over their bound or over what is there, before anything is allocated for them.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+use secrecy::ExposeSecretMut;
+
+use crate::memory::{Exhausted, SecretBytes};
 
 /// Why a body can't be read: it ends early, or a length is out of bounds. Whoever sent it is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -155,6 +159,79 @@ impl Encode for Value<'_> {
     }
 }
 
+/// libvirt's `char data<65536>`: a counted array in which every byte has a word of its own. It may hold a password, and shows
+/// none of its bytes.
+#[derive(Clone, Copy)]
+pub enum Chars<'a> {
+    /// As they lie in a packet: the low eight bits of each word count, whatever the others are.
+    Wide(&'a [u8]),
+    /// To be written.
+    Plain(&'a [u8]),
+}
+
+impl<'a> Chars<'a> {
+    /// The most bytes.
+    pub const MAX: usize = 65_536;
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Wide(words) => words.len() / WORD,
+            Self::Plain(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes.
+    pub fn bytes(self) -> impl Iterator<Item = u8> + 'a {
+        let (bytes, step) = match self {
+            Self::Wide(words) => (words.get(WORD - 1..).unwrap_or_default(), WORD),
+            Self::Plain(bytes) => (bytes, 1),
+        };
+        bytes.iter().step_by(step).copied()
+    }
+
+    /// A copy of them, in secret memory.
+    pub fn to_secret(self) -> Result<SecretBytes, Exhausted> {
+        let mut copy = SecretBytes::zeroed(self.len())?;
+        copy.expose_secret_mut().iter_mut().zip(self.bytes()).for_each(|(place, byte)| *place = byte);
+        Ok(copy)
+    }
+}
+
+impl PartialEq for Chars<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes().eq(other.bytes())
+    }
+}
+
+impl std::fmt::Debug for Chars<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Chars([REDACTED])")
+    }
+}
+
+impl<'a> Decode<'a> for Chars<'a> {
+    fn decode(from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let length = from.length(Self::MAX)?;
+        from.take(length.saturating_mul(WORD)).map(Chars::Wide)
+    }
+}
+
+impl Encode for Chars<'_> {
+    fn encode<S: Sink>(&self, to: &mut S) {
+        u32::try_from(self.len()).unwrap_or(u32::MAX).encode(to);
+        self.bytes().for_each(|byte| to.put(&[0, 0, 0, byte]));
+    }
+}
+
+/// The bytes of a word.
+const WORD: usize = 4;
+
 /// A counted byte string of at most `MAX` bytes, which are no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes<'a, const MAX: usize>(pub &'a [u8]);
@@ -281,6 +358,7 @@ pub(super) use body;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::ExposeSecret;
 
     fn read<'a, T: Decode<'a>>(bytes: &'a [u8]) -> Result<(T, usize), Malformed> {
         let mut reader = Reader::new(bytes);
@@ -321,6 +399,21 @@ mod tests {
         assert_eq!(read::<List<u32, 0x7fff_ffff>>(b"\x7f\xff\xff\xff\0\0\0\x01"), Err(Malformed));
         assert_eq!(read::<Value<'_>>(&[0, 1, 0, 1]), Err(Malformed));
         assert_eq!(read::<Text<'_>>(&[0xff; 8]), Err(Malformed));
+    }
+
+    #[test]
+    fn every_char_has_a_word_of_which_the_low_bits_count() {
+        let wire = b"\0\0\0\x03\xff\xff\xff\x80\0\0\0\x01\x12\x34\x56\x78";
+        let (chars, left) = read::<Chars<'_>>(wire).unwrap();
+        assert_eq!((chars, left, chars.len()), (Chars::Plain(b"\x80\x01\x78"), 0, 3));
+        assert_eq!(chars.to_secret().unwrap().expose_secret(), b"\x80\x01\x78");
+        assert_eq!(written(&chars), b"\0\0\0\x03\0\0\0\x80\0\0\0\x01\0\0\0\x78");
+        assert_eq!(read::<Chars<'_>>(&wire[..15]), Err(Malformed));
+        assert_eq!(read::<Chars<'_>>(&[0, 1, 0, 1]), Err(Malformed));
+        assert_eq!(read::<Chars<'_>>(&[0; 4]).unwrap(), (Chars::Plain(b""), 0));
+        let longest = [&[0, 1, 0, 0][..], &[7; 4 * Chars::MAX]].concat();
+        assert_eq!(read::<Chars<'_>>(&longest).unwrap().0.len(), Chars::MAX);
+        assert!(!format!("{:?}", Chars::Plain(b"hunter2")).contains("104"));
     }
 
     #[test]

@@ -222,6 +222,7 @@ impl Client {
     }
 
     /// It has proved to be this user.
+    #[cfg(feature = "sasl")]
     pub(super) fn is(&self, user: String) {
         _ = self.user.set(user); // once
     }

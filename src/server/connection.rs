@@ -24,16 +24,16 @@ use super::authority::Authority;
 use super::calls::Announcement;
 use super::clients::Welcome;
 use super::failure;
-use super::inbound::{Inbound, Incoming, PAGE_SIZE, Page, Rest, Room};
+use super::inbound::{Inbound, Incoming, Page, Rest};
 use super::outgoing::Outgoing;
+use super::room::{self, Room};
 use super::session::{Action, Call, Held, Session};
 use super::stream::Stream;
 use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
 use crate::net::layer::{Layer, Seal};
 use crate::net::peer::Peer;
-use crate::rpc::remote::procedure;
-use crate::rpc::{Header, Text, program, strongroom};
-use crate::secret::{Error, MAX_VALUE};
+use crate::rpc::Header;
+use crate::secret::Error;
 
 /// What a connection is made of.
 pub(super) struct Connection {
@@ -60,6 +60,8 @@ pub(super) struct Shared {
 enum Done {
     Worked(Outgoing),
     Judged(Header, Result<(), Error>),
+    #[cfg(feature = "sasl")]
+    Stepped(super::sasl::Stepped),
 }
 
 /// Why a connection ends, for the log.
@@ -178,7 +180,9 @@ impl Serving {
                 () = &mut dismissed => return "it was dismissed",
                 () = &mut stopped => return self.finish().await,
                 Some(done) = self.work.join_next(), if !self.work.is_empty() => match done {
-                    Ok(done) => self.settle(done),
+                    Ok(done) => if let Err(ending) = self.settle(done) {
+                        return ending;
+                    },
                     Err(_) => return "a call of its broke off",
                 },
                 Some(event) = events.recv(), if self.out.is_empty() => {
@@ -208,8 +212,13 @@ impl Serving {
     }
 
     /// A call has been answered elsewhere.
-    fn settle(&mut self, done: Done) {
+    fn settle(&mut self, done: Done) -> Result<(), Ending> {
         match done {
+            #[cfg(feature = "sasl")]
+            Done::Stepped(stepped) => {
+                let action = self.session.stepped(stepped);
+                return self.act(action);
+            }
             Done::Worked(reply) => self.queue(reply),
             Done::Judged(call, verdict) => {
                 self.since = Instant::now(); // what a person took to answer doesn't count
@@ -218,6 +227,7 @@ impl Serving {
                 self.note_who_it_is();
             }
         }
+        Ok(())
     }
 
     /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long: whether
@@ -256,10 +266,11 @@ impl Serving {
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
-            let known = session.is_authenticated();
+            let (known, at_length) = (session.is_authenticated(), session.may_say_much());
             let room = |header: &Header| match known {
-                true => large.then(|| room(header)),
-                false => Some(strangers_room(header)).filter(|room| large || room.bytes == 0),
+                true => large.then(|| Room::of(header)),
+                false if at_length && room::is_sasl(header) => large.then_some(Room::SASL),
+                false => Some(Room::NONE),
             };
             let held = inbound.holds_packet();
             let rest = match self.half {
@@ -346,8 +357,11 @@ impl Serving {
                     let check = self.shared.authority.check(process, self.session.is_read_only());
                     self.work.spawn(async move { Done::Judged(call, check.await) });
                 }
-                Peer::Remote(_) => self.settle(Done::Judged(call, Err(failure::unexpected_authentication()))),
+                Peer::Remote(_) => {
+                    self.settle(Done::Judged(call, Err(failure::unexpected_authentication())))?
+                }
             },
+            #[cfg(feature = "sasl")]
             Action::Secure(reply, layer, user) => {
                 self.welcome.client.is(user);
                 self.queue(reply);
@@ -355,6 +369,10 @@ impl Serving {
                     self.out.iter_mut().for_each(Outgoing::settle); // the last words in clear
                     self.secure(layer);
                 }
+            }
+            #[cfg(feature = "sasl")]
+            Action::Step(step) => {
+                self.work.spawn_blocking(move || Done::Stepped(step()));
             }
         }
         self.note_who_it_is();
@@ -451,7 +469,8 @@ impl Serving {
 
     /// Whether another call may come.
     fn may_read(&self) -> bool {
-        !self.last && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
+        let free = !self.last && !self.session.is_stepping();
+        free && self.work.len() < self.shared.max_requests.load(Ordering::Relaxed).max(1)
     }
 
     /// When to look at the clock.
@@ -548,38 +567,3 @@ const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.
 const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
-
-/// What a large packet of an authenticated client is worth keeping of. What no call has use for may be a value that went
-/// astray: it is not kept, or in secret memory.
-fn room(header: &Header) -> Room {
-    match (header.program, header.procedure) {
-        (program::REMOTE, procedure::SECRET_SET_VALUE | procedure::CONNECT_SET_IDENTITY) => {
-            Room { bytes: 3 * MAX_VALUE, secret: true }
-        }
-        (program::STRONGROOM, strongroom::procedure::PUT | strongroom::procedure::HOLDS) => {
-            Room { bytes: 3 * MAX_VALUE, secret: true }
-        }
-        (
-            program::REMOTE,
-            procedure::CONNECT_OPEN
-            | procedure::SECRET_LOOKUP_BY_USAGE
-            | procedure::SECRET_DEFINE_XML
-            | procedure::SECRET_GET_XML_DESC
-            | procedure::SECRET_GET_VALUE
-            | procedure::SECRET_UNDEFINE
-            | procedure::CONNECT_SECRET_EVENT_REGISTER_ANY,
-        ) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
-        _ => Room { bytes: PAGE_SIZE, secret: true },
-    }
-}
-
-/// What one is worth keeping of that comes from somebody whom nobody knows yet: of SASL, a ticket of Kerberos, four bytes
-/// for each of its own. It may be a password.
-fn strangers_room(header: &Header) -> Room {
-    match (header.program, header.procedure) {
-        (program::REMOTE, procedure::AUTH_SASL_START | procedure::AUTH_SASL_STEP) => {
-            Room { bytes: 128 << 10, secret: true }
-        }
-        _ => Room::NONE,
-    }
-}

@@ -19,6 +19,7 @@ use rustix::net::{RecvFlags, recv};
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::records::{LONGEST_SMALL, OPENED_SIZE, RECORD_SIZE, Records, Stopped};
+use super::room::Room;
 use super::transit::{Load, Transit};
 use crate::memory::{Exhausted, SecretBytes};
 use crate::net::layer::Open;
@@ -48,20 +49,6 @@ pub(super) enum Rest {
     Late,
     /// The client sends no more.
     Never,
-}
-
-/// How much of a large packet to keep, and where.
-#[derive(Clone, Copy)]
-pub(super) struct Room {
-    /// The longest arguments that this call has.
-    pub(super) bytes: usize,
-    /// They may hold a value.
-    pub(super) secret: bool,
-}
-
-impl Room {
-    /// For whom nothing is kept.
-    pub(super) const NONE: Self = Self { bytes: 0, secret: false };
 }
 
 /// Where a thread reads packets. Nothing stays in it between two of them.

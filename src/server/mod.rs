@@ -31,7 +31,10 @@ mod process;
 mod records;
 #[cfg(any(fuzzing, test))]
 mod rehearsal;
+mod room;
 mod rotation;
+#[cfg(feature = "sasl")]
+mod sasl;
 mod serve;
 mod session;
 mod settings;

@@ -74,6 +74,7 @@ impl Outgoing {
     }
 
     /// It goes as it is, whatever comes behind it.
+    #[cfg(feature = "sasl")]
     pub(super) fn settle(&mut self) {
         self.settled = true;
     }

@@ -248,7 +248,8 @@ mod tests {
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
-    use super::super::inbound::{Inbound, Incoming, Page, Room};
+    use super::super::inbound::{Inbound, Incoming, Page};
+    use super::super::room::Room;
     use super::*;
     use crate::net::layer::Seal;
     use crate::rpc::packet::{HEAD, packet_length};

@@ -23,10 +23,14 @@ use super::listen::{Listening, Role};
 use super::log::Log;
 use super::process::Notice;
 use super::rotation::Rotator;
+#[cfg(feature = "sasl")]
+use super::session::Sasl;
 use super::session::{Method, Service, Session};
 use super::settings::Auth;
 use super::stream::{Door, Stream};
 use super::tls::Tls;
+#[cfg(feature = "sasl")]
+use crate::net::around::Around;
 use crate::net::layer::Layer;
 
 /// All that the daemon's connections share.
@@ -54,6 +58,12 @@ pub(super) struct Auths {
     pub(super) read_only: Auth,
     pub(super) tls: Auth,
     pub(super) tcp: Auth,
+    /// Patterns of the users whom SASL lets in; `None`: all.
+    #[cfg(feature = "sasl")]
+    pub(super) users: Option<Arc<[String]>>,
+    /// What SASL's encryption must be worth where nothing else encrypts.
+    #[cfg(feature = "sasl")]
+    pub(super) tcp_min_ssf: u32,
 }
 
 /// One of the two servers.
@@ -212,8 +222,19 @@ fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Op
     let method = match auth {
         Auth::None => Method::None,
         Auth::Polkit => Method::Polkit,
-        // wire: SASL's negotiation, by the feature `sasl`. The settings refuse it without.
-        Auth::Sasl => return tracing::error!("refused {peer}: this build has no SASL"),
+        #[cfg(feature = "sasl")]
+        Auth::Sasl => Method::Sasl(Sasl {
+            users: host.auths.users.clone(),
+            around: match role {
+                Role::Main | Role::ReadOnly | Role::Admin => Around::Unix,
+                Role::Tls => Around::Tls { bits: layer.as_ref().map_or(0, |layer| layer.bits) },
+                Role::Tcp => Around::Tcp { min_ssf: host.auths.tcp_min_ssf },
+            },
+            local: stream.local_address(),
+            remote: peer.address(),
+        }),
+        #[cfg(not(feature = "sasl"))]
+        Auth::Sasl => return tracing::error!("refused {peer}: this build has no SASL"), // the settings refuse it before
     };
     let place = server.clients.welcome(comer, method == Method::None, read_only);
     let client = Arc::clone(&place.client);

@@ -1,7 +1,7 @@
 //! One client's conversation as a pure state machine: packets and the clock in, actions out.
 //!
 //! ```text
-//!              AUTH_LIST, AUTH_POLKIT                CONNECT_OPEN
+//!          AUTH_LIST, AUTH_POLKIT, AUTH_SASL_…       CONNECT_OPEN
 //!   anonymous ─────────────────────► authenticated ─────────────────► open ──► any call
 //!       │  (a socket without authentication starts here ▲)              │
 //!       └──────────────── keepalive in any state ───────────────────────┴─ CONNECT_CLOSE ──► last reply, then the end
@@ -16,12 +16,17 @@ use std::time::Instant;
 use super::calls::{Announcement, Calls};
 use super::keepalive::Keepalive;
 use super::outgoing::Outgoing;
+#[cfg(feature = "sasl")]
+pub(super) use super::sasl::Sasl;
+#[cfg(feature = "sasl")]
+use super::sasl::{Negotiation, Stepped, Stepping};
 use super::{admin, failure};
+#[cfg(feature = "sasl")]
 use crate::net::layer::Layer;
 use crate::net::peer::Peer;
 use crate::rpc::keepalive::Beat;
 use crate::rpc::packet::{HEAD, MAX_PACKET};
-use crate::rpc::remote::{AuthTypes, Number, auth, procedure};
+use crate::rpc::remote::{AuthTypes, Number, Said, SaslStart, auth, procedure};
 use crate::rpc::xdr::{Count, List};
 use crate::rpc::{Header, Kind, Malformed, Status, VERSION, fault, packet, program};
 use crate::secret::Error;
@@ -70,11 +75,14 @@ pub(super) enum Action {
     Drop,
     /// Run this where it may block, then send what it gives.
     Work(Held, Work),
-    /// Send this in the clear: the client is this user, and what comes behind it goes through the layer, both ways.
-    #[cfg_attr(not(feature = "sasl"), allow(dead_code, reason = "SASL alone says who somebody is by then"))]
-    Secure(Outgoing, Option<Layer>, String),
     /// Ask polkit about the peer, then hand the answer to [`Session::authenticated`].
     AskPolkit(Header),
+    /// Run this where it may block, then hand what it gives to [`Session::stepped`]. Nothing is read meanwhile.
+    #[cfg(feature = "sasl")]
+    Step(Stepping),
+    /// Send this as it is; all that follows, both ways, is in the layer, if there is one. The client is this user.
+    #[cfg(feature = "sasl")]
+    Secure(Outgoing, Option<Layer>, String),
 }
 
 /// What a call under way holds of memory, in bytes.
@@ -110,12 +118,16 @@ impl Action {
 }
 
 /// How the clients of a socket prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Method {
     /// They needn't.
     None,
     /// polkit says.
     Polkit,
+    /// By SASL.
+    #[cfg(feature = "sasl")]
+    #[cfg_attr(not(test), allow(dead_code, reason = "wire: the settings make it"))]
+    Sasl(Sasl),
 }
 
 /// What a session serves.
@@ -133,6 +145,8 @@ pub(super) struct Session {
     authenticated: bool,
     /// polkit is being asked.
     asking: bool,
+    #[cfg(feature = "sasl")]
+    negotiation: Negotiation,
     peer: Peer,
     keepalive: Keepalive,
 }
@@ -140,7 +154,19 @@ pub(super) struct Session {
 impl Session {
     /// A client has connected.
     pub(super) fn new(service: Service, method: Method, peer: Peer, keepalive: Keepalive) -> Self {
-        Self { service, method, authenticated: method == Method::None, asking: false, peer, keepalive }
+        let authenticated = method == Method::None;
+        #[cfg(feature = "sasl")]
+        let negotiation = Negotiation::default();
+        Self {
+            service,
+            method,
+            authenticated,
+            asking: false,
+            #[cfg(feature = "sasl")]
+            negotiation,
+            peer,
+            keepalive,
+        }
     }
 
     /// A packet has come.
@@ -205,6 +231,8 @@ impl Session {
                 self.authenticated |= self.method == Method::Polkit && self.peer.is_root();
                 let way = match self.method {
                     Method::Polkit if !self.authenticated => auth::POLKIT,
+                    #[cfg(feature = "sasl")]
+                    Method::Sasl(_) if !self.authenticated => auth::SASL,
                     _ => auth::NONE,
                 };
                 Ok(Action::Send(call.reply(&AuthTypes { types: List(vec![way]) })))
@@ -216,8 +244,49 @@ impl Session {
                 Ok(Action::AskPolkit(call.header))
             }
             procedure::AUTH_POLKIT => Err(failure::unexpected_authentication()),
-            _ => Err(failure::no_sasl()),
+            _ => self.negotiate(call),
         }
+    }
+
+    /// One of SASL's three calls.
+    fn negotiate(&mut self, call: &Call<'_>) -> Result<Action, Error> {
+        #[cfg(feature = "sasl")]
+        if let Method::Sasl(sasl) = &self.method
+            && !self.authenticated
+        {
+            return self.negotiation.receive(sasl, call, &self.peer);
+        }
+        match call.header.procedure {
+            procedure::AUTH_SASL_START => call.read::<SaslStart<'_>>().map(drop)?,
+            procedure::AUTH_SASL_STEP => call.read::<Said<'_>>().map(drop)?,
+            _ => {}
+        }
+        Err(failure::no_sasl())
+    }
+
+    /// A step of a SASL negotiation has been made.
+    #[cfg(feature = "sasl")]
+    pub(super) fn stepped(&mut self, stepped: Stepped) -> Action {
+        let Method::Sasl(sasl) = &self.method else { return Action::Nothing };
+        let action = self.negotiation.stepped(sasl, stepped, &self.peer);
+        self.authenticated |= matches!(action, Action::Secure(..));
+        action
+    }
+
+    /// Whether a step of a SASL negotiation is being made: what comes behind it may have to be read through a layer.
+    pub(super) fn is_stepping(&self) -> bool {
+        #[cfg(feature = "sasl")]
+        return self.negotiation.is_away();
+        #[cfg(not(feature = "sasl"))]
+        false
+    }
+
+    /// Whether it may say much before it is known, by SASL's calls: Kerberos tickets are long.
+    pub(super) fn may_say_much(&self) -> bool {
+        #[cfg(feature = "sasl")]
+        return matches!(self.method, Method::Sasl(_));
+        #[cfg(not(feature = "sasl"))]
+        false
     }
 
     /// polkit has answered.
@@ -346,6 +415,21 @@ mod tests {
         assert!(denied.len() > HEAD && !session.is_authenticated());
         _ = session.authenticated(header(procedure::AUTH_POLKIT), Ok(()));
         assert_eq!(open(&mut session), Ok(None));
+    }
+
+    #[test]
+    fn what_sasl_says_is_read_before_it_is_refused() {
+        let mut session = client(Method::None, 1000);
+        let (init, start) = (header(procedure::AUTH_SASL_INIT), header(procedure::AUTH_SASL_START));
+        let failed = Err("authentication failed: authentication failed".to_owned());
+        assert_eq!(say(&mut session, init, &()), failed);
+        assert_eq!(
+            say(&mut session, start, &Number { number: 5 }),
+            Err("Unable to decode message payload".into())
+        );
+        let well = SaslStart { mechanism: Text(b"PLAIN"), said: Said::new(None) };
+        assert_eq!(say(&mut session, start, &well), failed);
+        assert_eq!(open(&mut session), Ok(None), "and the connection goes on");
     }
 
     #[test]

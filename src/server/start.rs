@@ -306,6 +306,10 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, tls: Option<Arc<Tls>>, 
             read_only: settings.auth_unix_ro,
             tls: settings.network.auth_tls,
             tcp: settings.network.auth_tcp,
+            #[cfg(feature = "sasl")]
+            users: settings.network.sasl_allowed_username_list.clone().map(Into::into),
+            #[cfg(feature = "sasl")]
+            tcp_min_ssf: settings.network.tcp_min_ssf,
         },
         tls,
     }

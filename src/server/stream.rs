@@ -61,6 +61,15 @@ impl Stream {
         matches!(self, Self::Unix(_))
     }
 
+    /// Our end's address, on the network.
+    #[cfg(feature = "sasl")]
+    pub(super) fn local_address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Ip(stream) => stream.local_addr().ok(),
+        }
+    }
+
     /// Tries it if the reactor takes the socket for ready, and tells the reactor if it isn't.
     pub(super) fn try_io<T>(
         &self,

@@ -15,7 +15,6 @@ use super::super::serve::Server;
 use super::super::session::{Action, Call, Held, reply};
 use super::libvirt::{check_flags, number};
 use super::{Calls, failure};
-use crate::net::peer::Peer;
 use crate::rpc::admin::{self, ClientName, ServerName};
 use crate::rpc::typed::{Parameter, Typed};
 use crate::rpc::xdr::List;
@@ -173,10 +172,7 @@ fn info(client: &Client, call: Header) -> Outgoing {
     let process = client.peer.process();
     let user = process.and_then(|process| uzers::get_user_by_uid(process.uid));
     let group = process.and_then(|process| uzers::get_group_by_gid(process.gid));
-    let address = match client.peer {
-        Peer::Local(_) => None,
-        Peer::Remote(address) => Some(address.to_string()),
-    };
+    let address = client.peer.address().map(|address| address.to_string());
     let user = user.as_ref().map(|user| Typed::String(Text(user.name().as_encoded_bytes())));
     let group = group.as_ref().map(|group| Typed::String(Text(group.name().as_encoded_bytes())));
     let known = [

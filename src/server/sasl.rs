@@ -1,0 +1,352 @@
+//! SASL at the server: which of its three calls may come now, who is let in, and how often a client may try.
+//!
+//! ```text
+//!   idle ──INIT──► offered ──START──► going ──STEP──► … ──► in: what follows is in the layer
+//!    ▲                │                 │
+//!    └──── any failure: code 45, whatever it was; the log knows why ────┘
+//! ```
+//!
+//! Cyrus may wait: for files, for the name service, for whoever knows the users. So each of its steps is handed out
+//! ([`Action::Step`]) and comes back ([`Negotiation::stepped`]). Leans on `net` for Cyrus itself. Refuses to tell a client why; on
+//! bare TCP a layer of fewer than 56 bits; and, unlike libvirt, a client that has failed [`MOST_FAILURES`] times.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+
+use super::failure;
+use super::session::{Action, Call, reply};
+use crate::net::glob;
+use crate::net::peer::Peer;
+use crate::net::sasl::{Around, Done, SaslError, Server, Step};
+use crate::rpc::remote::{Line, Said, SaslReply, SaslStart, procedure};
+use crate::rpc::{Header, Text, fault};
+use crate::secret::Error;
+
+/// What one client's negotiation is judged by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sasl {
+    /// Patterns of the users that are let in (`sasl_allowed_username_list`); `None`: all.
+    pub(super) users: Option<Arc<[String]>>,
+    /// What its stream is protected by.
+    pub(super) around: Around,
+    /// The two ends' addresses, if they have such. Kerberos tickets may be bound to them.
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: Option<SocketAddr>,
+}
+
+/// One client's negotiation.
+#[derive(Default)]
+pub(super) struct Negotiation {
+    state: State,
+    failures: u32,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    /// It has been told the mechanisms.
+    Offered(Server),
+    /// It has chosen one.
+    Going(Server),
+    /// A step is being made elsewhere.
+    Away,
+}
+
+/// A step that may block.
+pub(super) type Stepping = Box<dyn FnOnce() -> Stepped + Send>;
+
+/// How a step went.
+pub(super) struct Stepped {
+    call: Header,
+    outcome: Result<Outcome, SaslError>,
+}
+
+enum Outcome {
+    Offers(Server),
+    GoesOn(Server, Step),
+    Ends(Step, Done),
+}
+
+impl Outcome {
+    fn of(server: Server, step: Step) -> Result<Self, SaslError> {
+        if !step.complete {
+            return Ok(Self::GoesOn(server, step));
+        }
+        server.finish().map(|done| Self::Ends(step, done))
+    }
+}
+
+impl Negotiation {
+    /// One of the three calls has come.
+    pub(super) fn receive(&mut self, sasl: &Sasl, call: &Call<'_>, peer: &Peer) -> Result<Action, Error> {
+        let header = call.header;
+        let step: Box<dyn FnOnce() -> Result<Outcome, SaslError> + Send> = match header.procedure {
+            procedure::AUTH_SASL_INIT => match std::mem::replace(&mut self.state, State::Away) {
+                State::Idle => {
+                    let Sasl { around, local, remote, .. } = *sasl;
+                    Box::new(move || Server::new(around, local, remote).map(Outcome::Offers))
+                }
+                other => return Ok(self.unexpected(other, &header, peer)),
+            },
+            procedure::AUTH_SASL_START => {
+                let SaslStart { mechanism, said } = call.read()?;
+                let (mechanism, said) = (mechanism.to_text(), said.to_secret()?);
+                match std::mem::replace(&mut self.state, State::Away) {
+                    State::Offered(mut server) => Box::new(move || {
+                        let said = said.as_ref().map(|said| said.expose_secret());
+                        server.start(&mechanism, said).and_then(|step| Outcome::of(server, step))
+                    }),
+                    other => return Ok(self.unexpected(other, &header, peer)),
+                }
+            }
+            _ => {
+                let said = call.read::<Said<'_>>()?.to_secret()?;
+                match std::mem::replace(&mut self.state, State::Away) {
+                    State::Going(mut server) => Box::new(move || {
+                        let said = said.as_ref().map(|said| said.expose_secret());
+                        server.step(said).and_then(|step| Outcome::of(server, step))
+                    }),
+                    other => return Ok(self.unexpected(other, &header, peer)),
+                }
+            }
+        };
+        Ok(Action::Step(Box::new(move || Stepped { call: header, outcome: step() })))
+    }
+
+    /// A step has been made.
+    pub(super) fn stepped(&mut self, sasl: &Sasl, stepped: Stepped, peer: &Peer) -> Action {
+        let Stepped { call, outcome } = stepped;
+        self.state = State::Idle;
+        match outcome {
+            Ok(Outcome::Offers(server)) => {
+                let offer = reply(call, &Line { text: Text(server.mechanisms().as_bytes()) });
+                self.state = State::Offered(server);
+                Action::Send(offer)
+            }
+            Ok(Outcome::GoesOn(server, step)) => {
+                self.state = State::Going(server);
+                Action::Send(reply(call, &SaslReply { complete: 0, said: said(&step) }))
+            }
+            Ok(Outcome::Ends(step, done)) => match judge(sasl, &done) {
+                Ok(()) => {
+                    let Done { user, mechanism, ssf, layer } = done;
+                    tracing::debug!("{peer} is '{user}', by {mechanism} with {ssf} bits");
+                    let reply = reply(call, &SaslReply { complete: 1, said: said(&step) });
+                    Action::Secure(reply, layer, user)
+                }
+                Err(why) => self.refuse(&call, peer, Some(&done.user), &why),
+            },
+            Err(error) => self.refuse(&call, peer, error.user.as_deref(), &error.detail),
+        }
+    }
+
+    /// Whether a step is being made: nothing that comes meanwhile can be read, because it may be in the layer.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self.state, State::Away)
+    }
+
+    /// A call that doesn't belong here ends what was begun. What is away comes back all the same.
+    fn unexpected(&mut self, before: State, call: &Header, peer: &Peer) -> Action {
+        self.state = if matches!(before, State::Away) { before } else { State::Idle };
+        self.refuse(call, peer, None, "its calls come in the wrong order")
+    }
+
+    fn refuse(&mut self, call: &Header, peer: &Peer, user: Option<&str>, why: &str) -> Action {
+        self.failures += 1;
+        match user {
+            Some(user) => tracing::warn!("SASL refused {peer}, who says that it is '{user}': {why}"),
+            None => tracing::warn!("SASL refused {peer}: {why}"),
+        }
+        let refusal = fault::refusal(*call, &failure::no_sasl()).into();
+        match self.failures {
+            ..MOST_FAILURES => Action::Send(refusal),
+            _ => Action::Last(refusal),
+        }
+    }
+}
+
+/// Whether somebody who has proved who they are is let in.
+fn judge(sasl: &Sasl, done: &Done) -> Result<(), String> {
+    if !sasl.around.is_enough(done.ssf) {
+        return Err(format!("{} gives {} bits, which is too weak", done.mechanism, done.ssf));
+    }
+    match &sasl.users {
+        Some(users) if !users.iter().any(|pattern| glob::matches(pattern, &done.user)) => {
+            Err("it isn't in sasl_allowed_username_list".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the server says is no secret.
+fn said(step: &Step) -> Said<'_> {
+    Said::new(step.data.as_ref().map(|data| data.expose_secret()))
+}
+
+/// As often a client may fail before it has to connect again.
+const MOST_FAILURES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::memory::SecretBytes;
+    use crate::net::sasl::{Client, Prompt, Want};
+    use crate::net::sasl_tests::{PASSWORD, World, host_name, world};
+    use crate::rpc::packet::HEAD;
+    use crate::rpc::remote::{AuthTypes, ErrorBody};
+    use crate::rpc::{Encode, Kind, Status, VERSION, decode, program};
+    use crate::server::calls::Calls;
+    use crate::server::keepalive::Keepalive;
+    use crate::server::outgoing::Outgoing;
+    use crate::server::rehearsal;
+    use crate::server::session::{Method, Service, Session};
+
+    /// A client of a Unix socket on which these users are let in.
+    fn stranger(users: Option<&[&str]>) -> Session {
+        let peer = Peer::new(None, 0, 0);
+        let users = users.map(|users| users.iter().map(|user| (*user).to_owned()).collect());
+        let method = Method::Sasl(Sasl { users, around: Around::Unix, local: None, remote: None });
+        let calls = Calls::new(rehearsal::secrets(), peer, false, Arc::new(drop));
+        Session::new(Service::Secrets(calls), method, peer, Keepalive::new(None, 0))
+    }
+
+    /// What comes of a call: the reply's body, or the error's number and message. Steps are made at once.
+    fn say(session: &mut Session, procedure: i32, body: &impl Encode) -> Result<Vec<u8>, (i32, String)> {
+        let mut arguments = Vec::new();
+        body.encode(&mut arguments);
+        let (kind, status) = (Kind::Call, Status::Ok);
+        let header =
+            Header { program: program::REMOTE, version: VERSION, procedure, kind, serial: 7, status };
+        let mut action = session.receive(&Call { header, arguments: &arguments }, Instant::now());
+        if let Action::Step(step) = action {
+            assert!(session.is_stepping());
+            action = session.stepped(step());
+        }
+        assert!(!session.is_stepping());
+        match action {
+            Action::Send(reply) | Action::Secure(reply, None, _) => body_of(&reply),
+            Action::Last(_) => Err((0, "it is the last".to_owned())),
+            _ => panic!("neither sent nor refused"),
+        }
+    }
+
+    fn body_of(reply: &Outgoing) -> Result<Vec<u8>, (i32, String)> {
+        let bytes: Vec<u8> = reply.rest().iter().flat_map(|part| part.to_vec()).collect();
+        if bytes[27] == 0 {
+            return Ok(bytes[HEAD..].to_vec());
+        }
+        let error = decode::<ErrorBody<'_>>(&bytes[HEAD..]).unwrap();
+        Err((error.code, error.message.unwrap().to_text()))
+    }
+
+    /// A whole negotiation, by a client that is Cyrus's own.
+    fn log_in(session: &mut Session, mechanism: &str, password: &str) -> Result<(), (i32, String)> {
+        let offered = say(session, procedure::AUTH_SASL_INIT, &())?;
+        let offered = decode::<Line<'_>>(&offered).unwrap().text.to_text();
+        assert!(offered.split(',').any(|it| it == mechanism), "{offered}");
+        let mut client = Client::new(&host_name(), Around::Unix, None, None).unwrap();
+        let mut answer = |prompt: &Prompt| {
+            let answer = if prompt.want == Want::Password { password } else { "fred" };
+            SecretBytes::copy_of(answer.as_bytes()).ok()
+        };
+        let (_, mut next) = client.start(mechanism, &mut answer).unwrap();
+        let start = SaslStart { mechanism: Text::from(mechanism), said: said(&next) };
+        let mut reply = say(session, procedure::AUTH_SASL_START, &start)?;
+        loop {
+            let heard: SaslReply<'_> = decode(&reply).unwrap();
+            let complete = heard.complete != 0;
+            if !next.complete {
+                let data = heard.said.to_secret().unwrap();
+                next = client.step(data.as_ref().map(|it| it.expose_secret()), &mut answer).unwrap();
+            }
+            if complete {
+                return Ok(());
+            }
+            reply = say(session, procedure::AUTH_SASL_STEP, &said(&next))?;
+        }
+    }
+
+    fn refused<T>() -> Result<T, (i32, String)> {
+        Err((45, "authentication failed: authentication failed".to_owned()))
+    }
+
+    fn offered_ways(session: &mut Session) -> Vec<i32> {
+        decode::<AuthTypes>(&say(session, procedure::AUTH_LIST, &()).unwrap()).unwrap().types.0
+    }
+
+    #[test]
+    fn a_client_is_let_in_by_sasl_alone() {
+        World::new().run("server::sasl::tests::in_a_world");
+    }
+
+    #[test]
+    #[ignore = "run by another, in a world of its own"]
+    fn in_a_world() {
+        let Some(_) = world() else { return };
+        let since = Instant::now();
+        who_knows_the_password_is_let_in();
+        who_is_not_on_the_list_is_not();
+        calls_have_an_order();
+        a_client_may_not_try_for_ever();
+        assert!(since.elapsed() < Duration::from_secs(30));
+    }
+
+    fn who_knows_the_password_is_let_in() {
+        for mechanism in ["SCRAM-SHA-256", "DIGEST-MD5", "PLAIN"] {
+            let mut session = stranger(None);
+            assert_eq!(offered_ways(&mut session), [1], "root has no way around it");
+            let unknown = say(&mut session, procedure::CONNECT_CLOSE, &()).unwrap_err();
+            assert_eq!(unknown, (39, failure::not_authenticated().to_string()));
+            assert_eq!(log_in(&mut session, mechanism, "wrong"), refused());
+            assert!(!session.is_authenticated());
+            assert_eq!(log_in(&mut session, mechanism, PASSWORD), Ok(()), "{mechanism}");
+            assert!(session.is_authenticated());
+            assert_eq!(offered_ways(&mut session), [0]);
+            assert_eq!(say(&mut session, procedure::AUTH_SASL_INIT, &()), refused());
+            assert!(session.is_authenticated());
+        }
+    }
+
+    fn who_is_not_on_the_list_is_not() {
+        for (users, result) in [
+            (&["fred*"][..], Ok(())),
+            (&["alice", "f?ed@*", "fre?"], Ok(())),
+            (&["alice"], refused()),
+            (&[], refused()),
+        ] {
+            let mut session = stranger(Some(users));
+            assert_eq!(log_in(&mut session, "SCRAM-SHA-256", PASSWORD), result, "{users:?}");
+            assert_eq!(session.is_authenticated(), result.is_ok());
+        }
+    }
+
+    fn calls_have_an_order() {
+        let nothing = Said::new(None);
+        let start = SaslStart { mechanism: Text(b"PLAIN"), said: Said::new(Some(b"x")) };
+        let mut session = stranger(None);
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_STEP, &nothing), refused());
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &start), refused());
+        let undecodable = Err((39, failure::undecodable().to_string()));
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &7_i32), undecodable);
+        assert!(say(&mut session, procedure::AUTH_SASL_INIT, &()).is_ok());
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_INIT, &()), refused(), "one at a time");
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &start), refused(), "it was reset");
+        assert!(say(&mut session, procedure::AUTH_SASL_INIT, &()).is_ok());
+        assert_eq!(say(&mut session, procedure::AUTH_SASL_START, &start), refused());
+        assert_eq!(say(&mut session, procedure::AUTH_POLKIT, &()).unwrap_err().0, 1);
+        assert_eq!(log_in(&mut session, "SCRAM-SHA-256", PASSWORD), Ok(()));
+    }
+
+    fn a_client_may_not_try_for_ever() {
+        let mut session = stranger(None);
+        for _ in 1..MOST_FAILURES {
+            assert_eq!(log_in(&mut session, "PLAIN", "wrong"), refused());
+        }
+        assert_eq!(log_in(&mut session, "PLAIN", "wrong"), Err((0, "it is the last".to_owned())));
+    }
+}
