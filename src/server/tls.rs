@@ -73,10 +73,11 @@ impl Tls {
         let source = Source { files, rules, allowed: network.tls_allowed_dn_list.clone() };
         let acceptor = source.load().map_err(|error| {
             let plain = StartError::new(Exit::Network, format!("TLS can't be served: {error}"));
-            match error.advice() {
-                "" => plain,
-                advice => plain.advise(format!("{advice}; or serve no TLS (listen_tls = 0, or no --listen)")),
-            }
+            let advice = match error.advice() {
+                "" => "strongroom pki-check looks at all of them",
+                advice => advice,
+            };
+            plain.advise(format!("{advice}; or serve no TLS (listen_tls = 0, or no --listen)"))
         })?;
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
