@@ -100,9 +100,13 @@ fn the_units_use_what_the_daemon_has() {
     let help = strongroomd(&["--help"]);
     for scope in ["system", "user"] {
         let units = units_of(scope);
-        let mut sockets = BTreeSet::new();
+        let (mut sockets, mut ports) = (BTreeSet::new(), BTreeSet::new());
         for (name, text) in &units {
             for path in settings(text, "ListenStream") {
+                if let Ok(port) = path.parse::<u16>() {
+                    ports.insert((name.clone(), port));
+                    continue;
+                }
                 let path = path.replace("%t/", "$XDG_RUNTIME_DIR/");
                 sockets.insert(Path::new(&path).file_name().unwrap().to_owned());
                 let shown =
@@ -121,6 +125,14 @@ fn the_units_use_what_the_daemon_has() {
             _ => &["virtsecretd-admin-sock", "virtsecretd-sock"],
         };
         assert!(sockets.iter().eq(expected), "{scope}: {sockets:?}");
+        let expected: &[(&str, u16)] = match scope {
+            "system" => &[("strongroomd-tcp.socket", 16509), ("strongroomd-tls.socket", 16514)],
+            _ => &[],
+        };
+        assert!(
+            ports.iter().map(|(name, port)| (name.as_str(), *port)).eq(expected.iter().copied()),
+            "{scope}: {ports:?}"
+        );
 
         let (_, service) = units.iter().find(|(name, _)| name == "strongroomd.service").unwrap();
         let [start] = &settings(service, "ExecStart")[..] else { panic!("{scope}: not one ExecStart") };
@@ -132,6 +144,34 @@ fn the_units_use_what_the_daemon_has() {
         let calls = settings(service, "SystemCallFilter").join(" ");
         assert!(calls.starts_with("@system-service memfd_secret pidfd_getfd "), "{calls}");
     }
+}
+
+/// Without the drop-in the network is out of reach; with it, and the sockets of the network, nothing is wrong either.
+#[test]
+fn the_service_is_let_onto_the_network_by_a_drop_in_alone() {
+    let (_, service) =
+        units_of("system").into_iter().find(|(name, _)| name == "strongroomd.service").unwrap();
+    let network = fs::read_to_string(root().join("docs/install/drop-in/network.conf")).unwrap();
+    for (key, without, with) in [
+        ("PrivateNetwork", &["yes"][..], &["no"][..]),
+        ("RestrictAddressFamilies", &["AF_UNIX"], &["AF_UNIX AF_INET AF_INET6"]),
+        ("IPAddressDeny", &["any"], &[""]),
+        ("IPAddressAllow", &[], &["any"]),
+    ] {
+        assert_eq!(
+            (settings(&service, key), settings(&network, key)),
+            (
+                without.iter().map(|it| it.to_string()).collect(),
+                with.iter().map(|it| it.to_string()).collect()
+            ),
+            "{key}"
+        );
+    }
+    let (_, install) = service.split_once("[Install]").unwrap();
+    assert!(
+        !install.contains("-tls") && !install.contains("-tcp"),
+        "nobody is on the network by switching on the service"
+    );
 }
 
 #[test]

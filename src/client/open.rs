@@ -12,7 +12,7 @@ use super::link::Link;
 use super::route::{Authentication, Route};
 use super::wire::Wire;
 use super::{Ask, read, text};
-use crate::net::peer::Peer;
+use crate::net::peer::Process;
 use crate::net::token::SystemToken;
 use crate::rpc::remote::{AuthTypes, Number, OPEN_READ_ONLY, Open, auth, feature, procedure};
 use crate::rpc::typed::{Parameter, Typed};
@@ -137,7 +137,7 @@ fn supports(wire: &Wire, feature: i32) -> Result<bool, Error> {
 /// Tells the server who we are, and shows the token that only the host's own daemons can read.
 pub(super) fn identify(wire: &Wire, token: &SystemToken) -> Result<(), Error> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let me = Peer::new(i32::try_from(std::process::id()).ok(), uid, gid);
+    let me = Process::new(i32::try_from(std::process::id()).ok(), uid, gid);
     let named = |name, value| Parameter { name: Text::from(name), value };
     let mut list = vec![
         named("unix-user-id", Typed::ULLong(uid.into())),

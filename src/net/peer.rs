@@ -1,7 +1,8 @@
-//! The process at the other end of a Unix socket: what the kernel says of it, and when it started.
+//! Who is at the other end: a process of this host behind a Unix socket, or an address behind a network socket.
 //!
-//! The start time makes a pid specific: pids are used again, the pair isn't. Leans on /proc alone; SO_PEERCRED is read
-//! where the socket is. Refuses to guess: what /proc doesn't say is `None`.
+//! Of a process the kernel says pid and user, and /proc when it started. The start time makes a pid specific: pids are used
+//! again, the pair isn't. Leans on /proc alone; SO_PEERCRED is read where the socket is. Refuses to guess: what /proc
+//! doesn't say is `None`; and to take an address for anybody: what it proves by a certificate or by SASL is kept elsewhere.
 //!
 //! The credentials are those of connect(2), and /proc is read a moment later. A peer that is gone by then, and whose pid
 //! has a new bearer, gets the bearer's start time; its uid stays the kernel's word, and polkit is told all three.
@@ -9,10 +10,20 @@
 
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 
 /// Who has connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Peer {
+pub(crate) enum Peer {
+    /// A process of this host.
+    Local(Process),
+    /// Somebody on the network, this host's own users among them.
+    Remote(SocketAddr),
+}
+
+/// A process at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
     /// `None` for a process that has no pid here: it lives outside this daemon's container.
     pub(crate) pid: Option<u32>,
     pub(crate) uid: u32,
@@ -22,21 +33,53 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// The peer with these credentials, as tokio's `UnixStream::peer_cred` has them: the kernel writes 0 for a pid that
+    /// The process with these credentials.
+    pub(crate) fn new(pid: Option<i32>, uid: u32, gid: u32) -> Self {
+        Self::Local(Process::new(pid, uid, gid))
+    }
+
+    /// Whether it is this host's root: it can do all that we can. Nobody on the network is.
+    pub(crate) fn is_root(&self) -> bool {
+        self.process().is_some_and(|process| process.uid == 0)
+    }
+
+    /// The process, if it is one of this host.
+    pub(crate) fn process(&self) -> Option<&Process> {
+        match self {
+            Self::Local(process) => Some(process),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// The address, if it is on the network.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(address) => Some(*address),
+        }
+    }
+}
+
+impl Process {
+    /// The process with these credentials, as tokio's `UnixStream::peer_cred` has them: the kernel writes 0 for a pid that
     /// isn't in our namespace. (rustix can't be asked: its pid is never 0, and it takes the answer for an error.)
     pub(crate) fn new(pid: Option<i32>, uid: u32, gid: u32) -> Self {
         let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0);
         Self { pid, uid, gid, start_time: pid.and_then(start_time) }
     }
-
-    /// Whether it is root: it can do all that we can.
-    pub(crate) fn is_root(&self) -> bool {
-        self.uid == 0
-    }
 }
 
 impl fmt::Display for Peer {
-    /// For the log: `uid 1000, pid 4711`.
+    /// For the log: `uid 1000, pid 4711`, or `192.0.2.7:50000`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(process) => process.fmt(f),
+            Self::Remote(address) => address.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid {
             Some(pid) => write!(f, "uid {}, pid {pid}", self.uid),
@@ -63,8 +106,17 @@ mod tests {
     use super::*;
     use std::process::{Child, Command};
 
-    fn peer(child: &Child) -> Peer {
-        Peer::new(Some(child.id() as i32), 1000, 100)
+    #[test]
+    fn an_address_is_nobody_of_this_host() {
+        for address in ["127.0.0.1:7", "[::1]:7"] {
+            let peer = Peer::Remote(address.parse().unwrap());
+            assert_eq!((peer.is_root(), peer.process(), peer.to_string()), (false, None, address.to_owned()));
+        }
+        assert!(Peer::new(None, 0, 0).is_root() && !Peer::new(None, 1000, 0).is_root());
+    }
+
+    fn peer(child: &Child) -> Process {
+        Process::new(Some(child.id() as i32), 1000, 100)
     }
 
     #[test]
@@ -91,7 +143,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
 
-        let ours = Peer::new(Some(std::process::id() as i32), 0, 0).start_time.unwrap();
+        let ours = Process::new(Some(std::process::id() as i32), 0, 0).start_time.unwrap();
         let uptime = fs::read_to_string("/proc/uptime").unwrap();
         let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
         let now = (uptime * rustix::param::clock_ticks_per_second() as f64) as u64;
@@ -111,8 +163,8 @@ mod tests {
     #[test]
     fn a_peer_without_a_pid_here_is_still_somebody() {
         for pid in [None, Some(0), Some(-1)] {
-            let outside = Peer::new(pid, 1000, 100);
-            assert_eq!(outside, Peer { pid: None, uid: 1000, gid: 100, start_time: None });
+            let outside = Process::new(pid, 1000, 100);
+            assert_eq!(outside, Process { pid: None, uid: 1000, gid: 100, start_time: None });
             assert_eq!(outside.to_string(), "uid 1000, outside this container");
         }
     }

@@ -34,6 +34,12 @@ pub mod procedure {
 /// The way a client came: a Unix socket.
 pub const TRANSPORT_UNIX: u32 = 0;
 
+/// A client that came by TCP.
+pub const TRANSPORT_TCP: u32 = 1;
+
+/// A client that came by TLS.
+pub const TRANSPORT_TLS: u32 = 2;
+
 /// CONNECT_DAEMON_SHUTDOWN's flag: keep for the next start what is running now. Secrets have nothing of the kind.
 pub const SHUTDOWN_PRESERVE: u32 = 1;
 
@@ -133,7 +139,7 @@ body! {
         id: u64,
         /// When it came, in Unix seconds.
         since: i64,
-        /// [`TRANSPORT_UNIX`].
+        /// [`TRANSPORT_UNIX`], [`TRANSPORT_TCP`] or [`TRANSPORT_TLS`].
         transport: u32,
     }
 }

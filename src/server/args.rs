@@ -33,6 +33,10 @@ pub(super) struct Arguments {
     #[arg(short = 'f', long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
+    /// Listen on the network too: by TLS, or as listen_tls and listen_tcp of the configuration say
+    #[arg(short, long)]
+    pub(super) listen: bool,
+
     /// Write the process id to this file instead
     #[arg(short, long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
@@ -113,6 +117,8 @@ Files, with --root DIR:
   DIR/etc/secrets
   DIR/run/virtsecretd-sock, virtsecretd-sock-ro, virtsecretd-admin-sock, virtsecretd.pid
 Sockets that systemd hands over are used in place of these.
+Certificates for TLS, unless the configuration names others:
+  /etc/pki/CA/cacert.pem, /etc/pki/libvirt/servercert.pem, /etc/pki/libvirt/private/serverkey.pem
 
 Environment:
   LIBVIRT_DEBUG         log level: 1 debug, 2 info, 3 warning, 4 error
@@ -121,7 +127,7 @@ Environment:
 
 Signals:
   TERM, INT, QUIT       end, when what is under way is done
-  HUP                   look at the keystore and its keys again
+  HUP                   look at the keystore and its keys again, and at the certificates for TLS
 
 Exit status:
   0  ended as asked, or by --timeout; with --daemon: it runs, and its sockets are there
@@ -153,6 +159,7 @@ mod tests {
         assert!(all.verbose && all.daemon && !all.detached);
         assert_eq!((all.timeout, all.config), (Some(30), Some("/a/b.conf".into())));
         assert_eq!(all.pid_file, Some("/run/x.pid".into()));
+        assert!(!all.listen && arguments("libvirtd -l").listen && arguments("libvirtd --listen").listen);
     }
 
     #[test]
@@ -177,7 +184,7 @@ mod tests {
                 "/usr/sbin/virtsecretd: unexpected, non-option, command line arguments",
             ),
             ("strongroomd -v -- x", "strongroomd: unexpected, non-option, command line arguments"),
-            ("strongroomd --listen", "strongroomd: unexpected argument '--listen' found"),
+            ("strongroomd --dance", "strongroomd: unexpected argument '--dance' found"),
             (
                 "strongroomd --timeout",
                 "strongroomd: a value is required for '--timeout <SECS>' but none was supplied",

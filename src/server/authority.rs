@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "polkit")]
 use super::polkit::{MANAGE, MONITOR, Polkit};
-use crate::net::peer::Peer;
+use crate::net::peer::Process;
 use crate::secret::Error;
 
 /// The one authority of a daemon.
@@ -30,7 +30,7 @@ impl Authority {
     #[cfg(feature = "polkit")]
     pub(super) fn check(
         &self,
-        peer: Peer,
+        peer: Process,
         read_only: bool,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let polkit = Arc::clone(&self.polkit);
@@ -40,7 +40,11 @@ impl Authority {
 
     #[cfg(not(feature = "polkit"))]
     #[expect(clippy::unused_self, reason = "with polkit there is something in it")]
-    pub(super) fn check(&self, _: Peer, _: bool) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+    pub(super) fn check(
+        &self,
+        _: Process,
+        _: bool,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         std::future::ready(Err(super::failure::unexpected_authentication()))
     }
 }

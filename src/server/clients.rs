@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
@@ -44,9 +44,31 @@ pub(super) struct Client {
     pub(super) id: u64,
     pub(super) since: SystemTime,
     pub(super) peer: Peer,
+    pub(super) way: Way,
+    /// The name in its certificate, where one was proved.
+    pub(super) certified: Option<String>,
+    /// Its name, as SASL has proved it.
+    user: OnceLock<String>,
     pub(super) read_only: AtomicBool,
     authenticated: AtomicBool,
     dismissed: Notify,
+}
+
+/// How a client reaches the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Unix,
+    Tcp,
+    Tls,
+}
+
+/// Somebody who wants to become a client.
+#[derive(Debug, Clone)]
+pub(super) struct Comer {
+    pub(super) peer: Peer,
+    pub(super) way: Way,
+    /// The name in its certificate, if it has proved one.
+    pub(super) certified: Option<String>,
 }
 
 impl Clients {
@@ -90,13 +112,17 @@ impl Clients {
     }
 
     /// A client has come.
-    pub(super) fn welcome(self: &Arc<Self>, peer: Peer, authenticated: bool, read_only: bool) -> Welcome {
+    pub(super) fn welcome(self: &Arc<Self>, comer: Comer, authenticated: bool, read_only: bool) -> Welcome {
+        let Comer { peer, way, certified } = comer;
         let mut inner = self.inner();
         inner.last_id += 1;
         let client = Arc::new(Client {
             id: inner.last_id,
             since: SystemTime::now(),
             peer,
+            way,
+            certified,
+            user: OnceLock::new(),
             read_only: AtomicBool::new(read_only),
             authenticated: AtomicBool::new(authenticated),
             dismissed: Notify::new(),
@@ -195,6 +221,17 @@ impl Client {
         self.dismissed.notify_one();
     }
 
+    /// It has proved to be this user.
+    #[cfg(feature = "sasl")]
+    pub(super) fn is(&self, user: String) {
+        _ = self.user.set(user); // once
+    }
+
+    /// The user that it has proved to be.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.get().map(String::as_str)
+    }
+
     /// Waits until it is asked to.
     pub(super) async fn dismissed(&self) {
         self.dismissed.notified().await;
@@ -232,9 +269,10 @@ impl Drop for Welcome {
     }
 }
 
-/// For whom places are kept: root, under whom libvirt's other daemons run, and the daemon's own user.
+/// For whom places are kept: root, under whom libvirt's other daemons run, and the daemon's own user. Nobody on the network.
 pub(super) fn is_trusted(peer: &Peer) -> bool {
-    peer.is_root() || peer.uid == rustix::process::geteuid().as_raw()
+    let own = rustix::process::geteuid().as_raw();
+    peer.process().is_some_and(|process| process.uid == 0 || process.uid == own)
 }
 
 /// How many of so many places are kept.
@@ -252,9 +290,11 @@ mod tests {
     #[test]
     fn a_quarter_of_few_places_is_kept_from_other_users() {
         let clients = Arc::new(Clients::new(Limits { clients: 8, anonymous: 4 }));
-        let own = Peer::new(Some(1), rustix::process::geteuid().as_raw(), 0);
-        let other = Peer::new(Some(2), own.uid + 1, 0);
-        let come = |peer: &Peer, authenticated| clients.welcome(*peer, authenticated, false);
+        let uid = rustix::process::geteuid().as_raw();
+        let (own, other) = (Peer::new(Some(1), uid, 0), Peer::new(Some(2), uid + 1, 0));
+        let come = |&peer: &Peer, authenticated| {
+            clients.welcome(Comer { peer, way: Way::Unix, certified: None }, authenticated, false)
+        };
         let mut here: Vec<Welcome> = (0..3).map(|_| come(&other, false)).collect();
         assert!(!clients.has_room_for(&other) && clients.has_room_for(&own));
         here.iter().for_each(Welcome::authenticated);
@@ -269,6 +309,13 @@ mod tests {
         assert!(clients.has_room_for(&other), "what isn't kept is for those who come first");
         here.push(come(&own, true));
         assert!(!clients.has_room_for(&other));
+    }
+
+    #[test]
+    fn nobody_on_the_network_has_a_place_kept() {
+        for address in ["127.0.0.1:7", "[::1]:7"] {
+            assert!(!is_trusted(&Peer::Remote(address.parse().unwrap())), "{address}");
+        }
     }
 
     #[test]

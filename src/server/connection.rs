@@ -11,11 +11,11 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -23,19 +23,23 @@ use super::admin::Workers;
 use super::authority::Authority;
 use super::calls::Announcement;
 use super::clients::Welcome;
-use super::inbound::{Inbound, Incoming, Rest, Room};
+use super::failure;
+use super::inbound::{Inbound, Incoming, Page, Rest};
 use super::outgoing::Outgoing;
+use super::room::{self, Room};
 use super::session::{Action, Call, Held, Session};
+use super::stream::Stream;
 use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
-use crate::memory::SecretBytes;
-use crate::rpc::remote::procedure;
-use crate::rpc::xdr::Chars;
-use crate::rpc::{Header, Text, program, strongroom};
-use crate::secret::{Error, MAX_VALUE};
+use crate::net::layer::{Layer, Seal};
+use crate::net::peer::Peer;
+use crate::rpc::Header;
+use crate::secret::Error;
 
 /// What a connection is made of.
 pub(super) struct Connection {
-    pub(super) stream: UnixStream,
+    pub(super) stream: Stream,
+    /// If the stream is encrypted from its first packet on.
+    pub(super) layer: Option<Layer>,
     pub(super) session: Session,
     pub(super) welcome: Welcome,
     pub(super) events: mpsc::Receiver<Announcement>,
@@ -66,15 +70,16 @@ type Ending = &'static str;
 impl Connection {
     /// Serves the client until one of the two ends it.
     pub(super) async fn serve(self) {
-        let Self { stream, session, welcome, events, shared, stop } = self;
+        let Self { stream, layer, session, welcome, events, shared, stop } = self;
         let id = welcome.client.id;
         tracing::debug!("client {id} has come: {}", welcome.client.peer);
         let mut serving = Serving {
+            inbound: Inbound::bare(stream.carries_descriptors()),
+            sealer: None,
             stream,
             session,
             welcome,
             shared,
-            inbound: Inbound::default(),
             out: VecDeque::new(),
             out_load: Vec::new(),
             work: JoinSet::new(),
@@ -85,7 +90,11 @@ impl Connection {
             unchecked: 0,
             last: false,
         };
+        if let Some(layer) = layer {
+            serving.secure(layer);
+        }
         let ending = serving.run(events, stop).await;
+        serving.say_goodbye();
         tracing::debug!("client {id} is gone: {ending}");
     }
 }
@@ -108,11 +117,13 @@ impl Stuck {
 }
 
 struct Serving {
-    stream: UnixStream,
+    stream: Stream,
     session: Session,
     welcome: Welcome,
     shared: Arc<Shared>,
     inbound: Inbound,
+    /// What goes is sealed by it, if the stream is encrypted.
+    sealer: Option<Box<dyn Seal>>,
     /// Replies and events, oldest first.
     out: VecDeque<Outgoing>,
     /// What they hold of memory.
@@ -242,20 +253,26 @@ impl Serving {
 
     /// Answers one packet. `false`: there is none yet. `large`: a large one may be begun.
     fn receive(&mut self, ended: bool, large: bool) -> Result<bool, Ending> {
-        PAGE.with_borrow_mut(|page| {
-            let page = match page {
+        let (place, page): (&'static LocalKey<RefCell<Option<Page>>>, fn() -> _) =
+            match self.inbound.is_secure() {
+                false => (&PAGE, Page::bare),
+                true => (&RECORDS, Page::of_records),
+            };
+        place.with_borrow_mut(|kept| {
+            let page = match kept {
                 Some(page) => page,
-                None => page.insert(SecretBytes::zeroed(PAGE_SIZE).map_err(|_| "there is no secret memory")?),
+                None => kept.insert(page().map_err(|_| "there is no secret memory")?),
             };
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
             let (known, at_length) = (session.is_authenticated(), session.may_say_much());
             let room = |header: &Header| match known {
-                true => large.then(|| room(header)),
-                false if at_length && is_sasl(header) => large.then_some(SASL_ROOM),
+                true => large.then(|| Room::of(header)),
+                false if at_length && room::is_sasl(header) => large.then_some(Room::SASL),
                 false => Some(Room::NONE),
             };
+            let held = inbound.holds_packet();
             let rest = match self.half {
                 _ if ended => Rest::Never,
                 Some(since) if since.elapsed() >= PATIENCE => Rest::Late,
@@ -270,11 +287,15 @@ impl Serving {
                     }
                     Incoming::Starved(header, exhausted) => Ok(session.refuse(&header, &exhausted.into())),
                     Incoming::Crowded => Ok(Action::Pause),
+                    Incoming::Part => Ok(Action::Nothing),
                     Incoming::End(ending) => Err(ending),
                 })
             };
             // Through the reactor first, so that it knows what was read; but of what comes late it has told already.
-            let mut received = stream.try_io(Interest::READABLE, &mut receive);
+            let mut received = match held {
+                true => receive(),
+                false => stream.try_io(Interest::READABLE, &mut receive),
+            };
             if rest == Rest::Late && !tried.get() {
                 received = receive();
             }
@@ -331,23 +352,46 @@ impl Serving {
                     Done::Worked(reply)
                 });
             }
-            Action::AskPolkit(call) => {
-                let check =
-                    self.shared.authority.check(self.welcome.client.peer, self.session.is_read_only());
-                self.work.spawn(async move { Done::Judged(call, check.await) });
+            Action::AskPolkit(call) => match self.welcome.client.peer {
+                Peer::Local(process) => {
+                    let check = self.shared.authority.check(process, self.session.is_read_only());
+                    self.work.spawn(async move { Done::Judged(call, check.await) });
+                }
+                Peer::Remote(_) => {
+                    self.settle(Done::Judged(call, Err(failure::unexpected_authentication())))?
+                }
+            },
+            #[cfg(feature = "sasl")]
+            Action::Secure(reply, layer, user) => {
+                self.welcome.client.is(user);
+                self.queue(reply);
+                if let Some(layer) = layer {
+                    self.out.iter_mut().for_each(Outgoing::settle); // the last words in clear
+                    self.secure(layer);
+                }
             }
             #[cfg(feature = "sasl")]
             Action::Step(step) => {
                 self.work.spawn_blocking(move || Done::Stepped(step()));
             }
-            #[cfg(feature = "sasl")]
-            Action::Secure(reply, layer, user) => {
-                _ = (layer, user); // wire: from here on the stream is the layer's, and the client this user
-                self.queue(reply);
-            }
         }
         self.note_who_it_is();
         self.send()
+    }
+
+    /// From here on the stream is encrypted, both ways; but for what is settled already.
+    fn secure(&mut self, layer: Layer) {
+        self.inbound.secure(layer.opener);
+        self.sealer = Some(layer.sealer);
+    }
+
+    /// Says that no more will come, if the stream has a word for it and nothing lies before it.
+    fn say_goodbye(&mut self) {
+        if let Some(sealer) = self.sealer.as_mut().filter(|_| self.out.is_empty()) {
+            let mut goodbye = Vec::new();
+            sealer.close(&mut goodbye);
+            _ = self.stream.try_write_vectored(&[io::IoSlice::new(&goodbye)]);
+        }
     }
 
     /// For the list of clients.
@@ -365,6 +409,9 @@ impl Serving {
     /// Sends as much as the socket takes.
     fn send(&mut self) -> Result<(), Ending> {
         while let Some(packet) = self.out.front_mut() {
+            if let Some(sealer) = &mut self.sealer {
+                packet.seal(sealer.as_mut()).map_err(|_| "its stream can't be sealed any more")?;
+            }
             match self.stream.try_write_vectored(&packet.rest()) {
                 Ok(0) => return Err("it closed"),
                 Ok(sent) => {
@@ -472,7 +519,7 @@ impl Serving {
         }
         let until = tokio::time::Instant::now() + PATIENCE;
         while self.send().is_ok() && !self.out.is_empty() {
-            if tokio::time::timeout_at(until, self.stream.writable()).await.is_err() {
+            if tokio::time::timeout_at(until, self.stream.ready(Interest::WRITABLE)).await.is_err() {
                 break;
             }
         }
@@ -481,7 +528,7 @@ impl Serving {
 }
 
 /// Waits for the socket. Whether the client will send no more.
-async fn ready(stream: &UnixStream, interest: Option<Interest>) -> io::Result<bool> {
+async fn ready(stream: &Stream, interest: Option<Interest>) -> io::Result<bool> {
     match interest {
         Some(interest) => stream.ready(interest).await.map(|ready| ready.is_read_closed()),
         None => std::future::pending().await,
@@ -495,11 +542,10 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 thread_local! {
     /// Where this thread reads packets. Nothing stays in it between two of them.
-    static PAGE: RefCell<Option<SecretBytes>> = const { RefCell::new(None) };
+    static PAGE: RefCell<Option<Page>> = const { RefCell::new(None) };
+    /// Where it reads records.
+    static RECORDS: RefCell<Option<Page>> = const { RefCell::new(None) };
 }
-
-/// Larger than any packet but for large values, definitions and what strangers send.
-const PAGE_SIZE: usize = 16 << 10;
 
 /// Packets answered before others have their turn.
 const TURN: usize = 64;
@@ -521,36 +567,3 @@ const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.
 const LONGEST_ANONYMITY: Duration = Duration::from_secs(60);
-
-/// What a stranger may say at length where SASL is spoken.
-fn is_sasl(header: &Header) -> bool {
-    let procedures = [procedure::AUTH_SASL_START, procedure::AUTH_SASL_STEP];
-    header.program == program::REMOTE && procedures.contains(&header.procedure)
-}
-
-/// So much: a Kerberos ticket, which is sealed. A password isn't that long, and lies in the page.
-const SASL_ROOM: Room = Room { bytes: 4 * Chars::MAX + PAGE_SIZE, secret: false };
-
-/// What a large packet of an authenticated client is worth keeping of. What no call has use for may be a value that went
-/// astray: it is not kept, or in secret memory.
-fn room(header: &Header) -> Room {
-    match (header.program, header.procedure) {
-        (program::REMOTE, procedure::SECRET_SET_VALUE | procedure::CONNECT_SET_IDENTITY) => {
-            Room { bytes: 3 * MAX_VALUE, secret: true }
-        }
-        (program::STRONGROOM, strongroom::procedure::PUT | strongroom::procedure::HOLDS) => {
-            Room { bytes: 3 * MAX_VALUE, secret: true }
-        }
-        (
-            program::REMOTE,
-            procedure::CONNECT_OPEN
-            | procedure::SECRET_LOOKUP_BY_USAGE
-            | procedure::SECRET_DEFINE_XML
-            | procedure::SECRET_GET_XML_DESC
-            | procedure::SECRET_GET_VALUE
-            | procedure::SECRET_UNDEFINE
-            | procedure::CONNECT_SECRET_EVENT_REGISTER_ANY,
-        ) => Room { bytes: Text::MAX + PAGE_SIZE, secret: false },
-        _ => Room { bytes: PAGE_SIZE, secret: true },
-    }
-}

@@ -5,8 +5,11 @@
 //! than the reader's own page is gathered in memory of its own: secret memory if it may carry a value, and never more than
 //! the call can have use for; the rest is read and let go.
 //!
-//! Leans on `rpc` for lengths and headers, on `memory` for where values land. Refuses lengths that no packet has. File
-//! descriptors that come along are closed by the kernel, because nobody asks it for them.
+//! On an encrypted stream a record takes the packet's part: [`Records`] opens it on the reader's pages, and packets are cut
+//! from what it holds.
+//!
+//! Leans on `rpc` for lengths and headers, on `memory` for where values land. Refuses lengths that no packet has, and file
+//! descriptors where there can't be any. Those that come along are closed by the kernel, because nobody asks it for them.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -15,8 +18,11 @@ use std::sync::Arc;
 use rustix::net::{RecvFlags, recv};
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
+use super::records::{LONGEST_SMALL, OPENED_SIZE, RECORD_SIZE, Records, Stopped};
+use super::room::Room;
 use super::transit::{Load, Transit};
 use crate::memory::{Exhausted, SecretBytes};
+use crate::net::layer::Open;
 use crate::rpc::packet::{HEAD, MAX_FDS, packet_length};
 use crate::rpc::{Decode, Header, Kind, Reader};
 
@@ -28,6 +34,8 @@ pub(super) enum Incoming<'a> {
     Crowded,
     /// A large packet that had to be let go, because there is no secret memory.
     Starved(Header, Exhausted),
+    /// Part of a packet, and others shall have their turn.
+    Part,
     /// The client is gone, or speaks another language: why, for the log.
     End(&'static str),
 }
@@ -43,22 +51,32 @@ pub(super) enum Rest {
     Never,
 }
 
-/// How much of a large packet to keep, and where.
-pub(super) struct Room {
-    /// The longest arguments that this call has.
-    pub(super) bytes: usize,
-    /// They may hold a value.
-    pub(super) secret: bool,
+/// Where a thread reads packets. Nothing stays in it between two of them.
+pub(super) struct Page {
+    /// Packets.
+    packets: SecretBytes,
+    /// A record, while it is opened; nothing where there are none.
+    record: SecretBytes,
 }
 
-impl Room {
-    /// For whom nothing is kept.
-    pub(super) const NONE: Self = Self { bytes: 0, secret: false };
+impl Page {
+    /// For streams that aren't encrypted.
+    pub(super) fn bare() -> Result<Self, Exhausted> {
+        Ok(Self { packets: SecretBytes::zeroed(PAGE_SIZE)?, record: SecretBytes::zeroed(0)? })
+    }
+
+    /// For those that are.
+    pub(super) fn of_records() -> Result<Self, Exhausted> {
+        Ok(Self { packets: SecretBytes::zeroed(OPENED_SIZE)?, record: SecretBytes::zeroed(RECORD_SIZE)? })
+    }
 }
 
 /// One client's byte stream.
-#[derive(Default)]
 pub(super) struct Inbound {
+    /// Whether file descriptors may come along.
+    descriptors: bool,
+    /// If it is encrypted.
+    records: Option<Records>,
     large: Option<Large>,
     /// Bytes that only carried file descriptors, still to come.
     swallow: usize,
@@ -88,9 +106,37 @@ enum Kept {
 }
 
 impl Inbound {
+    /// A stream that isn't encrypted, as yet.
+    pub(super) fn bare(descriptors: bool) -> Self {
+        Self { descriptors, records: None, large: None, swallow: 0, touched: 0, half: false }
+    }
+
+    /// From here on it is.
+    pub(super) fn secure(&mut self, opener: Box<dyn Open>) {
+        self.records = Some(Records::new(opener));
+    }
+
+    /// Whether it is encrypted: it is read on another page then.
+    pub(super) fn is_secure(&self) -> bool {
+        self.records.is_some()
+    }
+
     /// How much is missing of a packet that it holds memory for, if there is one.
     pub(super) fn missing(&self) -> Option<usize> {
-        self.large.as_ref().map(|large| large.missing)
+        let of_small = |records: &Records| match needs(records.front()) {
+            Ok(missing @ 1..) if !records.front().is_empty() => Some(missing),
+            _ => records.missing(),
+        };
+        match &self.large {
+            Some(large) => Some(large.missing),
+            None => self.records.as_ref().and_then(of_small),
+        }
+    }
+
+    /// Whether what it holds is worth another look before more has come.
+    pub(super) fn holds_packet(&self) -> bool {
+        let front = self.records.as_ref().map_or(&[][..], Records::front);
+        self.large.is_none() && !front.is_empty() && needs(front).unwrap_or(0) == 0
     }
 
     /// Whether part of a packet has come, and is left where it is.
@@ -99,8 +145,8 @@ impl Inbound {
     }
 
     /// Wipes what was written to the page.
-    pub(super) fn wipe(&mut self, page: &mut SecretBytes) {
-        page.wipe_front(std::mem::take(&mut self.touched));
+    pub(super) fn wipe(&mut self, page: &mut Page) {
+        page.packets.wipe_front(std::mem::take(&mut self.touched));
     }
 
     /// The next packet, if it is there; [`io::ErrorKind::WouldBlock`] if it isn't yet. The page is overwritten.
@@ -109,12 +155,18 @@ impl Inbound {
     pub(super) fn receive<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
-        page: &'a mut SecretBytes,
+        page: &'a mut Page,
         rest: Rest,
         transit: &Arc<Transit>,
         room: impl FnOnce(&Header) -> Option<Room>,
         kept: &'a mut Option<Gathered>,
     ) -> io::Result<Incoming<'a>> {
+        if let Some(mut records) = self.records.take() {
+            let received = self.receive_opened(&mut records, socket, page, rest, transit, room, kept);
+            self.records = Some(records);
+            return received;
+        }
+        let page = &mut page.packets;
         while self.swallow > 0 {
             self.touched = self.swallow;
             match recv(socket, &mut page.expose_secret_mut()[..self.swallow], RecvFlags::empty())?.0 {
@@ -139,7 +191,7 @@ impl Inbound {
             let bytes = &page.expose_secret()[..seen];
             let Some(word) = bytes.first_chunk() else { return waiting() };
             let Ok(length) = packet_length(*word) else {
-                return Ok(Incoming::End("it sent a length that no packet has"));
+                return Ok(Incoming::End(NO_PACKET));
             };
             let Ok(header) = Header::decode(&mut Reader::new(&bytes[4..])) else { return waiting() };
             // Memory is for those who send something: a header alone gets none, whatever length it claims.
@@ -148,10 +200,7 @@ impl Inbound {
             }
             if seen >= length {
                 take(socket, &mut page.expose_secret_mut()[..length])?;
-                let Some(arguments) = self.arguments(&header, &page.expose_secret()[HEAD..length]) else {
-                    return Ok(Incoming::End(TOO_MANY_FDS));
-                };
-                return Ok(Incoming::Packet(header, arguments));
+                return Ok(self.packet(header, &page.expose_secret()[HEAD..length]));
             }
             let Some(room) = room(&header) else { return Ok(Incoming::Crowded) };
             take(socket, &mut page.expose_secret_mut()[..HEAD])?;
@@ -166,28 +215,144 @@ impl Inbound {
                 Err(error) => return Err(error),
             }
         }
-        let Some(large) = self.large.take() else { return Err(io::ErrorKind::WouldBlock.into()) };
-        let header = large.header;
-        if let Kept::Nothing(exhausted) = large.kept {
-            return Ok(Incoming::Starved(header, exhausted));
+        Ok(self.gathered(kept))
+    }
+
+    /// The same, out of records.
+    #[expect(clippy::too_many_arguments, reason = "those of `receive`, and the records")]
+    fn receive_opened<'a>(
+        &mut self,
+        records: &mut Records,
+        socket: BorrowedFd<'_>,
+        page: &'a mut Page,
+        rest: Rest,
+        transit: &Arc<Transit>,
+        room: impl FnOnce(&Header) -> Option<Room>,
+        kept: &'a mut Option<Gathered>,
+    ) -> io::Result<Incoming<'a>> {
+        let Page { packets: page, record } = page;
+        self.half = false;
+        // What waits goes onto the page: of whole packets the first, else all that there is.
+        let Ok(missing) = needs(records.front()) else { return Ok(Incoming::End(NO_PACKET)) };
+        let wanted = match packet_length_of(records.front()) {
+            Some(length) if missing == 0 && length <= LONGEST_SMALL => length,
+            _ => records.front().len(),
+        };
+        page.overwrite(0, &records.front()[..wanted]);
+        records.used(wanted);
+        let (mut from, mut end, mut room) = (0, wanted, Some(room));
+        for _ in 0..MOST_RECORDS {
+            self.touched = self.touched.max(end);
+            if let Some(large) = &mut self.large {
+                from += large.absorb(&page.expose_secret()[from..end]);
+                if large.missing == 0 {
+                    return Ok(match records.keep(&page.expose_secret()[from..end], transit) {
+                        Ok(()) => self.gathered(kept),
+                        Err(_) => Incoming::End(NO_MEMORY),
+                    });
+                }
+                (from, end) = (0, 0);
+            }
+            let front = &page.expose_secret()[from..end];
+            match needs(front) {
+                Err(()) => return Ok(Incoming::End(NO_PACKET)),
+                Ok(0) if self.large.is_none() => {
+                    let (Some(length), Ok(header)) =
+                        (packet_length_of(front), Header::decode(&mut Reader::new(&front[4..])))
+                    else {
+                        return Ok(Incoming::End(NO_PACKET));
+                    };
+                    if length <= LONGEST_SMALL {
+                        return Ok(match records.keep(&front[length..], transit) {
+                            Ok(()) => self.packet(header, &page.expose_secret()[from + HEAD..from + length]),
+                            Err(_) => Incoming::End(NO_MEMORY),
+                        });
+                    }
+                    let Some(room) = room.take().and_then(|room| room(&header)) else {
+                        return Ok(match records.keep(front, transit) {
+                            Ok(()) => Incoming::Crowded,
+                            Err(_) => Incoming::End(NO_MEMORY),
+                        });
+                    };
+                    from += HEAD;
+                    self.large = Some(Large::begin(header, length - HEAD, &room, transit));
+                    continue;
+                }
+                Ok(_) => {}
+            }
+            end = match records.next(socket, record, page, end, rest, transit) {
+                Ok(end) => end,
+                Err(Stopped::End(ending)) => {
+                    self.touched = page.len(); // some of it may have been opened
+                    return Ok(Incoming::End(ending));
+                }
+                Err(stopped) => {
+                    if records.keep(&page.expose_secret()[from..end], transit).is_err() {
+                        return Ok(Incoming::End(NO_MEMORY));
+                    }
+                    return Err(match stopped {
+                        Stopped::Failed(error) => error,
+                        Stopped::Half | Stopped::End(_) => {
+                            self.half = true;
+                            io::ErrorKind::WouldBlock.into()
+                        }
+                    });
+                }
+            };
         }
-        let gathered = kept.insert(Gathered { kept: large.kept, _load: large.load });
-        match self.arguments(&header, gathered.bytes()) {
-            Some(arguments) => Ok(Incoming::Packet(header, arguments)),
-            None => Ok(Incoming::End(TOO_MANY_FDS)),
+        Ok(match records.keep(&page.expose_secret()[from..end], transit) {
+            Ok(()) => Incoming::Part,
+            Err(_) => Incoming::End(NO_MEMORY),
+        })
+    }
+
+    /// A packet that is on the page.
+    fn packet<'a>(&mut self, header: Header, body: &'a [u8]) -> Incoming<'a> {
+        match self.arguments(&header, body) {
+            Ok(arguments) => Incoming::Packet(header, arguments),
+            Err(ending) => Incoming::End(ending),
         }
     }
 
-    /// The arguments, behind the number of file descriptors if some come along.
-    fn arguments<'a>(&mut self, header: &Header, body: &'a [u8]) -> Option<&'a [u8]> {
+    /// The large packet, now that all of it is there.
+    fn gathered<'a>(&mut self, kept: &'a mut Option<Gathered>) -> Incoming<'a> {
+        let Some(large) = self.large.take() else { return Incoming::Part };
+        let header = large.header;
+        if let Kept::Nothing(exhausted) = large.kept {
+            return Incoming::Starved(header, exhausted);
+        }
+        let gathered = kept.insert(Gathered { kept: large.kept, _load: large.load });
+        self.packet(header, gathered.bytes())
+    }
+
+    /// The arguments, behind the number of file descriptors if some come along; or why it is over.
+    fn arguments<'a>(&mut self, header: &Header, body: &'a [u8]) -> Result<&'a [u8], &'static str> {
         if header.kind != Kind::CallWithFds {
-            return Some(body);
+            return Ok(body);
         }
         let mut reader = Reader::new(body);
-        let count = u32::decode(&mut reader).ok().filter(|count| *count <= MAX_FDS)?;
-        self.swallow = usize::try_from(count).ok()?;
-        Some(reader.rest())
+        let count = u32::decode(&mut reader).ok().filter(|count| *count <= MAX_FDS).ok_or(TOO_MANY_FDS)?;
+        if count > 0 && !self.descriptors {
+            return Err("it sent file descriptors where none can come along");
+        }
+        self.swallow = usize::try_from(count).map_err(|_| TOO_MANY_FDS)?;
+        Ok(reader.rest())
     }
+}
+
+/// How many bytes of a packet must still come before something can be done about it; or there is no packet of that length.
+fn needs(front: &[u8]) -> Result<usize, ()> {
+    match front.first_chunk() {
+        Some(word) => match packet_length(*word) {
+            Ok(length) => Ok(length.min(LONGEST_SMALL).saturating_sub(front.len())),
+            Err(_) => Err(()),
+        },
+        None => Ok(4 - front.len()),
+    }
+}
+
+fn packet_length_of(front: &[u8]) -> Option<usize> {
+    packet_length(*front.first_chunk()?).ok()
 }
 
 /// A large packet's arguments, whole. They are wiped, if they must be, when it is dropped.
@@ -217,6 +382,25 @@ impl Large {
         Self { header, missing, kept, load }
     }
 
+    /// Takes from what was opened, up to the packet's end; how much.
+    fn absorb(&mut self, opened: &[u8]) -> usize {
+        let some = opened.len().min(self.missing);
+        match &mut self.kept {
+            Kept::Secret(bytes, have) => {
+                let kept = some.min(bytes.len() - *have);
+                bytes.overwrite(*have, &opened[..kept]);
+                *have += kept;
+            }
+            Kept::Ordinary(bytes, keep) => {
+                bytes.extend_from_slice(&opened[..some.min(*keep - bytes.len())]);
+                self.load.grow(bytes.capacity());
+            }
+            Kept::Nothing(_) => {}
+        }
+        self.missing -= some;
+        some
+    }
+
     /// Takes what there is, up to the packet's end.
     fn gather(&mut self, socket: BorrowedFd<'_>, page: &mut SecretBytes) -> io::Result<usize> {
         let page = page.expose_secret_mut();
@@ -244,7 +428,7 @@ impl Large {
 }
 
 /// Takes what was seen to be there.
-fn take(socket: BorrowedFd<'_>, mut place: &mut [u8]) -> io::Result<()> {
+pub(super) fn take(socket: BorrowedFd<'_>, mut place: &mut [u8]) -> io::Result<()> {
     while !place.is_empty() {
         match recv(socket, &mut *place, RecvFlags::empty())?.0 {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -253,5 +437,15 @@ fn take(socket: BorrowedFd<'_>, mut place: &mut [u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Larger than any packet but for large values, definitions and what strangers send.
+pub(super) const PAGE_SIZE: usize = 16 << 10;
+
+/// Records that are opened before others have their turn.
+const MOST_RECORDS: usize = 64;
+
+const NO_PACKET: &str = "it sent a length that no packet has";
+
+const NO_MEMORY: &str = "there is no secret memory";
 
 const TOO_MANY_FDS: &str = "it sent more file descriptors than a packet may have";

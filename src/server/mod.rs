@@ -1,7 +1,7 @@
 //! The daemon: libvirt's secret driver behind sockets, and the one asynchronous floor of the house.
 //!
 //! A call's way: [`listen`] has the sockets, [`serve`] accepts, [`connection`] moves bytes ([`inbound`],
-//! [`outgoing`]), [`session`] judges each packet, [`calls`] asks the driver, and back. Around it: [`start`] and
+//! [`outgoing`], [`stream`]; [`records`] where they are encrypted), [`session`] judges each packet, [`calls`] asks the driver, and back. Around it: [`start`] and
 //! [`process`] begin and end the daemon, [`settings`] and [`args`] say how, [`admin`] serves virt-admin and our own
 //! lock and unlock, [`log`] tells.
 //!
@@ -15,6 +15,7 @@ mod calls;
 mod clients;
 mod connection;
 mod failure;
+mod flood;
 mod identity;
 mod inbound;
 mod keepalive;
@@ -23,11 +24,14 @@ mod log;
 mod opening;
 mod outgoing;
 mod parameters;
+mod places;
 #[cfg(feature = "polkit")]
 mod polkit;
 mod process;
+mod records;
 #[cfg(any(fuzzing, test))]
 mod rehearsal;
+mod room;
 mod rotation;
 #[cfg(feature = "sasl")]
 mod sasl;
@@ -35,6 +39,8 @@ mod serve;
 mod session;
 mod settings;
 mod start;
+mod stream;
+mod tls;
 mod transit;
 
 /// The libvirt whose answers these are, as its own daemons number themselves: 12.8.0.

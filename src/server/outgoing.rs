@@ -1,12 +1,14 @@
 //! A packet on its way out: in ordinary memory, or around a value that stays in secret memory until the kernel has it.
 //!
-//! Leans on `rpc` for the bytes. Refuses to copy a value: it is sent from where it was opened, and wiped when it is gone.
+//! Leans on `rpc` for the bytes, on `net` for the layer of an encrypted stream. Refuses to copy a value: it is sent from
+//! where it was opened, or sealed from there, and wiped when it is gone.
 
 use std::io::IoSlice;
 
 use secrecy::ExposeSecret;
 
 use crate::memory::SecretBytes;
+use crate::net::layer::{Broken, Seal};
 use crate::rpc::{Encode, Header, Status, packet};
 
 /// A packet, and how much of it is sent.
@@ -15,6 +17,8 @@ pub(super) struct Outgoing {
     value: Option<SecretBytes>,
     pad: usize,
     sent: usize,
+    /// It goes as it is: sealed already, or from before there was a layer.
+    settled: bool,
 }
 
 impl Outgoing {
@@ -26,7 +30,7 @@ impl Outgoing {
     /// The reply to a call whose result ends in a value.
     pub(super) fn ending_in(call: Header, before: &impl Encode, value: SecretBytes) -> Self {
         let (front, pad) = packet::around_value(call.reply(Status::Ok), before, value.len());
-        Self { front, value: Some(value), pad, sent: 0 }
+        Self { front, value: Some(value), pad, sent: 0, settled: false }
     }
 
     /// Whether it holds secret memory.
@@ -46,13 +50,33 @@ impl Outgoing {
 
     /// What is still to be sent.
     pub(super) fn rest(&self) -> [IoSlice<'_>; 3] {
-        let value = self.value.as_ref().map_or(&[][..], ExposeSecret::expose_secret);
         let mut skip = self.sent;
-        [&self.front, value, &[0; 3][..self.pad]].map(|part| {
+        self.parts().map(|part| {
             let from = skip.min(part.len());
             skip -= from;
             IoSlice::new(&part[from..])
         })
+    }
+
+    fn parts(&self) -> [&[u8]; 3] {
+        let value = self.value.as_ref().map_or(&[][..], ExposeSecret::expose_secret);
+        [&self.front, value, &[0; 3][..self.pad]]
+    }
+
+    /// Becomes records of a layer, unless it is settled. Of a value nothing is left here then.
+    pub(super) fn seal(&mut self, sealer: &mut dyn Seal) -> Result<(), Broken> {
+        if !self.settled {
+            let mut sealed = Vec::new();
+            sealer.seal(&self.parts(), &mut sealed)?;
+            *self = Self { settled: true, ..sealed.into() };
+        }
+        Ok(())
+    }
+
+    /// It goes as it is, whatever comes behind it.
+    #[cfg(feature = "sasl")]
+    pub(super) fn settle(&mut self) {
+        self.settled = true;
     }
 
     /// So many bytes more were sent. Whether that is all.
@@ -64,7 +88,7 @@ impl Outgoing {
 
 impl From<Vec<u8>> for Outgoing {
     fn from(packet: Vec<u8>) -> Self {
-        Self { front: packet, value: None, pad: 0, sent: 0 }
+        Self { front: packet, value: None, pad: 0, sent: 0, settled: false }
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::watch;
@@ -17,15 +16,22 @@ use tokio::time::sleep;
 
 use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
-use super::clients::{Clients, Limits, is_trusted};
+use super::clients::{Clients, Comer, Limits, Way, is_trusted};
 use super::connection::{Connection, Shared, stopped};
 use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
 use super::log::Log;
 use super::process::Notice;
 use super::rotation::Rotator;
+#[cfg(feature = "sasl")]
+use super::session::Sasl;
 use super::session::{Method, Service, Session};
-use crate::net::peer::Peer;
+use super::settings::Auth;
+use super::stream::{Door, Stream};
+use super::tls::Tls;
+#[cfg(feature = "sasl")]
+use crate::net::around::Around;
+use crate::net::layer::Layer;
 
 /// All that the daemon's connections share.
 pub(super) struct Host {
@@ -40,8 +46,24 @@ pub(super) struct Host {
     /// Seconds without clients after which the daemon ends; 0: never.
     pub(super) timeout: AtomicU32,
     pub(super) stop: watch::Sender<bool>,
-    /// How clients of the main socket authenticate, and of the read-only one.
-    pub(super) methods: [Method; 2],
+    /// How clients prove who they are.
+    pub(super) auths: Auths,
+    /// If it is served.
+    pub(super) tls: Option<Arc<Tls>>,
+}
+
+/// How clients prove who they are, by the socket.
+pub(super) struct Auths {
+    pub(super) main: Auth,
+    pub(super) read_only: Auth,
+    pub(super) tls: Auth,
+    pub(super) tcp: Auth,
+    /// Patterns of the users whom SASL lets in; `None`: all.
+    #[cfg(feature = "sasl")]
+    pub(super) users: Option<Arc<[String]>>,
+    /// What SASL's encryption must be worth where nothing else encrypts.
+    #[cfg(feature = "sasl")]
+    pub(super) tcp_min_ssf: u32,
 }
 
 /// One of the two servers.
@@ -76,7 +98,7 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
     let mut signals = Signals::catch()?;
     for Listening { role, socket, name } in sockets {
         names.extend(name); // the files go when we return
-        tokio::spawn(accept(Arc::clone(&host), role, UnixListener::from_std(socket)?));
+        tokio::spawn(accept(Arc::clone(&host), role, Door::new(socket)?));
     }
     let rotating = Arc::clone(&host);
     tokio::spawn(async move {
@@ -109,7 +131,7 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
 }
 
 /// Accepts clients on one socket, as long as there is room.
-async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
+async fn accept(host: Arc<Host>, role: Role, door: Door) {
     let server = if role == Role::Admin { &host.admin } else { &host.main };
     let mut stop = host.stop.subscribe();
     loop {
@@ -118,24 +140,38 @@ async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
             () = stopped(&mut stop) => return,
             accepted = async {
                 server.clients.room().await;
-                let (stream, _) = listener.accept().await?;
+                let accepted = door.accept().await?;
                 server.clients.room().await; // another socket's client may have taken the place
-                Ok::<_, io::Error>(stream)
+                Ok::<_, io::Error>(accepted)
             } => accepted,
         };
-        match accepted.and_then(|stream| Ok((credentials(&stream)?, stream))) {
-            Ok((peer, stream)) if server.clients.has_room_for(&peer) => welcome(&host, role, peer, stream),
-            Ok((peer, stream)) => match server.clients.queue() {
-                Some(waiting) => {
-                    let host = Arc::clone(&host);
-                    tokio::spawn(async move {
-                        waiting.room().await;
-                        drop(waiting);
-                        welcome(&host, role, peer, stream);
-                    });
-                }
-                None => tracing::info!("refused {peer}: the places for its like are taken, and many wait"),
-            },
+        match accepted {
+            Ok(Some((Stream::Ip(stream), peer))) if role == Role::Tls => {
+                let Some(tls) = host.tls.clone() else { continue };
+                let place = tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return,
+                    place = tls.place() => place,
+                };
+                let host = Arc::clone(&host);
+                tokio::spawn(async move {
+                    let shaken = tls.shake(&place, &stream, peer).await;
+                    drop(place);
+                    if let Some((layer, certified)) = shaken {
+                        let comer = Comer { peer, way: Way::Tls, certified };
+                        arrive(&host, role, comer, Stream::Ip(stream), Some(layer));
+                    }
+                });
+            }
+            Ok(Some((stream, peer))) => {
+                let way = match role {
+                    Role::Main | Role::ReadOnly | Role::Admin => Way::Unix,
+                    Role::Tcp => Way::Tcp,
+                    Role::Tls => Way::Tls,
+                };
+                arrive(&host, role, Comer { peer, way, certified: None }, stream, None);
+            }
+            Ok(None) => {}
             Err(error) => {
                 let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
                 if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
@@ -147,30 +183,64 @@ async fn accept(host: Arc<Host>, role: Role, listener: UnixListener) {
     }
 }
 
-fn credentials(stream: &UnixStream) -> io::Result<Peer> {
-    let credentials = stream.peer_cred()?;
-    Ok(Peer::new(credentials.pid(), credentials.uid(), credentials.gid()))
+/// Somebody is at the door: gets a place, or waits for one.
+fn arrive(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Option<Layer>) {
+    let server = if role == Role::Admin { &host.admin } else { &host.main };
+    if server.clients.has_room_for(&comer.peer) {
+        return welcome(host, role, comer, stream, layer);
+    }
+    match server.clients.queue() {
+        Some(waiting) => {
+            let host = Arc::clone(host);
+            tokio::spawn(async move {
+                waiting.room().await;
+                drop(waiting);
+                welcome(&host, role, comer, stream, layer);
+            });
+        }
+        None => tracing::info!("refused {}: the places for its like are taken, and many wait", comer.peer),
+    }
 }
 
-/// Gives a client its connection.
-fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
+/// Gives a client its connection. `layer`: if the stream is encrypted already.
+fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Option<Layer>) {
     let (send, events) = mpsc::channel::<Announcement>(MOST_EVENTS);
-    let (server, method, read_only) = match role {
-        Role::Main => (&host.main, host.methods[0].clone(), false),
-        Role::ReadOnly => (&host.main, host.methods[1].clone(), true),
+    let peer = comer.peer;
+    let (server, auth, read_only) = match role {
+        Role::Main => (&host.main, host.auths.main, false),
+        Role::ReadOnly => (&host.main, host.auths.read_only, true),
+        Role::Tls => (&host.main, host.auths.tls, false),
+        Role::Tcp => (&host.main, host.auths.tcp, false),
         Role::Admin => {
             if !is_trusted(&peer) {
                 tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
                 return;
             }
-            (&host.admin, Method::None, false)
+            (&host.admin, Auth::None, false)
         }
     };
-    let place = server.clients.welcome(peer, method == Method::None, read_only);
+    let method = match auth {
+        Auth::None => Method::None,
+        Auth::Polkit => Method::Polkit,
+        #[cfg(feature = "sasl")]
+        Auth::Sasl => Method::Sasl(Sasl {
+            users: host.auths.users.clone(),
+            around: match role {
+                Role::Main | Role::ReadOnly | Role::Admin => Around::Unix,
+                Role::Tls => Around::Tls { bits: layer.as_ref().map_or(0, |layer| layer.bits) },
+                Role::Tcp => Around::Tcp { min_ssf: host.auths.tcp_min_ssf },
+            },
+            local: stream.local_address(),
+            remote: peer.address(),
+        }),
+        #[cfg(not(feature = "sasl"))]
+        Auth::Sasl => return tracing::error!("refused {peer}: this build has no SASL"), // the settings refuse it before
+    };
+    let place = server.clients.welcome(comer, method == Method::None, read_only);
     let client = Arc::clone(&place.client);
     let service = match role {
         Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host), peer, client.id)),
-        Role::Main | Role::ReadOnly => {
+        Role::Main | Role::ReadOnly | Role::Tls | Role::Tcp => {
             let gone = AtomicBool::new(false);
             let announce = move |event| {
                 if let Err(TrySendError::Full(_)) = send.try_send(event)
@@ -186,10 +256,10 @@ fn welcome(host: &Arc<Host>, role: Role, peer: Peer, stream: UnixStream) {
     };
     let session = Session::new(service, method, peer, server.keepalive.clone());
     let (shared, stop) = (Arc::clone(&server.shared), host.stop.subscribe());
-    tokio::spawn(Connection { stream, session, welcome: place, events, shared, stop }.serve());
+    tokio::spawn(Connection { stream, layer, session, welcome: place, events, shared, stop }.serve());
 }
 
-/// SIGHUP: looks for keys again.
+/// SIGHUP: looks for keys again, and for certificates.
 async fn reload(host: Arc<Host>) {
     Notice::Reloading.send();
     let driver = Arc::clone(&host.secrets.driver);
@@ -203,6 +273,18 @@ async fn reload(host: Arc<Host>) {
         }
         Ok(Err(error)) => tracing::error!("reloading failed: {error}"),
         Err(_) => tracing::error!("reloading broke off"),
+    }
+    if let Some(tls) = host.tls.clone() {
+        match tokio::task::spawn_blocking(move || tls.reload()).await {
+            Ok(Ok(())) => tracing::info!("reloaded: the certificates for TLS"),
+            Ok(Err(error)) => {
+                tracing::error!(
+                    "{error}; {}",
+                    error.advice().unwrap_or("virt-admin server-update-tls tries again")
+                );
+            }
+            Err(_) => tracing::error!("reloading the certificates broke off"),
+        }
     }
     Notice::Ready.send();
 }

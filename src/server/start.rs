@@ -22,13 +22,13 @@ use super::args::{self, Arguments, Asked};
 use super::calls::Secrets;
 use super::clients::Limits;
 use super::keepalive::Keepalive;
-use super::listen::{self, Listening, Place, Plan, Role, Wanted};
+use super::listen::{self, Listener, Listening, Place, Plan, Role, Wanted};
 use super::log::{self, Filters, Level, Log, Setup};
 use super::process::{self, Exit, Notice, StartError};
 use super::rotation::Rotator;
-use super::serve::{self, Host, Server};
-use super::session::Method;
-use super::settings::{self, Auth, Settings};
+use super::serve::{self, Auths, Host, Server};
+use super::settings::{self, Settings};
+use super::tls::Tls;
 use crate::conf::{CONFIG_UNSUPPORTED, ConfError};
 use crate::driver::{Caller, Driver, Keys, NewStore, Root, RotationPolicy};
 use crate::net::token::SystemToken;
@@ -76,9 +76,19 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let (settings, warnings) = Settings::read(&file, named, privileged).map_err(misconfigured)?;
     let log = set_up_log(&settings, arguments, &place)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let plan = plan(&place, &settings, arguments.listen);
+    let listens = |role| plan.listens(role) || listen::expects(role);
     if std::env::var_os("LISTEN_FDS").is_none() {
         settings.main_socket_mode(None).map_err(misconfigured)?;
     }
+    settings.judge_network(listens(Role::Tls), listens(Role::Tcp)).map_err(misconfigured)?;
+    let tls = match listens(Role::Tls) {
+        true => {
+            let home = std::env::home_dir().filter(|_| !privileged);
+            Some(Arc::new(Tls::load(&settings, home.as_deref())?))
+        }
+        false => None,
+    };
     crate::memory::harden_process();
     process::raise_descriptor_limit();
 
@@ -86,13 +96,14 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let pid_file = arguments.pid_file.clone().unwrap_or_else(|| place.pid_file());
     let _pid_file = process::take_pid_file(&pid_file)?;
     let secrets = open(&place, &root, &settings)?;
-    let sockets = listen::listen(&plan(&place, &settings))?;
+    let sockets = listen::listen(&plan)?;
     check_activated(&sockets, &settings)?;
 
-    let host = Arc::new(host(secrets, &settings, log.clone(), arguments.timeout.unwrap_or(0)));
+    let host = Arc::new(host(secrets, &settings, log.clone(), tls, arguments.timeout.unwrap_or(0)));
     let runtime = runtime(&settings)?;
+    let network = addresses(&sockets);
     let ready = || {
-        tracing::info!("ready");
+        tracing::info!("ready{network}");
         Notice::Ready.send();
         if let Some(Err(error)) = detached.map(process::Detached::ready) {
             tracing::warn!("standard output can't be let go of: {error}");
@@ -228,24 +239,42 @@ fn rotation_policy(settings: &Settings) -> RotationPolicy {
     }
 }
 
-fn plan(place: &Place, settings: &Settings) -> Plan {
+/// `listen`: on the network too.
+fn plan(place: &Place, settings: &Settings, listen: bool) -> Plan {
     let wanted = |(role, path): (Role, PathBuf)| {
         let (mode, limits) = match role {
             Role::Main => (settings.main_socket_mode(None).unwrap_or(0o700), &settings.limits),
             Role::ReadOnly => (settings.unix_sock_ro_perms, &settings.limits),
-            Role::Admin => (settings.unix_sock_admin_perms, &settings.admin_limits),
+            // None of this place's sockets is on the network.
+            Role::Admin | Role::Tls | Role::Tcp => (settings.unix_sock_admin_perms, &settings.admin_limits),
         };
         Wanted { role, path, mode, backlog: limits.max_queued_clients }
     };
     let sockets = place.sockets(settings.unix_sock_dir.as_deref());
-    Plan { sockets: sockets.into_iter().map(wanted).collect(), group: settings.unix_sock_group.clone() }
+    let backlog = settings.limits.max_queued_clients;
+    Plan {
+        sockets: sockets.into_iter().map(wanted).collect(),
+        group: settings.unix_sock_group.clone(),
+        network: if listen { settings.network.ports(backlog) } else { Vec::new() },
+    }
+}
+
+/// For the log: where on the network it listens.
+fn addresses(sockets: &[Listening]) -> String {
+    let shown = |socket: &Listening| {
+        let kind = if socket.role == Role::Tls { "tls" } else { "tcp" };
+        socket.address().map(|address| format!(" {kind} {address}"))
+    };
+    let all: Vec<String> = sockets.iter().filter_map(shown).collect();
+    if all.is_empty() { String::new() } else { format!(": listening on{}", all.join(",")) }
 }
 
 /// systemd made the sockets: whom they let in is for it to say, and for us to judge.
 fn check_activated(sockets: &[Listening], settings: &Settings) -> Result<(), StartError> {
     let activated = sockets.iter().filter(|it| it.role == Role::Main && it.name.is_none());
     for socket in activated {
-        let address = socket.socket.local_addr().ok();
+        let Listener::Unix(listener) = &socket.socket else { continue };
+        let address = listener.local_addr().ok();
         let path = address.as_ref().and_then(|address| address.as_pathname());
         let mode =
             path.and_then(|path| std::fs::metadata(path).ok()).map(|it| it.permissions().mode() & 0o777);
@@ -255,7 +284,7 @@ fn check_activated(sockets: &[Listening], settings: &Settings) -> Result<(), Sta
     Ok(())
 }
 
-fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
+fn host(secrets: Secrets, settings: &Settings, log: Log, tls: Option<Arc<Tls>>, timeout: u32) -> Host {
     let server = |name, limits: &settings::Limits| {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let anonymous = limits.max_anonymous_clients.map_or(0, count);
@@ -263,10 +292,6 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
         let clients = Limits { clients: count(limits.max_clients), anonymous };
         let keepalive = Keepalive::new(limits.keepalive_interval, limits.keepalive_count);
         Server::new(name, clients, count(limits.max_client_requests), pool, keepalive)
-    };
-    let method = |auth| match auth {
-        Auth::None => Method::None,
-        Auth::Polkit => Method::Polkit,
     };
     Host {
         rotation: Rotator::default(),
@@ -276,7 +301,17 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, timeout: u32) -> Host {
         log,
         timeout: AtomicU32::new(timeout),
         stop: watch::Sender::new(false),
-        methods: [method(settings.auth_unix_rw), method(settings.auth_unix_ro)],
+        auths: Auths {
+            main: settings.auth_unix_rw,
+            read_only: settings.auth_unix_ro,
+            tls: settings.network.auth_tls,
+            tcp: settings.network.auth_tcp,
+            #[cfg(feature = "sasl")]
+            users: settings.network.sasl_allowed_username_list.clone().map(Into::into),
+            #[cfg(feature = "sasl")]
+            tcp_min_ssf: settings.network.tcp_min_ssf,
+        },
+        tls,
     }
 }
 

@@ -53,6 +53,12 @@ impl Transit {
         self.holds(2, 4)
     }
 
+    /// What is held: of secret memory, and of ordinary.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.secret.load(Ordering::Relaxed), self.ordinary.load(Ordering::Relaxed))
+    }
+
     /// Whether so many times what is usual is held.
     fn holds(&self, secret: usize, ordinary: usize) -> bool {
         self.secret.load(Ordering::Relaxed) > secret * MOST_SECRET

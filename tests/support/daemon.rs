@@ -44,11 +44,16 @@ impl Place {
 
     /// Starts a daemon with these lines in its configuration, besides those that a test needs.
     pub(crate) fn serve(&self, lines: &str) -> Daemon {
+        self.serve_with(lines, &[])
+    }
+
+    /// The same, with more on its command line.
+    pub(crate) fn serve_with(&self, lines: &str, words: &[&str]) -> Daemon {
         let notify = self.0.join("notify");
         _ = std::fs::remove_file(&notify);
         let ear = UnixDatagram::bind(&notify).unwrap();
         ear.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let process = self.command(lines).env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+        let process = self.command(lines).args(words).env("NOTIFY_SOCKET", &notify).spawn().unwrap();
         let mut daemon = Daemon { process, place: self.clone() };
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut said = [0; 100];

@@ -64,9 +64,16 @@ impl Calls {
             }
             procedure::SERVER_UPDATE_TLS_FILES => {
                 let asked: admin::OfServer<'_> = call.read()?;
-                self.server(&asked.server)?;
+                let server = self.server(&asked.server)?;
                 check_flags(asked.flags, "adminServerUpdateTlsFiles", 0)?;
-                Err(failure::no_tls())
+                let is_main = std::ptr::eq(server, &raw const self.host.main);
+                let tls = self.host.tls.clone().filter(|_| is_main).ok_or_else(failure::no_tls)?;
+                let peer = self.peer;
+                Ok(Action::work(call.header, peer, Held::Ordinary(0), move |call| {
+                    tls.reload()?;
+                    tracing::info!("the certificates for TLS are read anew ({peer})");
+                    Ok(reply(call, &()))
+                }))
             }
             procedure::CONNECT_SET_DAEMON_TIMEOUT => {
                 let asked: admin::SetTimeout = call.read()?;

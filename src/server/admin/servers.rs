@@ -1,14 +1,14 @@
 //! libvirt's ADMIN program: the daemon's two servers, their threads, limits and clients.
 //!
-//! Leans on `clients` and `workers` for what there is. Refuses to show anything but the kernel's word on who a client is:
-//! what it says of itself by CONNECT_SET_IDENTITY is not told here, as libvirt would. Reads users' names where it may
+//! Leans on `clients` and `workers` for what there is. Refuses to show anything but the kernel's word on who a client is,
+//! and what it has proved by a certificate or by SASL: what it says of itself by CONNECT_SET_IDENTITY is not told here, as libvirt would. Reads users' names where it may
 //! block: they may come over a network.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::super::clients::{Client, Limits};
+use super::super::clients::{Client, Limits, Way};
 use super::super::outgoing::Outgoing;
 use super::super::parameters;
 use super::super::serve::Server;
@@ -154,25 +154,37 @@ fn name_of<'a>(client: &Arc<Client>, server: &Server) -> ClientName<'a> {
         server: ServerName { name: server.name.into() },
         id: client.id,
         since: since.cast_signed(),
-        transport: admin::TRANSPORT_UNIX,
+        transport: match client.way {
+            Way::Unix => admin::TRANSPORT_UNIX,
+            Way::Tcp => admin::TRANSPORT_TCP,
+            Way::Tls => admin::TRANSPORT_TLS,
+        },
     }
 }
 
-/// What the kernel says of a client, and the names that the host has for its user and group, as a reply.
+/// Who a client is, as a reply: by the kernel's word, and by what it has proved. The names of its user and group are
+/// those that the host has.
 fn info(client: &Client, call: Header) -> Outgoing {
-    let peer = client.peer;
-    let user = uzers::get_user_by_uid(peer.uid);
-    let group = uzers::get_group_by_gid(peer.gid);
+    fn text(text: &str) -> Typed<'_> {
+        Typed::String(Text(text.as_bytes()))
+    }
     let number = |number: u32| Typed::Int(number.cast_signed());
+    let process = client.peer.process();
+    let user = process.and_then(|process| uzers::get_user_by_uid(process.uid));
+    let group = process.and_then(|process| uzers::get_group_by_gid(process.gid));
+    let address = client.peer.address().map(|address| address.to_string());
     let user = user.as_ref().map(|user| Typed::String(Text(user.name().as_encoded_bytes())));
     let group = group.as_ref().map(|group| Typed::String(Text(group.name().as_encoded_bytes())));
     let known = [
         ("readonly", Some(Typed::Boolean(client.read_only.load(Ordering::Relaxed)))),
-        ("unix_user_id", Some(number(peer.uid))),
+        ("unix_user_id", process.map(|process| number(process.uid))),
         ("unix_user_name", user),
-        ("unix_group_id", Some(number(peer.gid))),
+        ("unix_group_id", process.map(|process| number(process.gid))),
         ("unix_group_name", group),
-        ("unix_process_id", peer.pid.map(number)),
+        ("unix_process_id", process.and_then(|process| process.pid).map(number)),
+        ("sock_addr", address.as_deref().map(text)),
+        ("sasl_user_name", client.user().map(text)),
+        ("tls_x509_dname", client.certified.as_deref().map(text)),
     ];
     let parameter =
         |(name, value): (&'static str, Option<_>)| Some(Parameter { name: name.into(), value: value? });

@@ -17,7 +17,7 @@ use zbus::proxy::CacheProperties;
 use zbus::{Connection, fdo};
 use zbus_polkit::policykit1::{AuthorityProxy, AuthorizationResult, CheckAuthorizationFlags, Subject};
 
-use crate::net::peer::Peer;
+use crate::net::peer::Process;
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
 /// The action behind the read-write socket.
@@ -84,7 +84,7 @@ impl Polkit {
 
     /// Asks whether the peer may do this, and waits for the person if polkit does. Dropping the future takes the question
     /// back, and with it the dialog.
-    pub(super) async fn check(&self, peer: &Peer, action: &str) -> Result<(), Refusal> {
+    pub(super) async fn check(&self, peer: &Process, action: &str) -> Result<(), Refusal> {
         let subject = subject(peer)?;
         let asked = match self.ask(&subject, action).await {
             // The bus was started anew, and what we had was the old one's. Once: if that fails too, something else is wrong.
@@ -157,7 +157,7 @@ fn trouble(error: zbus::Error, bus: &Connection) -> Trouble {
 }
 
 /// The peer, as polkit wants to have processes named.
-fn subject(peer: &Peer) -> Result<Subject, Refusal> {
+fn subject(peer: &Process) -> Result<Subject, Refusal> {
     let (Some(pid), Some(started)) = (peer.pid, peer.start_time) else {
         return Err(Refusal::Failed(format!("cannot tell when the client's process started ({peer})")));
     };

@@ -159,8 +159,8 @@ impl Authority {
     }
 }
 
-fn peer() -> Peer {
-    Peer { pid: Some(4711), uid: 4_000_000_000, gid: 100, start_time: Some(0x1_0000_0001) }
+fn peer() -> Process {
+    Process { pid: Some(4711), uid: 4_000_000_000, gid: 100, start_time: Some(0x1_0000_0001) }
 }
 
 /// libvirt's code and domain.
@@ -220,7 +220,7 @@ async fn each_answer_is_told_as_libvirt_tells_it() {
 async fn a_peer_that_cannot_be_told_apart_is_refused_without_asking() {
     let bus = Bus::start();
     let (_authority, mut hears) = bus.authority(Answer::Yes).await;
-    for unknown in [Peer { pid: None, ..peer() }, Peer { start_time: None, ..peer() }] {
+    for unknown in [Process { pid: None, ..peer() }, Process { start_time: None, ..peer() }] {
         let refusal = bus.polkit().check(&unknown, MANAGE).await.unwrap_err();
         assert_eq!(numbers(&refusal), (1, 60), "{refusal}");
     }

@@ -2,11 +2,16 @@
 //!
 //! Leans on `conf`. docs/install/virtsecretd.conf explains each key. Refuses what it can't do but what somebody relies
 //! on: an unknown way to authenticate, access control, required auditing, and a socket that lets every local user in
-//! unasked. What has no effect here and does no harm is a warning, so is a key that nobody knows.
+//! unasked. What has no effect here and does no harm is a warning, so is a key that nobody knows. [`network`] has what is
+//! about the network.
+
+mod network;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub(super) use network::{Certificates, Network};
 
 use crate::conf::{CONFIG_UNSUPPORTED, Conf, ConfError, INTERNAL_ERROR, SYSTEM_ERROR, nearest};
 
@@ -27,7 +32,9 @@ pub(super) struct Settings {
     pub(super) auth_unix_ro: Auth,
     /// Who may use the main socket.
     pub(super) auth_unix_rw: Auth,
-    /// For the main and the read-only socket.
+    /// Where it listens on the network, and to whom.
+    pub(super) network: Network,
+    /// For the main and the read-only socket, and for the network.
     pub(super) limits: Limits,
     /// For the admin socket.
     pub(super) admin_limits: Limits,
@@ -57,13 +64,15 @@ pub(super) struct Settings {
     source: Conf,
 }
 
-/// How local users prove that they may connect. Root needs no proof where polkit is asked.
+/// How clients prove that they may connect. This host's root needs no proof where polkit is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Auth {
     /// Whoever can open the socket may use it.
     None,
     /// polkit decides.
     Polkit,
+    /// By SASL.
+    Sasl,
 }
 
 /// What one server (the main one, or that of the admin socket) spends on its clients.
@@ -155,6 +164,7 @@ impl Settings {
             unix_sock_admin_perms: 0o700,
             auth_unix_ro: auth,
             auth_unix_rw: auth,
+            network: Network::default(),
             limits,
             admin_limits,
             log_level: 3,
@@ -186,6 +196,7 @@ impl Settings {
         settings.unix_sock_rw_perms = mode(&conf, "unix_sock_rw_perms", settings.unix_sock_rw_perms)?;
         settings.unix_sock_admin_perms =
             mode(&conf, "unix_sock_admin_perms", settings.unix_sock_admin_perms)?;
+        settings.network = Network::from_conf(&conf)?;
         settings.limits = limits(&conf, "", settings.limits)?;
         settings.admin_limits = limits(&conf, "admin_", settings.admin_limits)?;
         settings.log_level = match conf.unsigned("log_level", settings.log_level)? {
@@ -248,6 +259,16 @@ impl Settings {
             &format!("auth_unix_rw is \"none\" on {how}: every local user could read and change the secrets"),
             &format!("close the socket ({narrower}), ask who comes ({polkit}), or mean it (allow_unauthenticated = 1)"),
         ))
+    }
+
+    /// Whether the settings of the network may hold for the sockets that there are to be.
+    pub(super) fn judge_network(&self, tls: bool, tcp: bool) -> Result<(), ConfError> {
+        self.network.judge(&self.source, tls, tcp)
+    }
+
+    /// Where the certificates of TLS lie.
+    pub(super) fn certificates(&self) -> Result<Certificates, ConfError> {
+        self.network.certificates(&self.source)
     }
 
     /// An error about a key whose value was accepted here, but is of no use elsewhere: names file and line.
@@ -333,8 +354,11 @@ fn auth(conf: &Conf, key: &str) -> Result<Option<Auth>, ConfError> {
         "polkit" => unsupported(
             "this build is without polkit: write \"none\", and let mode and group of the socket decide",
         ),
-        "sasl" => unsupported("this version has no SASL on Unix sockets: write \"polkit\" or \"none\""),
-        _ => unsupported("write \"polkit\" or \"none\""),
+        "sasl" if cfg!(feature = "sasl") => Ok(Some(Auth::Sasl)),
+        "sasl" => unsupported(
+            "this build has no SASL: write \"polkit\" or \"none\", or take one with the feature sasl",
+        ),
+        _ => unsupported("write \"polkit\", \"sasl\" or \"none\""),
     }
 }
 
@@ -389,13 +413,12 @@ fn refuse_what_is_missing(conf: &Conf) -> Result<(), ConfError> {
             "libvirt's secret driver writes no audit records, and neither does this daemon: write 0 or 1";
         return Err(wrong(conf, "audit_level", "auditing is required, but there is none", advice));
     }
-    for key in ["audit_logging", "keepalive_required", "admin_keepalive_required"] {
+    for key in ["audit_logging", "keepalive_required", "admin_keepalive_required", "tls_no_verify_address"] {
         conf.boolean(key, false)?;
     }
     for key in ["host_uuid", "host_uuid_source"] {
         conf.string(key)?;
     }
-    conf.strings("sasl_allowed_username_list")?;
     conf.unsigned("ovs_timeout", 5)?;
     Ok(())
 }
@@ -406,11 +429,9 @@ fn wrong(conf: &Conf, key: &str, text: &str, advice: &str) -> ConfError {
 
 fn warnings(conf: &Conf) -> Vec<Warning> {
     let warning = |line, text| Warning { file: conf.file().into(), line, text };
-    let unknown = conf.unknown(KEYS).map(|(key, line)| {
-        let text = match nearest(key, KEYS) {
-            _ if NETWORK_KEYS.contains(&key) => {
-                format!("'{key}' has no effect: this daemon listens on Unix sockets only")
-            }
+    let known: Vec<&str> = KEYS.iter().chain(network::KEYS).copied().collect();
+    let unknown = conf.unknown(&known).map(|(key, line)| {
+        let text = match nearest(key, &known) {
             Some(known) => format!("unknown key '{key}': is '{known}' meant?"),
             None => format!("unknown key '{key}'"),
         };
@@ -421,16 +442,22 @@ fn warnings(conf: &Conf) -> Vec<Warning> {
     });
     let idle = |key, why: &str| Some(warning(conf.line(key)?, format!("'{key}' has no effect: {why}")));
     let is_on = |key| conf.boolean(key, false).is_ok_and(|on| on == Some(true));
-    let sasl = idle("sasl_allowed_username_list", "this version has no SASL");
+    let sasl =
+        idle("sasl_allowed_username_list", "this build has no SASL").filter(|_| cfg!(not(feature = "sasl")));
     let audit = idle("audit_logging", "there are no audit records").filter(|_| is_on("audit_logging"));
-    let mut warnings: Vec<Warning> = unknown.chain(repeated).chain(sasl).chain(audit).collect();
+    let obsolete = OBSOLETE.iter().filter_map(|key| idle(key, "it is obsolete, in libvirt too"));
+    let mut warnings: Vec<Warning> =
+        unknown.chain(repeated).chain(sasl).chain(audit).chain(obsolete).collect();
     warnings.sort_by_key(|warning| warning.line);
     warnings
 }
 
+/// What libvirt once had.
+const OBSOLETE: &[&str] = &["keepalive_required", "admin_keepalive_required", "tls_no_verify_address"];
+
 const FILE: &str = "virtsecretd.conf";
 
-/// Every key that is understood.
+/// Every key that is understood, besides those of the network.
 const KEYS: &[&str] = &[
     "unix_sock_group",
     "unix_sock_ro_perms",
@@ -440,7 +467,6 @@ const KEYS: &[&str] = &[
     "auth_unix_ro",
     "auth_unix_rw",
     "access_drivers",
-    "sasl_allowed_username_list",
     "max_clients",
     "max_queued_clients",
     "max_anonymous_clients",
@@ -475,29 +501,6 @@ const KEYS: &[&str] = &[
     "rotate_after_days",
     "rotate_after_writes",
     "allow_unauthenticated",
-];
-
-/// libvirt's keys for daemons that listen on the network.
-const NETWORK_KEYS: &[&str] = &[
-    "listen_tls",
-    "listen_tcp",
-    "tls_port",
-    "tcp_port",
-    "listen_addr",
-    "auth_tcp",
-    "auth_tls",
-    "tcp_min_ssf",
-    "key_file",
-    "cert_file",
-    "ca_file",
-    "crl_file",
-    "cert_files",
-    "key_files",
-    "tls_no_sanity_certificate",
-    "tls_no_verify_certificate",
-    "tls_no_verify_address",
-    "tls_allowed_dn_list",
-    "tls_priority",
 ];
 
 #[cfg(test)]

@@ -85,6 +85,7 @@ fn every_value_finds_its_place() {
         unix_sock_admin_perms: 0o600,
         auth_unix_ro: Auth::None,
         auth_unix_rw: Auth::None,
+        network: Network::default(),
         limits,
         admin_limits,
         log_level: 1,
@@ -159,10 +160,12 @@ fn what_would_be_ignored_to_somebodys_harm_stops_the_start() {
         "auth_unix_rw = 'kerberos'",
         67,
         "auth_unix_rw: unsupported auth kerberos",
-        "\"polkit\" or \"none\"",
+        "\"polkit\", \"sasl\" or \"none\"",
     );
-    check("auth_unix_ro = 'Polkit'", 67, "auth_unix_ro: unsupported auth Polkit", "\"polkit\" or \"none\"");
-    check("auth_unix_rw = 'sasl'", 67, "auth_unix_rw: unsupported auth sasl", "no SASL on Unix sockets");
+    check("auth_unix_ro = 'Polkit'", 67, "auth_unix_ro: unsupported auth Polkit", "\"polkit\", \"sasl\"");
+    if cfg!(not(feature = "sasl")) {
+        check("auth_unix_rw = 'sasl'", 67, "auth_unix_rw: unsupported auth sasl", "the feature sasl");
+    }
     if cfg!(not(feature = "polkit")) {
         check("auth_unix_rw = 'polkit'", 67, "auth_unix_rw: unsupported auth polkit", "without polkit");
     }
@@ -214,21 +217,24 @@ fn what_libvirt_lets_pass_passes() {
 fn what_has_no_effect_is_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("v.conf");
-    let text = "max_client = 5\nlisten_tls = 0\nlog_level = 2\nlog_level = 1\nsasl_allowed_username_list = [ ]\nzzz = 1\n\
-                audit_logging = 1\n";
+    let text = "max_client = 5\ntls_no_verify_address = 0\nlog_level = 2\nlog_level = 1\nsasl_allowed_username_list = [ ]\nzzz = 1\n\
+                audit_logging = 1\nlisten_tls = 1\nkeepalive_required = 0\nadmin_keepalive_required = 1\n";
     std::fs::write(&file, text).unwrap();
     let (settings, warnings) = Settings::read(&file, true, true).unwrap();
     assert_eq!(settings.log_level, 2);
     let shown: Vec<String> = warnings.iter().map(Warning::to_string).collect();
     let expected = [
         "1: unknown key 'max_client': is 'max_clients' meant?",
-        "2: 'listen_tls' has no effect: this daemon listens on Unix sockets only",
+        "2: 'tls_no_verify_address' has no effect: it is obsolete, in libvirt too",
         "4: 'log_level' is given again: the value on line 3 holds",
-        "5: 'sasl_allowed_username_list' has no effect: this version has no SASL",
+        "5: 'sasl_allowed_username_list' has no effect: this build has no SASL",
         "6: unknown key 'zzz'",
         "7: 'audit_logging' has no effect: there are no audit records",
+        "9: 'keepalive_required' has no effect: it is obsolete, in libvirt too",
+        "10: 'admin_keepalive_required' has no effect: it is obsolete, in libvirt too",
     ];
-    assert_eq!(shown, expected.map(|text| format!("{}:{text}", file.display())));
+    let expected = expected.iter().filter(|line| cfg!(not(feature = "sasl")) || !line.contains("sasl"));
+    assert_eq!(shown, expected.map(|text| format!("{}:{text}", file.display())).collect::<Vec<_>>());
 }
 
 #[test]
@@ -260,16 +266,18 @@ fn the_usual_file_lies_where_libvirt_has_it() {
 /// A key of the list that nobody reads would take any value.
 #[test]
 fn every_known_key_is_read() {
-    for key in KEYS {
+    for key in KEYS.iter().chain(network::KEYS) {
         let error = root(&format!("{key} = [ [ ] ]")).expect_err(key);
         assert_eq!(error.key.as_deref(), Some(*key));
     }
-    assert!(!KEYS.iter().any(|key| NETWORK_KEYS.contains(key)));
+    assert!(!KEYS.iter().any(|key| network::KEYS.contains(key)));
 }
 
 /// What the sample says behind this mark: `#key = value` is a default; `# key = value` an example for what has none.
 fn uncommented(mark: &str) -> String {
-    let is_setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| KEYS.contains(&key));
+    let is_setting = |line: &&str| {
+        line.split_once(" = ").is_some_and(|(key, _)| KEYS.contains(&key) || network::KEYS.contains(&key))
+    };
     let lines = SAMPLE.lines().filter_map(|line| line.strip_prefix(mark)).filter(is_setting);
     lines.map(|line| format!("{line}\n")).collect()
 }
@@ -299,7 +307,7 @@ fn the_sample_shows_every_key_and_the_defaults() {
     }
     root(&uncommented("# ")).unwrap();
     let shown: Vec<&str> = defaults.entries().chain(examples.entries()).map(|(key, _)| key).collect();
-    for key in KEYS {
+    for key in KEYS.iter().chain(network::KEYS) {
         assert_eq!(shown.iter().filter(|shown| *shown == key).count(), 1, "{key}");
     }
     let open = SAMPLE.lines().filter(|line| line.starts_with('#') && !line.starts_with("# ") && *line != "#");

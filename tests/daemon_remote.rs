@@ -1,0 +1,414 @@
+//! The daemon on the network: stock virsh by TCP, a made-up client and stock virsh by TLS, who is refused, and what
+//! standing still costs others.
+//!
+//! Leans on stock virsh, virt-admin and GnuTLS' client where they are installed (else it says so), and on rcgen for
+//! certificates. Every daemon listens on loopback, on a port that the kernel chooses. Refuses to take a silence for a
+//! refusal: the log must say why.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use support::daemon::{Daemon, PATIENCE};
+use support::wire::{Xdr, call, number, open_body, packet};
+use support::{Place, note};
+
+const UUID: &str = "3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234";
+
+#[test]
+fn stock_virsh_is_served_by_tcp_where_that_is_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let (_daemon, address) = listen(
+        &place,
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nallow_cleartext_tcp = 1\n",
+        "tcp",
+    );
+    let uri = format!("secret+tcp://{address}/system");
+    if a_day_with_virsh(&place, &uri) {
+        let virsh = Client::virsh(&uri);
+        assert!(virsh.says(&["secret-list"]).is_ok());
+    }
+
+    // A value of the largest size, there and back; and what isn't a Unix socket carries no descriptors.
+    let mut client = Bare::open(address);
+    let uuid = uuid::Uuid::parse_str(UUID).unwrap();
+    client.call(
+        number::DEFINE,
+        &Xdr::default()
+            .opaque(format!("<secret private='no'><uuid>{UUID}</uuid></secret>").as_bytes())
+            .number(0),
+    );
+    let value: Vec<u8> = (0..65_536_u32).map(|at| (at % 251) as u8).collect();
+    client.call(number::SET_VALUE, &support::wire::set_body(uuid, &value));
+    let answer = client.call(number::GET_VALUE, &support::wire::flagged_body(uuid));
+    assert!(answer[4..] == value[..]);
+    client
+        .0
+        .write_all(&packet(support::wire::REMOTE, number::NUM_OF_SECRETS, 4, 9, 0, &1_u32.to_be_bytes()))
+        .unwrap();
+    assert_eq!(client.0.read(&mut [0; 1]).unwrap(), 0, "it goes on");
+}
+
+#[test]
+fn who_comes_by_the_network_is_shown_to_administration() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let (_daemon, address) = listen(
+        &place,
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nallow_cleartext_tcp = 1\n",
+        "tcp",
+    );
+    let client = Bare::open(address);
+    if !is_there("virt-admin") {
+        return;
+    }
+    let uri = format!("virtsecretd:///system?socket={}", place.admin_socket().display());
+    let said = |words: &[&str]| {
+        let done = Command::new("virt-admin").args(["-c", &uri]).args(words).output().unwrap();
+        (
+            done.status.success(),
+            format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr)),
+        )
+    };
+    let (_, list) = said(&["client-list", "virtsecretd"]);
+    assert!(list.contains("tcp"), "{list}");
+    let (_, info) = said(&["client-info", "virtsecretd", "1"]);
+    let own = client.0.local_addr().unwrap().to_string();
+    assert!(info.lines().any(|line| line.starts_with("sock_addr") && line.ends_with(&own)), "{info}");
+    assert!(!info.contains("unix_user_id"), "{info}");
+    let (updated, why) = said(&["server-update-tls", "virtsecretd"]);
+    assert!(!updated && why.contains("no tls service found, unable to update tls files"), "{why}");
+}
+
+#[test]
+fn what_would_let_everybody_listen_stops_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    for (lines, status, expected) in [
+        (
+            "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\n",
+            1,
+            "auth_tcp is \"none\": on TCP every secret would pass",
+        ),
+        (
+            "ca_file = \"/no/such/place/ca.pem\"\ncert_file = \"/no/such/place/c.pem\"\nkey_file = \"/no/such/place/k.pem\"\n",
+            6,
+            "'/no/such/place/ca.pem'",
+        ),
+        ("key_file = \"/no/such/place/k.pem\"\n", 1, "No CA certificate path set"),
+    ] {
+        std::fs::write(place.daemon_output(), "").unwrap();
+        let ended = place.command(lines).arg("--listen").status().unwrap();
+        let said = std::fs::read_to_string(place.daemon_output()).unwrap();
+        assert!(
+            ended.code() == Some(status) && said.contains(expected) && said.contains("hint: "),
+            "{ended}: {said}"
+        );
+    }
+}
+
+#[test]
+fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let pki = Pki::new(&place.0.join("pki"), "O=Strongroom,CN=good*");
+    let (daemon, address) = listen(&place, &pki.lines, "tls");
+    if !is_there("gnutls-cli") {
+        return;
+    }
+    let good = pki.client("good", &pki.own);
+    let mut served = Gnutls::connect(address, &pki, Some(&good));
+    assert_eq!(served.next(1), [1], "the byte that says yes");
+    served.write(&call(number::AUTH_LIST, 1, &Xdr::default()));
+    served.write(&call(number::OPEN, 2, &open_body("secret:///system")));
+    assert_eq!(served.next(36)[..4], 36_u32.to_be_bytes());
+    assert_eq!(served.next(28)[24..], [0; 4], "it isn't open");
+
+    let stranger = Authority::new("another authority");
+    for (who, certificate) in [
+        ("no certificate", None),
+        ("another authority's", Some(pki.client("stranger", &stranger))),
+        ("not on the list", Some(pki.client("bad", &pki.own))),
+    ] {
+        let before = log(&place).matches("refused 127.0.0.1").count();
+        let mut refused = Gnutls::connect(address, &pki, certificate.as_ref());
+        assert_eq!(refused.next(1), [0; 0], "{who}: it heard something");
+        let deadline = Instant::now() + PATIENCE;
+        while log(&place).matches("refused 127.0.0.1").count() == before {
+            assert!(Instant::now() < deadline, "{who}: the log doesn't say why\n{}", log(&place));
+            std::thread::yield_now();
+        }
+    }
+    // Certificates of no use change nothing, and new ones are for those who come.
+    let reload = |expected: &str| {
+        let before = log(&place).matches(expected).count();
+        let pid = rustix::process::Pid::from_child(&daemon.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while log(&place).matches(expected).count() == before {
+            assert!(Instant::now() < deadline, "{}", log(&place));
+            std::thread::yield_now();
+        }
+    };
+    let server = std::fs::read(pki.directory.join("server.pem")).unwrap();
+    std::fs::write(pki.directory.join("server.pem"), "garbage").unwrap();
+    reload("the certificates from before stay in use");
+    assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    std::fs::write(pki.directory.join("server.pem"), server).unwrap();
+    reload("reloaded: the certificates for TLS");
+    assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    served.write(&call(number::NUM_OF_SECRETS, 3, &Xdr::default()));
+    assert_eq!(served.next(28)[24..], [0; 4], "who was there before is still served");
+
+    let uri = format!("secret://localhost:{}/system?pkipath={}", address.port(), pki.directory.display());
+    std::fs::copy(&good.0, pki.directory.join("clientcert.pem")).unwrap();
+    std::fs::copy(&good.1, pki.directory.join("clientkey.pem")).unwrap();
+    a_day_with_virsh(&place, &uri);
+}
+
+#[test]
+fn two_hundred_that_stall_hold_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let pki = Pki::new(&place.0.join("pki"), "*");
+    let (_daemon, address) = listen(&place, &pki.lines, "tls");
+    if !is_there("gnutls-cli") {
+        return;
+    }
+    // Some say nothing, some begin a record.
+    let stalled: Vec<TcpStream> = (0..200)
+        .map(|which| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(&[0x16, 3, 1, 2, 0, 1][..which % 7]).unwrap();
+            stream
+        })
+        .collect();
+    let good = pki.client("good", &pki.own);
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(stalled);
+}
+
+/// A daemon that listens on loopback, and where.
+fn listen(place: &Place, lines: &str, kind: &str) -> (Daemon, SocketAddr) {
+    let lines = format!("listen_addr = \"127.0.0.1\"\ntls_port = \"0\"\ntcp_port = \"0\"\n{lines}");
+    let daemon = place.serve_with(&lines, &["--listen"]);
+    let mark = format!(" {kind} 127.0.0.1:");
+    let deadline = Instant::now() + PATIENCE;
+    let address = loop {
+        let log = log(place); // it has a thread of its own
+        if let Some((_, behind)) = log.rsplit_once(&mark)
+            && let Some((port, _)) = behind.split_once([',', '\n', ' '])
+        {
+            break format!("127.0.0.1:{port}");
+        }
+        assert!(Instant::now() < deadline, "it doesn't say where it listens:\n{log}");
+        std::thread::yield_now();
+    };
+    (daemon, address.parse().unwrap())
+}
+
+fn log(place: &Place) -> String {
+    std::fs::read_to_string(place.daemon_log()).unwrap_or_default()
+}
+
+/// Defines, sets, gets, lists and undefines with stock virsh. `false`: there is none here.
+fn a_day_with_virsh(place: &Place, uri: &str) -> bool {
+    if !is_there("virsh") {
+        return false;
+    }
+    let virsh = Client::virsh(uri);
+    let file = place.0.join("secret.xml");
+    std::fs::write(
+        &file,
+        format!("<secret private='no'><uuid>{UUID}</uuid><usage type='ceph'><name>n</name></usage></secret>"),
+    )
+    .unwrap();
+    let value = place.0.join("value");
+    std::fs::write(&value, [7; 1000]).unwrap(); // virsh reads no more from a file
+    virsh.says(&["secret-define", file.to_str().unwrap()]).unwrap();
+    virsh.says(&["secret-set-value", UUID, "--file", value.to_str().unwrap(), "--plain"]).unwrap();
+    let got = virsh.says(&["secret-get-value", UUID, "--plain"]).unwrap();
+    assert!(got.as_bytes().starts_with(&[7; 1000]), "{} bytes", got.len());
+    assert!(virsh.says(&["secret-list"]).unwrap().contains("ceph n"));
+    virsh.says(&["secret-undefine", UUID]).unwrap();
+
+    // A private one's value stays here: nobody shows the host's token.
+    std::fs::write(&file, format!("<secret private='yes'><uuid>{UUID}</uuid></secret>")).unwrap();
+    virsh.says(&["secret-define", file.to_str().unwrap()]).unwrap();
+    virsh.says(&["secret-set-value", UUID, "--file", value.to_str().unwrap(), "--plain"]).unwrap();
+    let refused = virsh.says(&["secret-get-value", UUID]).unwrap_err();
+    assert!(refused.contains("secret is private"), "{refused}");
+    virsh.says(&["secret-undefine", UUID]).unwrap();
+    true
+}
+
+struct Client(String);
+
+impl Client {
+    fn virsh(uri: &str) -> Self {
+        Self(uri.to_owned())
+    }
+
+    fn says(&self, words: &[&str]) -> Result<String, String> {
+        let Output { status, stdout, stderr } =
+            Command::new("virsh").args(["-q", "-c", &self.0]).args(words).output().unwrap();
+        match status.success() {
+            true => Ok(String::from_utf8(stdout).unwrap()),
+            false => Err(format!("{words:?}: {}", String::from_utf8_lossy(&stderr))),
+        }
+    }
+}
+
+/// A client by TCP that knows the wire.
+struct Bare(TcpStream);
+
+impl Bare {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Self(stream);
+        client.call(number::AUTH_LIST, &Xdr::default());
+        client.call(number::OPEN, &open_body("secret:///system"));
+        client
+    }
+
+    fn call(&mut self, procedure: i32, body: &Xdr) -> Vec<u8> {
+        self.0.write_all(&call(procedure, 1, body)).unwrap();
+        let mut head = [0; 28];
+        self.0.read_exact(&mut head).unwrap();
+        assert_eq!(head[24..], [0; 4], "procedure {procedure} failed");
+        let mut body = vec![0; u32::from_be_bytes(*head.first_chunk().unwrap()) as usize - 28];
+        self.0.read_exact(&mut body).unwrap();
+        body
+    }
+}
+
+/// GnuTLS' own client, which carries what it is given.
+struct Gnutls(std::process::Child);
+
+impl Gnutls {
+    fn connect(address: SocketAddr, pki: &Pki, certificate: Option<&(PathBuf, PathBuf)>) -> Self {
+        let mut command = Command::new("gnutls-cli");
+        command.args(["--logfile=/dev/null", "--disable-sni", "--verify-hostname=localhost"]);
+        command.arg(format!("--x509cafile={}", pki.directory.join("cacert.pem").display()));
+        if let Some((certificate, key)) = certificate {
+            command
+                .arg(format!("--x509certfile={}", certificate.display()))
+                .arg(format!("--x509keyfile={}", key.display()));
+        }
+        command.args(["-p", &address.port().to_string(), &address.ip().to_string()]);
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let pipe = self.0.stdin.as_mut().unwrap();
+        pipe.write_all(bytes).and_then(|()| pipe.flush()).unwrap();
+    }
+
+    /// So many bytes, or as many as come before it ends.
+    fn next(&mut self, count: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.0.stdout.as_mut().unwrap().take(count).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+}
+
+impl Drop for Gnutls {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// Who signs certificates.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    fn sign(
+        &self,
+        directory: &Path,
+        file: &str,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name = named(name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        let paths = [format!("{file}.pem"), format!("{file}key.pem")].map(|name| directory.join(name));
+        std::fs::write(&paths[0], params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
+        std::fs::write(&paths[1], key.serialize_pem()).unwrap();
+        let [certificate, key] = paths;
+        (certificate, key)
+    }
+}
+
+fn named(name: &str) -> rcgen::DistinguishedName {
+    let mut distinguished = rcgen::DistinguishedName::new();
+    distinguished.push(DnType::OrganizationName, "Strongroom");
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// An authority and a server's certificate, in files; and the settings that name them.
+struct Pki {
+    directory: PathBuf,
+    own: Authority,
+    lines: String,
+}
+
+impl Pki {
+    fn new(directory: &Path, allowed: &str) -> Self {
+        std::fs::create_dir(directory).unwrap();
+        let own = Authority::new("authority");
+        std::fs::write(directory.join("cacert.pem"), &own.pem).unwrap();
+        own.sign(directory, "server", "server", ExtendedKeyUsagePurpose::ServerAuth);
+        let shown = directory.display();
+        let lines = format!(
+            "ca_file = \"{shown}/cacert.pem\"\ncert_file = \"{shown}/server.pem\"\nkey_file = \"{shown}/serverkey.pem\"\n\
+             tls_allowed_dn_list = [ \"{allowed}\" ]\n"
+        );
+        Self { directory: directory.into(), own, lines }
+    }
+
+    fn client(&self, name: &str, authority: &Authority) -> (PathBuf, PathBuf) {
+        authority.sign(&self.directory, name, name, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+}
+
+fn is_there(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        note(&format!("{program} isn't installed: not tested with it"));
+    }
+    found
+}
