@@ -18,7 +18,8 @@ mod negotiation;
 pub(crate) mod sasl;
 #[cfg(feature = "sasl")]
 mod sasl_layer;
-#[cfg(all(test, feature = "sasl"))]
+#[cfg(test)]
+#[cfg(feature = "sasl")]
 pub(crate) mod sasl_tests;
 #[cfg_attr(
     not(feature = "daemon"),
