@@ -132,10 +132,10 @@ impl Bench {
             inside(&self.servers[which].host, || {
                 let _standing: Vec<_> = (0..count).map(|_| stall()).collect();
                 let start = Instant::now();
-                let good = connect(&self.config, Duration::from_secs(5)).and_then(|mut client: TlsClient| {
+                let good = connect(&self.config, Duration::from_secs(5)).map(|mut client: TlsClient| {
                     client.prepare_get(uuid(0));
                     client.call();
-                    Ok(start.elapsed())
+                    start.elapsed()
                 });
                 good.map_or_else(
                     |_| "not in 5 s".to_owned(),

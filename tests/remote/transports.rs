@@ -121,7 +121,7 @@ impl Transport {
             Self::Scram => {
                 match client {
                     Client::Python => {
-                        access.environment = vec![("AUTHNAME", "alice"), ("PASSPHRASE", "falsch")]
+                        access.environment = vec![("AUTHNAME", "alice"), ("PASSPHRASE", "falsch")];
                     }
                     _ => access.uri = add("authfile=/etc/libvirt/wrong.conf"),
                 }

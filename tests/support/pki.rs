@@ -95,7 +95,7 @@ fn named(parts: &[(DnType, &str)]) -> DistinguishedName {
         match kind {
             // Everybody expects a printable string there, and GnuTLS shows anything else in hexadecimal.
             DnType::CountryName => {
-                name.push(kind.clone(), DnValue::PrintableString((*value).try_into().unwrap()))
+                name.push(kind.clone(), DnValue::PrintableString((*value).try_into().unwrap()));
             }
             _ => name.push(kind.clone(), *value),
         }
