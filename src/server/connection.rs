@@ -253,11 +253,10 @@ impl Serving {
 
     /// Answers one packet. `false`: there is none yet. `large`: a large one may be begun.
     fn receive(&mut self, ended: bool, large: bool) -> Result<bool, Ending> {
-        let (place, page): (&'static LocalKey<RefCell<Option<Page>>>, fn() -> _) =
-            match self.inbound.is_secure() {
-                false => (&PAGE, Page::bare),
-                true => (&RECORDS, Page::of_records),
-            };
+        let (place, page): (&Place, fn() -> _) = match self.inbound.is_secure() {
+            false => (&PAGE, Page::bare),
+            true => (&RECORDS, Page::of_records),
+        };
         place.with_borrow_mut(|kept| {
             let page = match kept {
                 Some(page) => page,
@@ -358,7 +357,7 @@ impl Serving {
                     self.work.spawn(async move { Done::Judged(call, check.await) });
                 }
                 Peer::Remote(_) => {
-                    self.settle(Done::Judged(call, Err(failure::unexpected_authentication())))?
+                    self.settle(Done::Judged(call, Err(failure::unexpected_authentication())))?;
                 }
             },
             #[cfg(feature = "sasl")]
@@ -539,6 +538,9 @@ async fn ready(stream: &Stream, interest: Option<Interest>) -> io::Result<bool> 
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     _ = stop.wait_for(|stop| *stop).await; // a sender that is gone stops it too
 }
+
+/// A page that a thread has when it first needs one.
+type Place = LocalKey<RefCell<Option<Page>>>;
 
 thread_local! {
     /// Where this thread reads packets. Nothing stays in it between two of them.

@@ -126,7 +126,6 @@ pub(super) enum Method {
     Polkit,
     /// By SASL.
     #[cfg(feature = "sasl")]
-    #[cfg_attr(not(test), allow(dead_code, reason = "wire: the settings make it"))]
     Sasl(Sasl),
 }
 

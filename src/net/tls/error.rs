@@ -49,6 +49,7 @@ impl TlsError {
     }
 
     /// Whether it is the other end's certificate that was judged, and not something of ours.
+    #[cfg(test)]
     pub(crate) fn is_refusal(&self) -> bool {
         self.refusal
     }

@@ -34,10 +34,8 @@ use super::glob;
 use check::{Fault, Role};
 pub(crate) use error::TlsError;
 pub(crate) use files::Files;
-#[allow(unused_imports, reason = "its users are on their way")] // wire: server and client name it
-pub(crate) use handshake::Established;
-pub(crate) use handshake::Handshake;
 use handshake::{AnyClient, OneServer};
+pub(crate) use handshake::{Established, Handshake};
 use identity::Identities;
 use priority::Choice;
 #[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "to survey is the command line's"))]
