@@ -9,9 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::thread::{self, ThreadId};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::Duration;
 
 use ::uuid::Uuid;
@@ -41,6 +41,14 @@ pub(super) struct Wire {
     keepalive: AtomicBool,
     state: Mutex<State>,
     reader: OnceLock<ThreadId>,
+    reading: Mutex<Option<Reading>>,
+}
+
+/// The reader's thread.
+struct Reading {
+    thread: JoinHandle<()>,
+    /// Its other end goes when the reader has.
+    ended: Receiver<()>,
 }
 
 #[derive(Default)]
@@ -93,11 +101,18 @@ impl Wire {
             keepalive: AtomicBool::new(false),
             state: Mutex::default(),
             reader: OnceLock::new(),
+            reading: Mutex::default(),
         });
         let reader = Reader::new(inflow, Arc::clone(&wire))?;
         let thread = thread::Builder::new().name("strongroom-wire".to_owned());
-        let thread = thread.spawn(move || reader.run()).map_err(|error| failed(&error))?;
+        let (ending, ended) = mpsc::channel();
+        let run = move || {
+            reader.run();
+            drop(ending);
+        };
+        let thread = thread.spawn(run).map_err(|error| failed(&error))?;
         _ = wire.reader.set(thread.thread().id());
+        *wire.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reading { thread, ended });
         Ok(wire)
     }
 
@@ -183,7 +198,9 @@ impl Wire {
         }
     }
 
-    /// Says good-bye, and gives the server a moment to say it too. One that doesn't even read gets no longer.
+    /// Says good-bye, and gives the server a moment to say it too. One that doesn't even read gets no longer. The reader is
+    /// waited for too, unless it is in a sink: the libraries behind a layer don't bear a thread that goes on amid a
+    /// process's end.
     pub(super) fn hang_up(&self) {
         if let Ok((header, reply)) = self.announce(procedure::CONNECT_CLOSE, None) {
             self.owe(packet(header, &()));
@@ -193,6 +210,13 @@ impl Wire {
             writing.close();
         }
         self.socket.end();
+        let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Reading { thread, ended }) = reading
+            && !self.is_reader()
+            && ended.recv_timeout(GOOD_BYE) == Err(RecvTimeoutError::Disconnected)
+        {
+            _ = thread.join(); // a sink's panic was its own
+        }
     }
 
     fn announce(

@@ -5,12 +5,18 @@
 //! libvirt's daemons from other programs. Leans on `memory` and `secret`. Refuses to judge what a peer may do: whoever asks
 //! decides.
 
+#[cfg_attr(not(feature = "sasl"), allow(dead_code, reason = "how strong it must be is for SASL to know"))]
 pub(crate) mod around;
+#[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "lists of who may come in are for daemons"))]
 pub(crate) mod glob;
 #[cfg_attr(not(feature = "daemon"), allow(dead_code, reason = "who has connected is for daemons to judge"))]
 pub(crate) mod peer;
 pub(crate) mod layer;
 pub(crate) mod dn;
+#[cfg_attr(
+    not(all(feature = "cli", feature = "daemon")),
+    allow(dead_code, reason = "a server's side is for daemons, the survey of a host's files for the command line")
+)]
 pub(crate) mod tls;
 #[cfg(feature = "sasl")]
 mod negotiation;

@@ -47,7 +47,7 @@ const REFUSALS: &[Refusal] = &[
         Door::Certificate,
         "expired",
         "secret://server.test/system?pkipath=/etc/expired&no_sanity=1",
-        &["127.0.0.1", "has expired"],
+        &["refused", "has expired"],
     ),
     at(
         Door::Certificate,
@@ -59,7 +59,7 @@ const REFUSALS: &[Refusal] = &[
         Door::Certificate,
         "of another authority",
         "secret://server.test/system?pkipath=/etc/stranger&no_sanity=1",
-        &["No certificate was found"],
+        &["hasn't got a known issuer"],
     ),
     at(
         Door::Certificate,
@@ -104,19 +104,19 @@ const REFUSALS: &[Refusal] = &[
         Door::Password,
         "wrong password",
         "secret://server.test/system?auth=sasl.SCRAM-SHA-256&authfile=/etc/libvirt/wrong.conf",
-        &["authentication"],
+        &["SASL refused"],
     ),
     at(
         Door::Password,
         "wrong realm",
         "secret://server.test/system?auth=sasl.SCRAM-SHA-256&authfile=/etc/libvirt/realm.conf",
-        &["authentication"],
+        &["SASL refused"],
     ),
     at(
         Door::Password,
         "unknown user",
         "secret://server.test/system?auth=sasl.SCRAM-SHA-256&authfile=/etc/libvirt/carol.conf",
-        &["authentication"],
+        &["SASL refused"],
     ),
     at(
         Door::Password,
@@ -128,13 +128,13 @@ const REFUSALS: &[Refusal] = &[
         Door::Password,
         "a plaintext mechanism on TCP",
         "secret+tcp://server.test/system?auth=sasl.PLAIN",
-        &["authentication"],
+        &["SASL refused"],
     ),
     at(
         Door::Password,
         "a mechanism that does not encrypt on TCP",
         "secret+tcp://server.test/system?auth=sasl.SCRAM-SHA-256",
-        &["authentication"],
+        &["SASL refused"],
     ),
     Refusal {
         name: "a ticket of a user who is not on the list",

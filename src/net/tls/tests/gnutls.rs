@@ -1,7 +1,5 @@
-//! We and GnuTLS's own programs, over a socket: tickets, KeyUpdates and certificates as libvirt's peers send them. Where
-//! the programs aren't installed there is nothing to see.
+//! We and GnuTLS's own programs, over a socket: tickets, KeyUpdates and certificates as libvirt's peers send them.
 
-use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -56,8 +54,7 @@ impl Drop for Program {
 }
 
 impl Program {
-    /// `None`: it isn't installed.
-    fn start(pki: &Pki, name: &str, side: Side, more: &[&str]) -> Option<Self> {
+    fn start(pki: &Pki, name: &str, side: Side, more: &[&str]) -> Self {
         let files = pki.files(side);
         let child = Command::new(name)
             .arg("--x509cafile")
@@ -71,10 +68,7 @@ impl Program {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        match child {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            child => Some(Self(child.unwrap())),
-        }
+        Self(child.expect("GnuTLS's programs must be there: sh tests/packages"))
     }
 }
 
@@ -86,11 +80,8 @@ fn gnutls_comes_as_a_client_and_takes_new_keys() {
         let port = listener.local_addr().unwrap().port().to_string();
         let more =
             ["--priority", priority, "--verify-hostname", "host.example", "--inline-commands", "-p", &port];
-        let Some(mut program) =
-            Program::start(&pki, "gnutls-cli", Side::Client, &[&more[..], &["127.0.0.1"]].concat())
-        else {
-            return;
-        };
+        let more = [&more[..], &["127.0.0.1"]].concat();
+        let mut program = Program::start(&pki, "gnutls-cli", Side::Client, &more);
         let (mut socket, _) = listener.accept().unwrap();
         let mut established = shake(&mut pki.acceptor().accept().unwrap(), &mut socket, false);
         assert_eq!(
@@ -127,7 +118,7 @@ fn gnutls_serves_us_and_its_tickets_do_no_harm() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let port = free.port().to_string();
         let more = ["--priority", priority, "--require-client-cert", "--echo", "-p", &port];
-        let Some(_program) = Program::start(&pki, "gnutls-serv", Side::Server, &more) else { return };
+        let _program = Program::start(&pki, "gnutls-serv", Side::Server, &more);
         let mut socket = (0..500)
             .find_map(|_| {
                 TcpStream::connect(free).ok().or_else(|| {
