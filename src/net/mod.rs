@@ -15,7 +15,10 @@ pub(crate) mod layer;
 pub(crate) mod dn;
 #[cfg_attr(
     not(all(feature = "cli", feature = "daemon")),
-    allow(dead_code, reason = "a server's side is for daemons, the survey of a host's files for the command line")
+    allow(
+        dead_code,
+        reason = "a server's side is for daemons, the survey of a host's files for the command line"
+    )
 )]
 pub(crate) mod tls;
 #[cfg(feature = "sasl")]

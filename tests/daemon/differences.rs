@@ -24,12 +24,6 @@ pub(crate) const RAW: &[Known] = &[
         why: "our errors are UTF-8; and no document gives a secret such a name",
     },
     Known {
-        section: "AUTH_SASL_START, cut short",
-        step: "*",
-        ours: "45/7 \"authentication failed: authentication failed\"",
-        why: "there is no SASL here that would read its arguments",
-    },
-    Known {
         section: "a byte where a descriptor is due",
         step: "the end",
         ours: "still usable",
