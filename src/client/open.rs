@@ -74,12 +74,13 @@ fn authenticate(
         None => ("", None, None),
     };
     let chosen = match number {
-        Some(number) if !offered.is_empty() && !offered.contains(&number) => {
+        Some(number) if offered.contains(&number) => number,
+        // Also where it offers nothing at all, which libvirt's client takes for none needed: whoever sits between could say so.
+        Some(_) => {
             return Err(failed(format!("requested authentication type {name} rejected"))
                 .advise("the server doesn't offer it: leave auth= out of the URI"));
         }
-        Some(number) if !offered.is_empty() => number,
-        _ => offered.first().copied().unwrap_or(auth::NONE),
+        None => offered.first().copied().unwrap_or(auth::NONE),
     };
     match chosen {
         auth::NONE => Ok(()),

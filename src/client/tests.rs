@@ -487,10 +487,16 @@ fn the_way_in_is_libvirts() {
 fn who_is_not_let_in_is_told_the_next_step() {
     let denied = Error::new(ErrorCode::AuthFailed, ErrorDomain::Polkit, "access denied by policy");
     for (offered, wanted, refused, text) in [
-        (2, None, Some(denied), "authentication failed: access denied by policy"),
-        (7, None, None, "authentication failed: unsupported authentication type 7"),
+        (vec![2], None, Some(denied), "authentication failed: access denied by policy"),
+        (vec![7], None, None, "authentication failed: unsupported authentication type 7"),
         (
-            0,
+            vec![],
+            Some(Authentication::Sasl(None)),
+            None,
+            "authentication failed: requested authentication type sasl rejected",
+        ),
+        (
+            vec![0],
             Some(Authentication::Polkit),
             None,
             "authentication failed: requested authentication type polkit rejected",
@@ -503,7 +509,7 @@ fn who_is_not_let_in_is_told_the_next_step() {
             || open::enter(&client.wire, &route, false, None).unwrap_err(),
             || {
                 let (call, _) = server.call(procedure::AUTH_LIST);
-                server.reply(call, &AuthTypes { types: List(vec![offered]) });
+                server.reply(call, &AuthTypes { types: List(offered) });
                 if let Some(refused) = refused {
                     let (call, _) = server.call(procedure::AUTH_POLKIT);
                     server.send(&refusal(call, &refused));

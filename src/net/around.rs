@@ -30,8 +30,9 @@ pub(crate) struct Strength {
     pub(crate) most: u32,
     /// What is there without it.
     pub(crate) external: u32,
-    /// Whether mechanisms may show passwords to the other end, or know no user.
-    pub(crate) any_mechanism: bool,
+    /// Whether mechanisms may show passwords to the other end. Such as know no user are never among them: where libvirt takes
+    /// Cyrus' defaults, without a configuration everybody would come in as `anonymous`.
+    pub(crate) plaintext: bool,
 }
 
 impl Around {
@@ -41,10 +42,10 @@ impl Around {
     /// What SASL must add.
     pub(crate) fn strength(self) -> Strength {
         match self {
-            Self::Unix => Strength { least: 0, most: 0, external: 0, any_mechanism: true },
-            Self::Tls { bits } => Strength { least: 0, most: 0, external: bits, any_mechanism: true },
+            Self::Unix => Strength { least: 0, most: 0, external: 0, plaintext: true },
+            Self::Tls { bits } => Strength { least: 0, most: 0, external: bits, plaintext: true },
             Self::Tcp { min_ssf } => {
-                Strength { least: min_ssf.max(LEAST), most: 100_000, external: 0, any_mechanism: false }
+                Strength { least: min_ssf.max(LEAST), most: 100_000, external: 0, plaintext: false }
             }
         }
     }
@@ -69,7 +70,7 @@ mod tests {
     fn on_tcp_nothing_is_taken_that_does_not_encrypt() {
         for min_ssf in [0, 55, 56] {
             let strength = Around::Tcp { min_ssf }.strength();
-            assert_eq!((strength.least, strength.any_mechanism), (56, false));
+            assert_eq!((strength.least, strength.plaintext), (56, false));
             assert!(!Around::Tcp { min_ssf }.is_enough(55));
         }
         assert_eq!(Around::Tcp { min_ssf: 112 }.strength().least, 112);

@@ -250,8 +250,8 @@ impl Conn {
             min_ssf: strength.least,
             max_ssf: strength.most,
             maxbufsize: BUFFER,
-            security_flags: match strength.any_mechanism {
-                true => 0,
+            security_flags: match strength.plaintext {
+                true => sasl::SASL_SEC_NOANONYMOUS,
                 false => sasl::SASL_SEC_NOANONYMOUS | sasl::SASL_SEC_NOPLAINTEXT,
             },
             property_names: ptr::null_mut(),

@@ -213,6 +213,25 @@ fn both_ways((server, client): (Done, Done)) {
     assert!(server.opener.open(&mut sealed, &mut |_| panic!("it opened")).is_err());
 }
 
+/// Where the administrator has configured nothing.
+#[test]
+fn nobody_comes_in_without_a_name() {
+    World::new().run("net::sasl_tests::no_configuration");
+}
+
+#[test]
+#[ignore = "run by another, in a world of its own"]
+fn no_configuration() {
+    let Some(world) = world() else { return };
+    std::fs::remove_file(world.join("libvirt.conf")).unwrap();
+    for around in [Around::Unix, Around::Tls { bits: 256 }] {
+        let mut server = Server::new(around, None, None).unwrap();
+        assert!(server.mechanisms().contains("PLAIN"), "{}", server.mechanisms());
+        assert!(!server.mechanisms().contains("ANONYMOUS"), "{}", server.mechanisms());
+        assert!(server.start("ANONYMOUS", Some(b"me")).is_err());
+    }
+}
+
 #[test]
 fn passwords_let_in_those_who_know_them() {
     World::new().run("net::sasl_tests::passwords");

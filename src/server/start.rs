@@ -76,10 +76,17 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let (settings, warnings) = Settings::read(&file, named, privileged).map_err(misconfigured)?;
     let log = set_up_log(&settings, arguments, &place)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    crate::memory::harden_process(); // before any key is read
     let plan = plan(&place, &settings, arguments.listen);
-    let listens = |role| plan.listens(role) || listen::expects(role);
-    if std::env::var_os("LISTEN_FDS").is_none() {
-        settings.main_socket_mode(None).map_err(misconfigured)?;
+    // What is judged is what will be listened on, whatever the environment says besides.
+    let handed = listen::activated()?;
+    let listens = |role| match &handed {
+        Some(sockets) => sockets.iter().any(|socket| socket.role == role),
+        None => plan.listens(role),
+    };
+    match &handed {
+        Some(sockets) => check_activated(sockets, &settings)?,
+        None => _ = settings.main_socket_mode(None).map_err(misconfigured)?,
     }
     settings.judge_network(listens(Role::Tls), listens(Role::Tcp)).map_err(misconfigured)?;
     let tls = match listens(Role::Tls) {
@@ -89,15 +96,16 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
         }
         false => None,
     };
-    crate::memory::harden_process();
     process::raise_descriptor_limit();
 
     process::make_run_directory(&place.run(), privileged)?;
     let pid_file = arguments.pid_file.clone().unwrap_or_else(|| place.pid_file());
     let _pid_file = process::take_pid_file(&pid_file)?;
     let secrets = open(&place, &root, &settings)?;
-    let sockets = listen::listen(&plan)?;
-    check_activated(&sockets, &settings)?;
+    let sockets = match handed {
+        Some(sockets) => sockets,
+        None => listen::make(&plan)?,
+    };
 
     let host = Arc::new(host(secrets, &settings, log.clone(), tls, arguments.timeout.unwrap_or(0)));
     let runtime = runtime(&settings)?;

@@ -16,7 +16,7 @@ use super::super::process::StartError;
 use super::{Listener, Listening, Role, refused};
 
 /// The sockets that systemd handed over. None if it didn't start us, or not like that.
-pub(super) fn activated() -> Result<Option<Vec<Listening>>, StartError> {
+pub(in super::super) fn activated() -> Result<Option<Vec<Listening>>, StartError> {
     let broken = |error: io::Error| {
         refused(format!("the socket activation is broken: {error}"))
             .advise("LISTEN_PID and LISTEN_FDS are systemd's to set: take them out of the environment")
@@ -70,13 +70,6 @@ fn role_of(name: &str) -> Option<Role> {
         "virtsecretd-tcp.socket" | "strongroomd-tcp.socket" => Role::Tcp,
         _ => return None,
     })
-}
-
-/// Whether systemd hands over a socket for this, as far as can be told without taking it.
-pub(in super::super) fn expects(role: Role) -> bool {
-    let names = std::env::var_os("LISTEN_FDNAMES").filter(|_| std::env::var_os("LISTEN_FDS").is_some());
-    let names = names.map(|names| names.to_string_lossy().into_owned()).unwrap_or_default();
-    names.split(':').any(|name| role_of(name) == Some(role))
 }
 
 /// Makes a descriptor ours that is known by its number only. The kernel hands out a second one for it, which needs no

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-pub(super) use activation::expects;
+pub(super) use activation::activated;
 pub(super) use ip::Port;
 pub(super) use unix::Name;
 
@@ -120,12 +120,9 @@ impl Place {
     }
 }
 
-/// The sockets that systemd handed over; else those of the plan. The keystore's lock must be held by then: whoever
-/// comes second shall find that out before it touches a socket.
-pub(super) fn listen(plan: &Plan) -> Result<Vec<Listening>, StartError> {
-    if let Some(sockets) = activation::activated()? {
-        return Ok(sockets);
-    }
+/// Makes the sockets of the plan. The keystore's lock must be held by then: whoever comes second shall find that out before
+/// it touches a socket.
+pub(super) fn make(plan: &Plan) -> Result<Vec<Listening>, StartError> {
     let mut sockets = unix::bind_all(plan)?;
     for port in &plan.network {
         sockets.extend(ip::bind(port)?); // if it fails, the names of the others go again
@@ -134,9 +131,9 @@ pub(super) fn listen(plan: &Plan) -> Result<Vec<Listening>, StartError> {
 }
 
 impl Plan {
-    /// Whether a socket on the network is made for this. None is, if systemd hands sockets over.
+    /// Whether a socket on the network is made for this.
     pub(super) fn listens(&self, role: Role) -> bool {
-        std::env::var_os("LISTEN_FDS").is_none() && self.network.iter().any(|port| port.role == role)
+        self.network.iter().any(|port| port.role == role)
     }
 }
 

@@ -263,7 +263,7 @@ impl Settings {
 
     /// Whether the settings of the network may hold for the sockets that there are to be.
     pub(super) fn judge_network(&self, tls: bool, tcp: bool) -> Result<(), ConfError> {
-        self.network.judge(&self.source, tls, tcp)
+        self.network.judge(&self.source, tls, tcp, self.allow_unauthenticated)
     }
 
     /// Where the certificates of TLS lie.

@@ -145,7 +145,8 @@ impl Network {
     }
 
     /// Whether this may hold for the sockets that there are to be.
-    pub(super) fn judge(&self, conf: &Conf, tls: bool, tcp: bool) -> Result<(), ConfError> {
+    /// `open`: whether it is meant that everybody comes in.
+    pub(super) fn judge(&self, conf: &Conf, tls: bool, tcp: bool, open: bool) -> Result<(), ConfError> {
         let refused = |key: &str, text: &str, advice: &str| {
             Err(conf.wrong(key, CONFIG_UNSUPPORTED, format!("{}: {text}", conf.file().display()), advice))
         };
@@ -154,6 +155,13 @@ impl Network {
             let advice = "use TLS (listen_tls), or SASL, which encrypts (auth_tcp = \"sasl\"), or mean it \
                           (allow_cleartext_tcp = 1)";
             return refused("auth_tcp", text, advice);
+        }
+        if tls && self.auth_tls == Auth::None && !self.verify_certificate && !open {
+            let text = "tls_no_verify_certificate is 1 and auth_tls is \"none\": whoever reaches the TLS port could read \
+                        and change the secrets";
+            let advice = "verify certificates (tls_no_verify_certificate = 0), or ask who comes (auth_tls = \"sasl\"), or \
+                          mean it (allow_unauthenticated = 1)";
+            return refused("tls_no_verify_certificate", text, advice);
         }
         for (listens, key, auth) in [(tls, "auth_tls", self.auth_tls), (tcp, "auth_tcp", self.auth_tcp)] {
             if listens && auth == Auth::Sasl && cfg!(not(feature = "sasl")) {
@@ -370,6 +378,18 @@ mod tests {
         }
         let meant = read("auth_tcp = 'none'; allow_cleartext_tcp = 1").unwrap();
         assert_eq!(meant.judge_network(true, true), Ok(()));
+    }
+
+    #[test]
+    fn tls_that_asks_nobody_must_be_meant() {
+        let open = read("tls_no_verify_certificate = 1").unwrap();
+        assert_eq!(open.judge_network(false, true), Ok(()), "nobody listens there");
+        let (code, text, advice) = refused(open.judge_network(true, false));
+        assert_eq!(code, 67);
+        assert!(text.contains("whoever reaches the TLS port could read"), "{text}");
+        assert!(advice.contains("allow_unauthenticated = 1"), "{advice}");
+        let meant = read("tls_no_verify_certificate = 1; allow_unauthenticated = 1").unwrap();
+        assert_eq!(meant.judge_network(true, false), Ok(()));
     }
 
     #[cfg(not(feature = "sasl"))]
