@@ -223,7 +223,7 @@ fn nobody_comes_in_without_a_name() {
 #[ignore = "run by another, in a world of its own"]
 fn no_configuration() {
     let Some(world) = world() else { return };
-    std::fs::remove_file(world.join("libvirt.conf")).unwrap();
+    fs::remove_file(world.join("libvirt.conf")).unwrap();
     for around in [Around::Unix, Around::Tls { bits: 256 }] {
         let mut server = Server::new(around, None, None).unwrap();
         assert!(server.mechanisms().contains("PLAIN"), "{}", server.mechanisms());
