@@ -136,7 +136,20 @@ pub(crate) fn warn(text: &str) {
 
 /// One line on standard error. Nobody can be told when that fails.
 fn say(style: Style, kind: &str, text: &str) {
-    _ = writeln!(anstream::stderr().lock(), "{style}{kind}:{style:#} {text}");
+    _ = writeln!(anstream::stderr().lock(), "{style}{kind}:{style:#} {}", harmless(text));
+}
+
+/// The text without what would move a terminal about: some of it comes from servers, before they have proved who they are.
+pub(super) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.replace("\r\n", "\n").chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            _ if character.is_control() => _ = write!(shown, "\\x{:02x}", u32::from(character)),
+            _ => shown.push(character),
+        }
+    }
+    shown
 }
 
 /// Standard output without a buffer.
@@ -273,6 +286,11 @@ mod tests {
 
     fn row(uuid: &str, usage: &str) -> [String; 2] {
         [uuid.to_owned(), usage.to_owned()]
+    }
+
+    #[test]
+    fn what_a_server_says_moves_no_terminal() {
+        assert_eq!(harmless("a\u{1b}]0;b\u{7}\u{9b}2J\r\nc\td\r"), "a\\x1b]0;b\\x07\\x9b2J\nc\td\\x0d");
     }
 
     #[test]

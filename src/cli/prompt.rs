@@ -14,6 +14,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::failure::Failure;
+use super::output::harmless;
 use crate::client::{Ask, Question};
 use crate::memory::SecretBytes;
 use crate::secret::{Error, MAX_VALUE};
@@ -67,6 +68,7 @@ impl Ask for Terminal {
             Some(default) => format!("{} [{default}]: ", question.prompt),
             None => format!("{}: ", question.prompt),
         };
+        let words = harmless(&words); // a server may have chosen them
         let answer = match question.echo {
             true => ask_openly(&words).ok()?,
             false => prompt(&words).ok()??,

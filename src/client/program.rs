@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::socket::{Carrier, Socket};
 use crate::secret::{Error, ErrorDomain};
@@ -151,8 +151,9 @@ impl Carrier for Running {
         if self.status().is_some() {
             return;
         }
+        // By its descriptor: the reader may bury it meanwhile, and the number be another's.
+        _ = pidfd_send_signal(&self.ended, Signal::TERM);
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        _ = kill_process(Pid::from_child(&child), Signal::TERM); // not buried yet: the number is its own
         if !self.has_ended(GRACE) {
             _ = child.kill();
         }

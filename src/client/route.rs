@@ -306,18 +306,19 @@ fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places)
 }
 
 fn authentication(wanted: &str) -> Result<Authentication, Error> {
-    match wanted {
-        "polkit" => Ok(Authentication::Polkit),
-        "sasl" => Ok(Authentication::Sasl(None)),
-        other => match other.strip_prefix("sasl.") {
-            Some(mechanism) => Ok(Authentication::Sasl(Some(mechanism.to_owned()))),
-            None => Err(Error::new(
-                ErrorCode::AuthFailed,
-                ErrorDomain::Remote,
-                format!("unknown authentication type {other}"),
-            )
-            .advise("auth= takes polkit, sasl or sasl.MECHANISM")),
-        },
+    let (kind, mechanism) = match wanted.split_once('.') {
+        Some((kind, mechanism)) => (kind, Some(mechanism.to_owned())),
+        None => (wanted, None),
+    };
+    match (kind.to_ascii_lowercase().as_str(), mechanism) {
+        ("polkit", None) => Ok(Authentication::Polkit),
+        ("sasl", mechanism) => Ok(Authentication::Sasl(mechanism)),
+        _ => Err(Error::new(
+            ErrorCode::AuthFailed,
+            ErrorDomain::Remote,
+            format!("unknown authentication type {wanted}"),
+        )
+        .advise("auth= takes polkit, sasl or sasl.MECHANISM")),
     }
 }
 

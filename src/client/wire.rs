@@ -295,6 +295,9 @@ impl Wire {
                 all_gone = writing.send_soon(&packet).and_then(|_| writing.send_rest());
             }
             drop(writing);
+            if all_gone.is_err() {
+                self.socket.end(); // the reader finds it
+            }
             // Somebody may have owed more while this had the lock, and found it taken.
             if all_gone != Ok(true) || self.owed().is_empty() {
                 return;
