@@ -3,13 +3,14 @@
 //! Leans on libssh for the protocol and the `known_hosts` file. Refuses to ask twice for what was proved: libssh hangs then.
 //!
 //! What is promised elsewhere ends here: libssh keeps passwords, and the bytes that it en- and decrypts, in memory of its own,
-//! which is neither locked nor wiped. On our side of it they lie in secret memory.
+//! which is neither locked nor wiped, and its binding copies passwords and answers on their way there. On our side of it they lie in
+//! secret memory, but for answers to a host's questions, which the binding takes as strings: those are wiped.
 
 use std::io::{self, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,7 +20,9 @@ use libssh_rs::{
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use secrecy::{ExposeSecret, ExposeSecretMut};
+use zeroize::Zeroizing;
 
 use super::super::ask::Question;
 use super::super::ip;
@@ -174,8 +177,7 @@ impl Libssh {
         let question = Question::hidden(format!("Enter {user}'s password for {}", self.host));
         for _ in 0..TRIES {
             let Some(answer) = ask.ask(&question) else { return Ok(None) };
-            let password = String::from_utf8_lossy(answer.expose_secret());
-            match session.userauth_password(None, Some(&password)) {
+            match session.userauth_password(None, Some(text(&answer)?)) {
                 Ok(AuthStatus::Denied) => {}
                 status => return Ok(status.ok()),
             }
@@ -191,12 +193,12 @@ impl Libssh {
                 break;
             }
             let info = session.userauth_keyboard_interactive_info().map_err(|error| self.failed(&error))?;
-            let mut answers = Vec::new();
+            let mut answers: Zeroizing<Vec<String>> = Zeroizing::default();
             for it in info.prompts {
                 let prompt = it.prompt.trim_end().trim_end_matches(':').to_owned();
                 let question = if it.echo { Question::open(prompt) } else { Question::hidden(prompt) };
                 let Some(answer) = ask.ask(&question) else { return Ok(None) };
-                answers.push(String::from_utf8_lossy(answer.expose_secret()).into_owned());
+                answers.push(text(&answer)?.to_owned());
             }
             session
                 .userauth_keyboard_interactive_set_answers(&answers)
@@ -213,11 +215,14 @@ impl Libssh {
         let said = Arc::<Mutex<Vec<u8>>>::default();
         let buffer = SecretBytes::zeroed(AT_ONCE)?;
         let (tell, gone) = mpsc::channel();
-        let mut pump = Pump { channel, watched, theirs, buffer, said: Arc::clone(&said) };
+        let (out, far) =
+            (SecretBytes::zeroed(AT_ONCE)?, watched.try_clone().map_err(|error| self.failed(&error))?);
+        let mut pump =
+            Pump { channel, watched, theirs, buffer, out, gone: 0, going: 0, said: Arc::clone(&said) };
         let thread = thread::Builder::new().name("strongroom-libssh".to_owned());
         let carrying = thread.spawn(move || {
             _ = pump.run();
-            _ = pump.theirs.shutdown(std::net::Shutdown::Both);
+            _ = pump.theirs.shutdown(Shutdown::Both);
             drop(pump); // first: disconnecting frees what is left of a channel
             session.disconnect();
             drop(session);
@@ -225,7 +230,7 @@ impl Libssh {
         });
         carrying.map_err(|error| self.failed(&error))?;
         let advice = format!("see that 'ssh {}' gets there, and that a daemon runs on that host", self.host);
-        Ok(Socket::carried(ours, Box::new(Carried { advice, said, gone: Mutex::new(gone) })))
+        Ok(Socket::carried(ours, Box::new(Carried { advice, said, far, gone: Mutex::new(gone) })))
     }
 
     fn failed(&self, error: &impl std::fmt::Display) -> Error {
@@ -236,6 +241,12 @@ impl Libssh {
     }
 }
 
+/// What somebody has answered, as libssh's binding wants it.
+fn text(answer: &SecretBytes) -> Result<&str, Error> {
+    str::from_utf8(answer.expose_secret())
+        .map_err(|_| failed("an answer isn't UTF-8, and its binding takes no other".to_owned()))
+}
+
 /// Carries between a channel and a socket.
 struct Pump {
     channel: Channel,
@@ -243,6 +254,10 @@ struct Pump {
     watched: TcpStream,
     theirs: UnixStream,
     buffer: SecretBytes,
+    /// What goes to the far host: `going` bytes from `gone` on.
+    out: SecretBytes,
+    gone: usize,
+    going: usize,
     said: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -250,29 +265,43 @@ impl Pump {
     /// Carries until one side ends.
     fn run(&mut self) -> io::Result<()> {
         loop {
-            // First what libssh has read already: poll doesn't know of it.
-            while self.take_back()? > 0 {}
             self.listen()?;
-            if self.channel.is_eof() || self.channel.is_closed() {
-                return Ok(());
+            // The channel last: whatever is asked of libssh makes it read from its socket, for which poll doesn't wait any more.
+            if self.take_back()? > 0 {
+                continue;
             }
-            match rustix::io::read(&self.theirs, self.buffer.expose_secret_mut()) {
-                Ok(0) => return Ok(()),
-                Ok(read) => {
-                    self.channel.stdin().write_all(&self.buffer.expose_secret()[..read])?;
-                    self.buffer.wipe_front(read);
+            if self.channel.is_eof() || self.channel.is_closed() {
+                return self.listen(); // its last words
+            }
+            if self.going == 0 {
+                match rustix::io::read(&self.theirs, self.out.expose_secret_mut()) {
+                    Ok(0) => return Ok(()),
+                    Ok(read) => (self.gone, self.going) = (0, read),
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
                 }
-                Err(Errno::AGAIN) => self.wait()?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            }
+            // No more than the far host has room for: to wait for it would be to read nothing meanwhile.
+            let now = self.channel.window_size().min(self.going);
+            if now == 0 {
+                self.wait()?;
+                continue;
+            }
+            let part = &self.out.expose_secret()[self.gone..self.gone + now];
+            self.channel.stdin().write_all(part)?;
+            (self.gone, self.going) = (self.gone + now, self.going - now);
+            if self.going == 0 {
+                self.out.wipe_front(self.gone);
             }
         }
     }
 
+    /// Until something comes from the far host; or from us, unless there is something of ours still to go.
     fn wait(&self) -> io::Result<()> {
-        let both = [&self.theirs as &dyn std::os::fd::AsFd, &self.watched];
+        let both = [&self.watched as &dyn std::os::fd::AsFd, &self.theirs];
         let mut both = both.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
-        match poll(&mut both, None) {
+        let awaited = if self.going == 0 { &mut both[..] } else { &mut both[..1] };
+        match poll(awaited, None) {
             Err(error) if error != Errno::INTR => Err(error.into()),
             _ => Ok(()),
         }
@@ -283,7 +312,7 @@ impl Pump {
         let read = self.channel.read_nonblocking(self.buffer.expose_secret_mut(), false)?;
         let mut rest = &self.buffer.expose_secret()[..read];
         while !rest.is_empty() {
-            match rustix::io::write(&self.theirs, rest) {
+            match rustix::net::send(&self.theirs, rest, SendFlags::NOSIGNAL) {
                 Ok(written) => rest = &rest[written..],
                 Err(Errno::AGAIN) => {
                     let mut room = [PollFd::new(&self.theirs, PollFlags::OUT)];
@@ -318,6 +347,8 @@ impl Pump {
 struct Carried {
     advice: String,
     said: Arc<Mutex<Vec<u8>>>,
+    /// The session's own socket.
+    far: TcpStream,
     gone: Mutex<Receiver<()>>,
 }
 
@@ -331,9 +362,14 @@ impl Carrier for Carried {
         self.advice.clone()
     }
 
-    /// The socket is shut by now, so the pump comes to its end, unless the far host has stopped talking.
+    /// The socket is shut by now, so the pump comes to its end, unless the far host has stopped talking: then what it waits for
+    /// is shut too.
     fn end(&self) {
-        _ = self.gone.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(GRACE);
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if gone.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+            _ = self.far.shutdown(Shutdown::Both);
+            _ = gone.recv_timeout(GRACE);
+        }
     }
 }
 
