@@ -195,7 +195,7 @@ impl Connection {
     /// |---|---|
     /// | `secret+ssh://user@host/system` | the system's `ssh`; `command=`, `keyfile=`, `no_verify=`, `no_tty=`, `proxy=`, `netcat=`, `socket=` |
     /// | `secret://host/system` | TLS with X.509 certificates; `pkipath=`, `no_verify=`, `no_sanity=`, `tls_priority=` |
-    /// | `secret+tcp://host/system` | TCP, which SASL has to encrypt (feature `sasl`); `auth=`, `authfile=` |
+    /// | `secret+tcp://host/system` | TCP, which SASL has to encrypt (feature `sasl`), or else it is refused; `auth=`, `authfile=`, and our own `cleartext=1` for laboratories |
     /// | `secret+libssh://user@host/system` | an ssh client in this process (feature `libssh`; `libssh2` is the same); `sshauth=`, `known_hosts=`, `known_hosts_verify=` |
     /// | `secret+ext://host/system?command=PROGRAM` | any program that connects its standard streams to a daemon; `argv=` |
     ///

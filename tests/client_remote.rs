@@ -18,9 +18,12 @@ use strongroom::{Connection, EventKind, ExposeSecret, OpenOptions};
 #[test]
 fn every_transport_carries_every_call() {
     let host = Host::start();
+    let bare = Connection::open(&format!("secret+tcp://127.0.0.1:{}/system", host.tcp)).unwrap_err();
+    assert!(bare.to_string().contains("nothing would encrypt what goes to 127.0.0.1"), "{bare}");
+    assert!(bare.advice().unwrap().contains("cleartext=1"), "{bare:?}");
     let mut transports = vec![
-        format!("secret+tcp://127.0.0.1:{}/system", host.tcp),
-        format!("secret+tcp://localhost:{}/system", host.tcp),
+        format!("secret+tcp://127.0.0.1:{}/system?cleartext=1", host.tcp),
+        format!("secret+tcp://localhost:{}/system?cleartext=1", host.tcp),
         host.ssh("proxy=auto"),
         host.ssh("proxy=native"),
         host.ssh("proxy=netcat"),
@@ -112,7 +115,7 @@ fn what_goes_wrong_on_the_way_is_told() {
 #[test]
 fn the_loss_of_the_way_is_told() {
     let mut host = Host::start();
-    let uris = [host.ssh("proxy=native"), format!("secret+tcp://127.0.0.1:{}/system", host.tcp)];
+    let uris = [host.ssh("proxy=native"), format!("secret+tcp://127.0.0.1:{}/system?cleartext=1", host.tcp)];
     let open = uris.map(|uri| Connection::open(&uri).unwrap());
     let events: Vec<_> = open.iter().map(|it| it.events(EventKind::Lifecycle, None).unwrap()).collect();
     host.stop();

@@ -35,7 +35,7 @@ fn encoded(text: &str, kept: &[u8]) -> String {
 }
 
 /// Parameters that say how to get to a server. It doesn't hear of them.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "name",
     "mode",
     "socket",
@@ -54,4 +54,5 @@ const OURS: [&str; 18] = [
     "no_sanity",
     "tls_priority",
     "argv",
+    "cleartext",
 ];

@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::link::Link;
 use super::route::{Authentication, Route};
+use super::way::Way;
 use super::wire::Wire;
 use super::{Ask, read, text};
 use crate::net::peer::Process;
@@ -39,7 +40,15 @@ pub(super) fn enter(
     read_only: bool,
     ask: Option<&dyn Ask>,
 ) -> Result<bool, Error> {
-    authenticate(wire, route.authentication.as_ref(), &link(wire, route), ask)?;
+    let is_sealed = authenticate(wire, route.authentication.as_ref(), &link(wire, route), ask)?;
+    if let Way::Tcp { host, cleartext: false, .. } = &route.way
+        && !is_sealed
+    {
+        // libvirt's client goes on. But whoever sits between could say that no authentication is needed, and have the values.
+        return Err(failed(format!("nothing would encrypt what goes to {host}: it asks for no SASL")).advise(
+            "use TLS (secret://HOST/system), have the server ask for SASL, or mean it: add cleartext=1 to the URI",
+        ));
+    }
     if supports(wire, feature::KEEPALIVE)? {
         wire.keep_alive();
     }
@@ -57,12 +66,13 @@ fn link(wire: &Wire, route: &Route) -> Link {
     Link { host, around, local, remote, authfile, user }
 }
 
+/// Whether what goes from now on is encrypted by it.
 fn authenticate(
     wire: &Wire,
     wanted: Option<&Authentication>,
     link: &Link,
     ask: Option<&dyn Ask>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let offered = match wire.call(procedure::AUTH_LIST, &()) {
         Ok(reply) => read::<AuthTypes>(&reply)?.types.0,
         Err(error) if error.code() == ErrorCode::NoSupport => Vec::new(),
@@ -83,8 +93,8 @@ fn authenticate(
         None => offered.first().copied().unwrap_or(auth::NONE),
     };
     match chosen {
-        auth::NONE => Ok(()),
-        auth::POLKIT => by_polkit(wire),
+        auth::NONE => Ok(false),
+        auth::POLKIT => by_polkit(wire).map(|()| false),
         auth::SASL => by_sasl(wire, mechanism, link, ask),
         other => Err(failed(format!("unsupported authentication type {other}"))
             .advise("the server is newer than this client, or broken: see what it is configured to want")),
@@ -92,15 +102,17 @@ fn authenticate(
 }
 
 #[cfg(feature = "sasl")]
-fn by_sasl(wire: &Wire, mechanism: Option<&str>, link: &Link, ask: Option<&dyn Ask>) -> Result<(), Error> {
-    if let Some(layer) = super::sasl::authenticate(wire, mechanism, link, ask)? {
+fn by_sasl(wire: &Wire, mechanism: Option<&str>, link: &Link, ask: Option<&dyn Ask>) -> Result<bool, Error> {
+    let layer = super::sasl::authenticate(wire, mechanism, link, ask)?;
+    let is_sealed = layer.is_some();
+    if let Some(layer) = layer {
         wire.secure(layer);
     }
-    Ok(())
+    Ok(is_sealed)
 }
 
 #[cfg(not(feature = "sasl"))]
-fn by_sasl(_: &Wire, _: Option<&str>, _: &Link, _: Option<&dyn Ask>) -> Result<(), Error> {
+fn by_sasl(_: &Wire, _: Option<&str>, _: &Link, _: Option<&dyn Ask>) -> Result<bool, Error> {
     Err(failed("the server wants SASL, which this build has not".to_owned())
         .advise("build with --features sasl, or come by a way that needs none: a Unix socket, ssh, or TLS"))
 }

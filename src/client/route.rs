@@ -81,7 +81,9 @@ impl Route {
         let text = |name: &str| uri.param(name).map(str::to_owned);
         let way = match transport {
             Transport::Unix => Way::Unix(unix(uri, mode, read_only, places)?),
-            Transport::Tcp => Way::Tcp { host: host.clone(), port: port.unwrap_or(TCP_PORT) },
+            Transport::Tcp => {
+                Way::Tcp { host: host.clone(), port: port.unwrap_or(TCP_PORT), cleartext: numbers.cleartext }
+            }
             Transport::Tls => Way::Tls(Tls {
                 host: host.clone(),
                 port: port.unwrap_or(TLS_PORT),
@@ -207,6 +209,7 @@ struct Numbers {
     no_verify: bool,
     no_sanity: bool,
     no_tty: bool,
+    cleartext: bool,
 }
 
 impl Numbers {
@@ -221,6 +224,7 @@ impl Numbers {
             no_verify: is_set("no_verify")?,
             no_sanity: is_set("no_sanity")?,
             no_tty: is_set("no_tty")?,
+            cleartext: is_set("cleartext")?,
         })
     }
 }
@@ -423,9 +427,11 @@ mod tests {
         let host = Host::new();
         let way = |uri: &str| host.find(uri, false, true).unwrap().way;
         let (h, localhost) = ("h".to_owned(), "localhost".to_owned());
-        assert_eq!(way("secret+tcp://h/system"), Way::Tcp { host: h.clone(), port: 16509 });
-        assert_eq!(way("secret+TCP:///system"), Way::Tcp { host: localhost, port: 16509 });
-        assert_eq!(way("secret+tcp://h:7/system?socket=/x"), Way::Tcp { host: h.clone(), port: 7 });
+        let tcp = |host: &str, port, cleartext| Way::Tcp { host: host.to_owned(), port, cleartext };
+        assert_eq!(way("secret+tcp://h/system"), tcp(&h, 16509, false));
+        assert_eq!(way("secret+TCP:///system"), tcp(&localhost, 16509, false));
+        assert_eq!(way("secret+tcp://h:7/system?socket=/x"), tcp(&h, 7, false));
+        assert_eq!(way("secret+tcp://h/system?cleartext=1"), tcp(&h, 16509, true));
         let tls = Tls { host: h, port: 16514, pkipath: None, sanity: true, verify: true, priority: None };
         assert_eq!(way("secret://h/system"), Way::Tls(tls.clone()));
         let tls = Tls {

@@ -24,6 +24,8 @@ pub(super) enum Way {
     Tcp {
         host: String,
         port: u16,
+        /// It is meant that nothing may encrypt what goes.
+        cleartext: bool,
     },
     Tls(tls::Tls),
     Ssh(Ssh),
@@ -61,7 +63,7 @@ impl Way {
     pub(super) fn go(&self, ask: Option<&dyn Ask>) -> Result<Stream, Error> {
         match self {
             Self::Unix(unix) => Ok(unix.connect()?.into()),
-            Self::Tcp { host, port } => Ok(Stream::plain(Socket::new(ip::connect(host, *port)?))),
+            Self::Tcp { host, port, .. } => Ok(Stream::plain(Socket::new(ip::connect(host, *port)?))),
             Self::Tls(tls) => tls.connect(),
             Self::Ssh(ssh) => Ok(Stream::plain(ssh.program().start()?)),
             Self::Ext(program) => Ok(Stream::plain(program.start()?)),
