@@ -57,6 +57,7 @@ impl Reader {
     /// One packet. An error ends the connection.
     fn packet(&mut self) -> Result<(), Error> {
         let mut head = [0; HEAD];
+        self.inflow.begin_packet();
         self.fill(&mut head)?;
         let [length, rest @ ..] = head.as_chunks::<4>().0 else { return Err(undecodable(Malformed)) };
         let length = packet_length(*length).map_err(|bad| broken(bad.to_string()))?;

@@ -37,8 +37,12 @@ impl Stream {
 
     fn new(socket: Socket, opener: Option<Box<dyn Open>>, sealer: Option<Box<dyn Seal>>, bits: u32) -> Self {
         let socket = Arc::new(socket);
-        let inflow =
-            Inflow { socket: Arc::clone(&socket), layered: opener.map(Layered::new), next: Arc::default() };
+        let inflow = Inflow {
+            socket: Arc::clone(&socket),
+            layered: opener.map(Layered::new),
+            next: Arc::default(),
+            clear: 0,
+        };
         Self { inflow, outflow: Outflow { socket, sealer, sealed: Vec::new(), rest: Vec::new() }, bits }
     }
 }
@@ -88,9 +92,16 @@ pub(super) struct Inflow {
     pub(super) socket: Arc<Socket>,
     layered: Option<Layered>,
     pub(super) next: Arc<Next>,
+    /// How much of the packet that is being read came in the clear.
+    clear: usize,
 }
 
 impl Inflow {
+    /// What is read next begins a packet.
+    pub(super) fn begin_packet(&mut self) {
+        self.clear = 0;
+    }
+
     /// Reads what there is, at least a byte. 0: the end.
     pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, Stop> {
         loop {
@@ -100,6 +111,12 @@ impl Inflow {
             let read = self.socket.read(into).map_err(Stop::System)?;
             // The layer may have come while nothing else did: then these are its first bytes.
             match self.next.take() {
+                // The peer has nothing to say between its last word in the clear and our first in the layer.
+                Some(_) if self.clear > 0 => {
+                    return Err(Stop::Layer(Broken::Malformed(
+                        "it goes on in the clear behind the authentication",
+                    )));
+                }
                 Some(opener) => {
                     let mut layered = Layered::new(opener);
                     layered.sealed.extend_from_slice(&into[..read]);
@@ -108,7 +125,10 @@ impl Inflow {
                         return Ok(0);
                     }
                 }
-                None => return Ok(read),
+                None => {
+                    self.clear += read;
+                    return Ok(read);
+                }
             }
         }
     }
@@ -292,6 +312,27 @@ pub(super) mod tests {
         let mut sealed = Vec::new();
         Toy(chunk).seal(&[plain], &mut sealed).unwrap();
         sealed
+    }
+
+    #[test]
+    fn a_packet_begun_in_the_clear_does_not_go_on_in_the_layer() {
+        for begun in [false, true] {
+            let (mut theirs, ours) = UnixStream::pair().unwrap();
+            let Stream { mut inflow, .. } = Stream::plain(Socket::new(ours));
+            theirs.write_all(b"last word").unwrap();
+            assert_eq!(read(&mut inflow, 9), b"last word");
+            inflow.begin_packet();
+            if begun {
+                theirs.write_all(b"injected").unwrap();
+                read(&mut inflow, 8);
+            }
+            inflow.next.put(toy(5).opener);
+            theirs.write_all(&sealed(b"first", 5)).unwrap();
+            match inflow.read(&mut [0; 5]) {
+                Ok(_) => assert!(!begun),
+                Err(stop) => assert!(begun && matches!(stop, Stop::Layer(Broken::Malformed(_))), "{stop:?}"),
+            }
+        }
     }
 
     fn pair() -> (UnixStream, Stream) {
