@@ -69,6 +69,12 @@ impl Page {
     pub(super) fn of_records() -> Result<Self, Exhausted> {
         Ok(Self { packets: SecretBytes::zeroed(OPENED_SIZE)?, record: SecretBytes::zeroed(RECORD_SIZE)? })
     }
+
+    /// Whether no packet is left on it.
+    #[cfg(test)]
+    pub(super) fn is_wiped(&self) -> bool {
+        self.packets.expose_secret().iter().all(|byte| *byte == 0)
+    }
 }
 
 /// One client's byte stream.
@@ -240,8 +246,8 @@ impl Inbound {
         };
         page.overwrite(0, &records.front()[..wanted]);
         records.used(wanted);
-        let (mut from, mut end, mut room) = (0, wanted, Some(room));
-        for _ in 0..MOST_RECORDS {
+        let (mut from, mut end, mut room, mut opened) = (0, wanted, Some(room), 0);
+        loop {
             self.touched = self.touched.max(end);
             if let Some(large) = &mut self.large {
                 from += large.absorb(&page.expose_secret()[from..end]);
@@ -280,6 +286,14 @@ impl Inbound {
                 }
                 Ok(_) => {}
             }
+            // Only here: a large packet has all that is its own, and what is left is the beginning of one.
+            if opened == MOST_RECORDS {
+                return Ok(match records.keep(front, transit) {
+                    Ok(()) => Incoming::Part,
+                    Err(_) => Incoming::End(NO_MEMORY),
+                });
+            }
+            opened += 1;
             end = match records.next(socket, record, page, end, rest, transit) {
                 Ok(end) => end,
                 Err(Stopped::End(ending)) => {
@@ -300,10 +314,6 @@ impl Inbound {
                 }
             };
         }
-        Ok(match records.keep(&page.expose_secret()[from..end], transit) {
-            Ok(()) => Incoming::Part,
-            Err(_) => Incoming::End(NO_MEMORY),
-        })
     }
 
     /// A packet that is on the page.

@@ -260,6 +260,7 @@ mod tests {
     enum Seen {
         Packet(u32, Vec<u8>),
         Crowded,
+        Part,
         Nothing,
         End(&'static str),
     }
@@ -291,7 +292,7 @@ mod tests {
                             Seen::Packet(header.serial, arguments.to_vec())
                         }
                         Ok(Incoming::Crowded) => Seen::Crowded,
-                        Ok(Incoming::Part) => continue,
+                        Ok(Incoming::Part) => Seen::Part,
                         Ok(Incoming::Starved(..)) => Seen::End("starved"),
                         Ok(Incoming::End(ending)) => Seen::End(ending),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
@@ -299,7 +300,10 @@ mod tests {
                     };
                 drop(kept);
                 self.inbound.wipe(&mut self.page);
-                return seen;
+                assert!(self.page.is_wiped(), "{seen:?}");
+                if seen != Seen::Part {
+                    return seen;
+                }
             }
         }
 
@@ -360,6 +364,32 @@ mod tests {
             assert_eq!((reader.holds(), reader.inbound.missing()), ((0, 0), None));
             drop(other);
             assert_eq!(reader.look(Rest::Never, ALL), Seen::End("it closed"));
+        }
+    }
+
+    #[test]
+    fn others_have_their_turn_amid_a_large_packet_and_nothing_of_it_is_lost() {
+        for most in [100, 933, 60_000 / 64] {
+            let (mut reader, mut other) = Reader::new();
+            let (large, next) = (a_packet(1, 60_000), a_packet(2, 5));
+            let mut sealed = Vec::new();
+            toy::Toy { most }.seal(&[&large, &next, &large, &next], &mut sealed).unwrap();
+            let writes = std::thread::spawn(move || other.write_all(&sealed).map(|()| other));
+            for packet in [&large, &next, &large, &next] {
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+                let seen = loop {
+                    match reader.look(Rest::Soon, ALL) {
+                        Seen::Nothing if std::time::Instant::now() < deadline => std::thread::yield_now(),
+                        seen => break seen,
+                    }
+                };
+                assert!(
+                    matches!(&seen, Seen::Packet(_, body) if *body == packet[HEAD..]),
+                    "records of {most}"
+                );
+            }
+            drop(writes.join().unwrap().unwrap());
+            assert_eq!((reader.look(Rest::Never, ALL), reader.holds()), (Seen::End("it closed"), (0, 0)));
         }
     }
 
