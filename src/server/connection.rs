@@ -395,8 +395,9 @@ impl Serving {
 
     /// For the list of clients.
     fn note_who_it_is(&self) {
-        if self.session.is_authenticated() {
-            self.welcome.authenticated();
+        match self.session.is_authenticated() {
+            true => self.welcome.authenticated(),
+            false => self.welcome.client.heard(self.session.is_stepping()),
         }
         self.welcome.client.read_only.store(self.session.is_read_only(), Ordering::Relaxed);
     }
