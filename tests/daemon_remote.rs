@@ -178,7 +178,7 @@ fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
 }
 
 #[test]
-fn two_hundred_that_stall_hold_nobody_up() {
+fn three_hundred_that_stall_hold_nobody_up() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place(directory.path().into());
     let pki = Pki::new(&place.0.join("pki"), "*");
@@ -186,21 +186,28 @@ fn two_hundred_that_stall_hold_nobody_up() {
     if !is_there("gnutls-cli") {
         return;
     }
-    // Some say nothing, some begin a record.
-    let stalled: Vec<TcpStream> = (0..200)
-        .map(|which| {
-            let mut stream = TcpStream::connect(address).unwrap();
-            stream.write_all(&[0x16, 3, 1, 2, 0, 1][..which % 7]).unwrap();
-            stream
-        })
-        .collect();
+    // More than there are places, from several addresses; some say nothing, some a byte now and then.
+    let mut stalled: Vec<TcpStream> =
+        (2..7).flat_map(|last| (0..68).map(move |_| connect_from([127, 0, 0, last], address))).collect();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let trickle = std::thread::spawn(move || {
+        for byte in [0x16, 3, 1, 0x3f, 0xff].into_iter().chain(std::iter::repeat(0)) {
+            stalled.iter_mut().step_by(2).for_each(|stream| _ = stream.write_all(&[byte])); // some were sent away
+            if stopped.recv_timeout(Duration::from_millis(100))
+                != Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
+                return;
+            }
+        }
+    });
     let good = pki.client("good", &pki.own);
     let began = Instant::now();
     for _ in 0..5 {
         assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    drop(stalled);
+    drop(stop);
+    trickle.join().unwrap();
 }
 
 #[cfg(feature = "sasl")]
@@ -288,6 +295,15 @@ fn who_leaves_while_it_waits_takes_nobodys_place() {
     first.set_read_timeout(Some(PATIENCE)).unwrap();
     first.write_all(&call(number::AUTH_LIST, 2, &Xdr::default())).unwrap();
     first.read_exact(&mut [0; 36]).unwrap();
+}
+
+/// A connection from that address of loopback.
+fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let stream = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&stream, &SocketAddr::from((from, 0))).unwrap();
+    connect(&stream, &to).unwrap();
+    stream.into()
 }
 
 /// A daemon that listens on loopback, and where.

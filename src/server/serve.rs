@@ -166,16 +166,9 @@ async fn accept(host: Arc<Host>, role: Role, door: Door) {
         match accepted {
             Ok(Some((Stream::Ip(stream), peer))) if role == Role::Tls => {
                 let Some(tls) = host.tls.clone() else { continue };
-                let place = tokio::select! {
-                    biased;
-                    () = stopped(&mut stop) => return,
-                    place = tls.place() => place,
-                };
                 let host = Arc::clone(&host);
                 tokio::spawn(async move {
-                    let shaken = tls.shake(&place, &stream, peer).await;
-                    drop(place);
-                    if let Some((layer, certified)) = shaken {
+                    if let Some((layer, certified)) = tls.shake(&stream, peer).await {
                         let comer = Comer { peer, way: Way::Tls, certified, authenticated: known };
                         arrive(&host, role, comer, Stream::Ip(stream), Some(layer));
                     }
