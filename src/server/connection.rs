@@ -260,7 +260,13 @@ impl Serving {
         place.with_borrow_mut(|kept| {
             let page = match kept {
                 Some(page) => page,
-                None => kept.insert(page().map_err(|_| "there is no secret memory")?),
+                None => match page() {
+                    Ok(page) => kept.insert(page),
+                    Err(_) => {
+                        self.pause();
+                        return Ok(false);
+                    }
+                },
             };
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);

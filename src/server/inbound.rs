@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::net::{RecvFlags, recv};
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
-use super::records::{LONGEST_SMALL, OPENED_SIZE, RECORD_SIZE, Records, Stopped};
+use super::records::{LONGEST_SMALL, OPENED_SIZE, Plain, RECORD_SIZE, Records, Stopped};
 use super::room::Room;
 use super::transit::{Load, Transit};
 use crate::memory::{Exhausted, SecretBytes};
@@ -30,7 +30,7 @@ use crate::rpc::{Decode, Header, Kind, Reader};
 pub(super) enum Incoming<'a> {
     /// A packet: its header and its arguments, or as much of them as a call has use for.
     Packet(Header, &'a [u8]),
-    /// A large packet, for which there is no room at present. It stays in the kernel.
+    /// A large packet, or a record, for which there is no room at present. It stays where it is.
     Crowded,
     /// A large packet that had to be let go, because there is no secret memory.
     Starved(Header, Exhausted),
@@ -142,7 +142,8 @@ impl Inbound {
     /// Whether what it holds is worth another look before more has come.
     pub(super) fn holds_packet(&self) -> bool {
         let front = self.records.as_ref().map_or(&[][..], Records::front);
-        self.large.is_none() && !front.is_empty() && needs(front).unwrap_or(0) == 0
+        let on_front = self.large.is_none() && !front.is_empty() && needs(front).unwrap_or(0) == 0;
+        on_front || self.records.as_ref().is_some_and(Records::holds_record)
     }
 
     /// Whether part of a packet has come, and is left where it is.
@@ -169,6 +170,7 @@ impl Inbound {
     ) -> io::Result<Incoming<'a>> {
         if let Some(mut records) = self.records.take() {
             let received = self.receive_opened(&mut records, socket, page, rest, transit, room, kept);
+            records.done();
             self.records = Some(records);
             return received;
         }
@@ -294,7 +296,9 @@ impl Inbound {
                 });
             }
             opened += 1;
-            end = match records.next(socket, record, page, end, rest, transit) {
+            let elsewhere = self.large.as_ref().map_or(0, |large| large.missing);
+            let plain = Plain { page: &mut *page, filled: end, elsewhere };
+            end = match records.next(socket, record, plain, rest, transit) {
                 Ok(end) => end,
                 Err(Stopped::End(ending)) => {
                     self.touched = page.len(); // some of it may have been opened
@@ -304,13 +308,14 @@ impl Inbound {
                     if records.keep(&page.expose_secret()[from..end], transit).is_err() {
                         return Ok(Incoming::End(NO_MEMORY));
                     }
-                    return Err(match stopped {
-                        Stopped::Failed(error) => error,
+                    return match stopped {
+                        Stopped::Crowded => Ok(Incoming::Crowded),
+                        Stopped::Failed(error) => Err(error),
                         Stopped::Half | Stopped::End(_) => {
                             self.half = true;
-                            io::ErrorKind::WouldBlock.into()
+                            Err(io::ErrorKind::WouldBlock.into())
                         }
-                    });
+                    };
                 }
             };
         }
