@@ -69,6 +69,8 @@ pub struct SecretBytes {
 impl SecretBytes {
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Result<Self, Exhausted> {
+        #[cfg(test)]
+        scarcity::check(len)?;
         Ok(Self { block: arena().allocate(len)?, len })
     }
 
@@ -195,6 +197,34 @@ pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
 
 /// Deeper than ring's AES-GCM and HKDF go in a release build (measured: under 4 KiB), with a wide margin.
 const SCRUBBED_STACK: usize = 16 << 10;
+
+#[cfg(test)]
+pub(crate) mod scarcity {
+    //! An arena without room, for one thread of a test.
+
+    use std::cell::Cell;
+
+    use super::Exhausted;
+
+    thread_local! {
+        static SCARCE: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// While this runs, this thread gets no secret bytes.
+    pub(crate) fn while_scarce<R>(work: impl FnOnce() -> R) -> R {
+        SCARCE.set(true);
+        let done = work();
+        SCARCE.set(false);
+        done
+    }
+
+    pub(super) fn check(wanted: usize) -> Result<(), Exhausted> {
+        match SCARCE.get() {
+            true => Err(Exhausted { wanted, used: 0, size: 0 }),
+            false => Ok(()),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -260,7 +260,13 @@ impl Serving {
         place.with_borrow_mut(|kept| {
             let page = match kept {
                 Some(page) => page,
-                None => kept.insert(page().map_err(|_| "there is no secret memory")?),
+                None => match page() {
+                    Ok(page) => kept.insert(page),
+                    Err(_) => {
+                        self.pause();
+                        return Ok(false);
+                    }
+                },
             };
             let mut gathered = None;
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
@@ -395,8 +401,9 @@ impl Serving {
 
     /// For the list of clients.
     fn note_who_it_is(&self) {
-        if self.session.is_authenticated() {
-            self.welcome.authenticated();
+        match self.session.is_authenticated() {
+            true => self.welcome.authenticated(),
+            false => self.welcome.client.heard(self.session.is_stepping()),
         }
         self.welcome.client.read_only.store(self.session.is_read_only(), Ordering::Relaxed);
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::net::{RecvFlags, recv};
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
-use super::records::{LONGEST_SMALL, OPENED_SIZE, RECORD_SIZE, Records, Stopped};
+use super::records::{LONGEST_SMALL, OPENED_SIZE, Plain, RECORD_SIZE, Records, Stopped};
 use super::room::Room;
 use super::transit::{Load, Transit};
 use crate::memory::{Exhausted, SecretBytes};
@@ -30,7 +30,7 @@ use crate::rpc::{Decode, Header, Kind, Reader};
 pub(super) enum Incoming<'a> {
     /// A packet: its header and its arguments, or as much of them as a call has use for.
     Packet(Header, &'a [u8]),
-    /// A large packet, for which there is no room at present. It stays in the kernel.
+    /// A large packet, or a record, for which there is no room at present. It stays where it is.
     Crowded,
     /// A large packet that had to be let go, because there is no secret memory.
     Starved(Header, Exhausted),
@@ -68,6 +68,12 @@ impl Page {
     /// For those that are.
     pub(super) fn of_records() -> Result<Self, Exhausted> {
         Ok(Self { packets: SecretBytes::zeroed(OPENED_SIZE)?, record: SecretBytes::zeroed(RECORD_SIZE)? })
+    }
+
+    /// Whether no packet is left on it.
+    #[cfg(test)]
+    pub(super) fn is_wiped(&self) -> bool {
+        self.packets.expose_secret().iter().all(|byte| *byte == 0)
     }
 }
 
@@ -136,7 +142,8 @@ impl Inbound {
     /// Whether what it holds is worth another look before more has come.
     pub(super) fn holds_packet(&self) -> bool {
         let front = self.records.as_ref().map_or(&[][..], Records::front);
-        self.large.is_none() && !front.is_empty() && needs(front).unwrap_or(0) == 0
+        let on_front = self.large.is_none() && !front.is_empty() && needs(front).unwrap_or(0) == 0;
+        on_front || self.records.as_ref().is_some_and(Records::holds_record)
     }
 
     /// Whether part of a packet has come, and is left where it is.
@@ -163,6 +170,7 @@ impl Inbound {
     ) -> io::Result<Incoming<'a>> {
         if let Some(mut records) = self.records.take() {
             let received = self.receive_opened(&mut records, socket, page, rest, transit, room, kept);
+            records.done();
             self.records = Some(records);
             return received;
         }
@@ -240,8 +248,8 @@ impl Inbound {
         };
         page.overwrite(0, &records.front()[..wanted]);
         records.used(wanted);
-        let (mut from, mut end, mut room) = (0, wanted, Some(room));
-        for _ in 0..MOST_RECORDS {
+        let (mut from, mut end, mut room, mut opened) = (0, wanted, Some(room), 0);
+        loop {
             self.touched = self.touched.max(end);
             if let Some(large) = &mut self.large {
                 from += large.absorb(&page.expose_secret()[from..end]);
@@ -280,7 +288,17 @@ impl Inbound {
                 }
                 Ok(_) => {}
             }
-            end = match records.next(socket, record, page, end, rest, transit) {
+            // Only here: a large packet has all that is its own, and what is left is the beginning of one.
+            if opened == MOST_RECORDS {
+                return Ok(match records.keep(front, transit) {
+                    Ok(()) => Incoming::Part,
+                    Err(_) => Incoming::End(NO_MEMORY),
+                });
+            }
+            opened += 1;
+            let elsewhere = self.large.as_ref().map_or(0, |large| large.missing);
+            let plain = Plain { page: &mut *page, filled: end, elsewhere };
+            end = match records.next(socket, record, plain, rest, transit) {
                 Ok(end) => end,
                 Err(Stopped::End(ending)) => {
                     self.touched = page.len(); // some of it may have been opened
@@ -290,20 +308,17 @@ impl Inbound {
                     if records.keep(&page.expose_secret()[from..end], transit).is_err() {
                         return Ok(Incoming::End(NO_MEMORY));
                     }
-                    return Err(match stopped {
-                        Stopped::Failed(error) => error,
+                    return match stopped {
+                        Stopped::Crowded => Ok(Incoming::Crowded),
+                        Stopped::Failed(error) => Err(error),
                         Stopped::Half | Stopped::End(_) => {
                             self.half = true;
-                            io::ErrorKind::WouldBlock.into()
+                            Err(io::ErrorKind::WouldBlock.into())
                         }
-                    });
+                    };
                 }
             };
         }
-        Ok(match records.keep(&page.expose_secret()[from..end], transit) {
-            Ok(()) => Incoming::Part,
-            Err(_) => Incoming::End(NO_MEMORY),
-        })
     }
 
     /// A packet that is on the page.

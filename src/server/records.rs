@@ -3,7 +3,8 @@
 //! A record that isn't whole stays in the kernel, as half a packet does on a bare stream; only if it is late its bytes
 //! are taken into ordinary memory, never more than a record's. A whole one is opened on the reader's own pages. What a
 //! packet has left over waits in secret memory of the connection. Both are counted. Leans on `net`'s layers for what a
-//! record is. Refuses records that don't open, and more plaintext than a record can have.
+//! record is. Refuses records that don't open, more plaintext than a record can have, and to open one before there is
+//! memory for all that may be left over: what is opened can't be put back.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -24,6 +25,8 @@ pub(super) struct Records {
     sealed: Vec<u8>,
     /// Plaintext that wasn't asked for yet.
     opened: Option<Opened>,
+    /// For what may have to be kept, while it is looked at.
+    room: Option<SecretBytes>,
     _sealed_load: Option<Load>,
 }
 
@@ -34,10 +37,21 @@ struct Opened {
     _load: Load,
 }
 
+/// Where plaintext goes.
+pub(super) struct Plain<'a> {
+    pub(super) page: &'a mut SecretBytes,
+    /// So much of the page is filled.
+    pub(super) filled: usize,
+    /// So much more has a place elsewhere, and need not be kept.
+    pub(super) elsewhere: usize,
+}
+
 /// Why there is no plaintext.
 pub(super) enum Stopped {
     /// It will be there when more has come.
     Half,
+    /// It will be there when there is memory for it.
+    Crowded,
     /// It never will.
     End(&'static str),
     Failed(io::Error),
@@ -45,7 +59,7 @@ pub(super) enum Stopped {
 
 impl Records {
     pub(super) fn new(opener: Box<dyn Open>) -> Self {
-        Self { opener, sealed: Vec::new(), opened: None, _sealed_load: None }
+        Self { opener, sealed: Vec::new(), opened: None, room: None, _sealed_load: None }
     }
 
     /// Plaintext that waits here.
@@ -53,49 +67,72 @@ impl Records {
         self.opened.as_ref().map_or(&[], |opened| &opened.bytes.expose_secret()[opened.from..])
     }
 
-    /// So much of it is used.
+    /// So much of it is used. It can be kept again.
     pub(super) fn used(&mut self, count: usize) {
         if let Some(opened) = &mut self.opened {
             opened.from += count;
             if opened.from >= opened.bytes.len() {
-                self.opened = None; // wiped, as it is dropped
+                self.room = self.opened.take().map(|opened| opened.bytes);
             }
         }
     }
 
-    /// Keeps this for later. Nothing may wait here by then.
+    /// Keeps this for later. Nothing may wait here by then. It doesn't fail for what was used, or opened, since the last
+    /// [`done`](Self::done).
     pub(super) fn keep(&mut self, plain: &[u8], transit: &Arc<Transit>) -> Result<(), Exhausted> {
         if !plain.is_empty() {
-            let bytes = SecretBytes::copy_of(plain)?;
-            self.opened =
-                Some(Opened { bytes, from: 0, _load: transit.secret(plain.len().next_power_of_two()) });
+            let (bytes, size) = match (SecretBytes::copy_of(plain), self.room.take()) {
+                (Ok(bytes), _) => (bytes, plain.len()), // no larger than it must be
+                (Err(_), Some(mut room)) if room.len() >= plain.len() => {
+                    let size = room.len();
+                    room.overwrite(0, plain);
+                    room.truncate(plain.len());
+                    (room, size)
+                }
+                (Err(exhausted), _) => return Err(exhausted),
+            };
+            let load = transit.secret(size.next_power_of_two());
+            self.opened = Some(Opened { bytes, from: 0, _load: load });
         }
         Ok(())
     }
 
-    /// If it holds part of a record: how much may still come, at most.
-    pub(super) fn missing(&self) -> Option<usize> {
-        (!self.sealed.is_empty()).then(|| MAX_RECORD - self.sealed.len())
+    /// Nothing more will be kept, for now.
+    pub(super) fn done(&mut self) {
+        self.room = None; // wiped, as it is dropped
     }
 
-    /// Opens the next record behind the `filled` bytes of `page`. How much is filled now: as much as before, if the
-    /// record had nothing to say.
+    /// If it holds part of a record: how much may still come, at most.
+    pub(super) fn missing(&self) -> Option<usize> {
+        (!self.sealed.is_empty() && !self.holds_record()).then(|| MAX_RECORD - self.sealed.len())
+    }
+
+    /// Whether it holds all of a record that wasn't opened yet.
+    pub(super) fn holds_record(&self) -> bool {
+        let is_whole =
+            || matches!(self.opener.record(&self.sealed), Ok(Some(length)) if length <= self.sealed.len());
+        !self.sealed.is_empty() && is_whole()
+    }
+
+    /// Opens the next record behind what is on the page. How much is filled now: as much as before, if the record had
+    /// nothing to say.
     pub(super) fn next(
         &mut self,
         socket: BorrowedFd<'_>,
         record: &mut SecretBytes,
-        page: &mut SecretBytes,
-        filled: usize,
+        plain: Plain<'_>,
         rest: Rest,
         transit: &Arc<Transit>,
     ) -> Result<usize, Stopped> {
+        let Plain { page, filled, elsewhere } = plain;
+        let left_over = |length: usize| (filled + length).saturating_sub(elsewhere);
         let length = match self.sealed.is_empty() {
-            true => self.whole(socket, record, rest, transit)?,
+            true => self.whole(socket, record, left_over, rest, transit)?,
             false => None,
         };
         let length = match length {
             Some(length) => length,
-            None => self.complete(socket, record)?,
+            None => self.complete(socket, record, left_over)?,
         };
         let (mut end, mut fits) = (filled, true);
         let opened = self.opener.open(&mut record.expose_secret_mut()[..length], &mut |part| {
@@ -119,6 +156,7 @@ impl Records {
         &mut self,
         socket: BorrowedFd<'_>,
         place: &mut SecretBytes,
+        left_over: impl Fn(usize) -> usize,
         rest: Rest,
         transit: &Arc<Transit>,
     ) -> Result<Option<usize>, Stopped> {
@@ -131,6 +169,7 @@ impl Records {
             Err(broken) => Err(Stopped::End(why(broken))),
             Ok(Some(length)) if length > MAX_RECORD => Err(Stopped::End("it sent a record that is too long")),
             Ok(Some(length)) if length <= seen => {
+                self.make_room(left_over(length))?;
                 take(socket, &mut place[..length]).map_err(Stopped::Failed)?;
                 Ok(Some(length))
             }
@@ -148,7 +187,12 @@ impl Records {
     }
 
     /// Takes the rest of the record that is here in part, and puts all of it in its place.
-    fn complete(&mut self, socket: BorrowedFd<'_>, place: &mut SecretBytes) -> Result<usize, Stopped> {
+    fn complete(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        place: &mut SecretBytes,
+        left_over: impl Fn(usize) -> usize,
+    ) -> Result<usize, Stopped> {
         let place = place.expose_secret_mut();
         loop {
             let have = self.sealed.len();
@@ -160,6 +204,7 @@ impl Records {
                 return Err(Stopped::End("it sent a record that is too long"));
             }
             if length <= have {
+                self.make_room(left_over(length))?;
                 place[..length].copy_from_slice(&self.sealed);
                 (self.sealed, self._sealed_load) = (Vec::new(), None);
                 return Ok(length);
@@ -169,6 +214,14 @@ impl Records {
                 taken => self.sealed.extend_from_slice(&place[..taken]),
             }
         }
+    }
+
+    /// Has room for so much, before it is opened.
+    fn make_room(&mut self, most: usize) -> Result<(), Stopped> {
+        if self.room.as_ref().map_or(0, SecretBytes::len) < most {
+            self.room = Some(SecretBytes::zeroed(most).map_err(|_| Stopped::Crowded)?);
+        }
+        Ok(())
     }
 }
 
@@ -251,6 +304,7 @@ mod tests {
     use super::super::inbound::{Inbound, Incoming, Page};
     use super::super::room::Room;
     use super::*;
+    use crate::memory::scarcity::while_scarce;
     use crate::net::layer::Seal;
     use crate::rpc::packet::{HEAD, packet_length};
     use crate::rpc::{Header, Kind, Status, packet, program};
@@ -260,6 +314,7 @@ mod tests {
     enum Seen {
         Packet(u32, Vec<u8>),
         Crowded,
+        Part,
         Nothing,
         End(&'static str),
     }
@@ -291,7 +346,7 @@ mod tests {
                             Seen::Packet(header.serial, arguments.to_vec())
                         }
                         Ok(Incoming::Crowded) => Seen::Crowded,
-                        Ok(Incoming::Part) => continue,
+                        Ok(Incoming::Part) => Seen::Part,
                         Ok(Incoming::Starved(..)) => Seen::End("starved"),
                         Ok(Incoming::End(ending)) => Seen::End(ending),
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
@@ -299,7 +354,10 @@ mod tests {
                     };
                 drop(kept);
                 self.inbound.wipe(&mut self.page);
-                return seen;
+                if seen != Seen::Part {
+                    return seen;
+                }
+                assert!(self.page.is_wiped());
             }
         }
 
@@ -336,9 +394,9 @@ mod tests {
             0,
         ];
         let packets: Vec<Vec<u8>> = (0..).zip(bodies).map(|(serial, body)| a_packet(serial, body)).collect();
-        for (most, piece) in
-            [(1, 100), (27, 1), (29, 50), (1000, 999), (16 << 10, 16 << 10), (16 << 10, 70_000)]
-        {
+        let cuts = [(1, 100), (27, 1), (29, 50), (1000, 999), (16 << 10, 16 << 10), (16 << 10, 70_000)];
+        for ((most, piece), scarce) in cuts.into_iter().flat_map(|cut| [(cut, false), (cut, true)]) {
+            let mut crowded = 0;
             let (mut reader, mut other) = Reader::new();
             let mut sealed = Vec::new();
             toy::Toy { most }.seal(&[&packets.concat()], &mut sealed).unwrap();
@@ -346,6 +404,18 @@ mod tests {
             for piece in sealed.chunks(piece) {
                 other.write_all(piece).unwrap();
                 loop {
+                    // Where there is no memory at present nothing is lost.
+                    if scarce {
+                        match while_scarce(|| reader.look(Rest::Late, None)) {
+                            Seen::Packet(serial, body) => seen.push((serial, body)),
+                            Seen::Crowded => {
+                                crowded += 1;
+                                assert!(!reader.inbound.has_seen_half(), "it is for us to go on");
+                            }
+                            Seen::Nothing => {}
+                            other => panic!("{other:?}"),
+                        }
+                    }
                     match reader.look(if seen.len() % 2 == 0 { Rest::Soon } else { Rest::Late }, ALL) {
                         Seen::Packet(serial, body) => seen.push((serial, body)),
                         Seen::Nothing => break,
@@ -357,9 +427,36 @@ mod tests {
             let expected: Vec<(u32, Vec<u8>)> =
                 (0..).zip(packets.iter().map(|packet| packet[HEAD..].to_vec())).collect();
             assert!(seen == expected, "records of {most}, in pieces of {piece}");
+            assert_eq!(crowded > 0, scarce);
             assert_eq!((reader.holds(), reader.inbound.missing()), ((0, 0), None));
             drop(other);
             assert_eq!(reader.look(Rest::Never, ALL), Seen::End("it closed"));
+        }
+    }
+
+    #[test]
+    fn others_have_their_turn_amid_a_large_packet_and_nothing_of_it_is_lost() {
+        for most in [100, 933, 60_000 / 64] {
+            let (mut reader, mut other) = Reader::new();
+            let (large, next) = (a_packet(1, 60_000), a_packet(2, 5));
+            let mut sealed = Vec::new();
+            toy::Toy { most }.seal(&[&large, &next, &large, &next], &mut sealed).unwrap();
+            let writes = std::thread::spawn(move || other.write_all(&sealed).map(|()| other));
+            for packet in [&large, &next, &large, &next] {
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+                let seen = loop {
+                    match reader.look(Rest::Soon, ALL) {
+                        Seen::Nothing if std::time::Instant::now() < deadline => std::thread::yield_now(),
+                        seen => break seen,
+                    }
+                };
+                assert!(
+                    matches!(&seen, Seen::Packet(_, body) if *body == packet[HEAD..]),
+                    "records of {most}"
+                );
+            }
+            drop(writes.join().unwrap().unwrap());
+            assert_eq!((reader.look(Rest::Never, ALL), reader.holds()), (Seen::End("it closed"), (0, 0)));
         }
     }
 

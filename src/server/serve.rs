@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
-use super::clients::{Clients, Comer, Limits, Way, is_trusted};
+use super::clients::{Clients, Comer, Kind, Limits, Way, is_trusted};
 use super::connection::{Connection, Shared, stopped};
 use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
@@ -64,6 +64,18 @@ pub(super) struct Auths {
     /// What SASL's encryption must be worth where nothing else encrypts.
     #[cfg(feature = "sasl")]
     pub(super) tcp_min_ssf: u32,
+}
+
+impl Auths {
+    fn of(&self, role: Role) -> Auth {
+        match role {
+            Role::Main => self.main,
+            Role::ReadOnly => self.read_only,
+            Role::Tls => self.tls,
+            Role::Tcp => self.tcp,
+            Role::Admin => Auth::None,
+        }
+    }
 }
 
 /// One of the two servers.
@@ -133,32 +145,31 @@ pub(super) async fn serve(host: Arc<Host>, sockets: Vec<Listening>, ready: impl 
 /// Accepts clients on one socket, as long as there is room.
 async fn accept(host: Arc<Host>, role: Role, door: Door) {
     let server = if role == Role::Admin { &host.admin } else { &host.main };
+    let known = host.auths.of(role) == Auth::None;
+    let kind = match role {
+        _ if known => Kind::Known,
+        Role::Main | Role::ReadOnly | Role::Admin => Kind::Local,
+        Role::Tls | Role::Tcp => Kind::Stranger,
+    };
     let mut stop = host.stop.subscribe();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
             accepted = async {
-                server.clients.room().await;
+                server.clients.room(kind).await;
                 let accepted = door.accept().await?;
-                server.clients.room().await; // another socket's client may have taken the place
+                server.clients.room(kind).await; // another socket's client may have taken the place
                 Ok::<_, io::Error>(accepted)
             } => accepted,
         };
         match accepted {
             Ok(Some((Stream::Ip(stream), peer))) if role == Role::Tls => {
                 let Some(tls) = host.tls.clone() else { continue };
-                let place = tokio::select! {
-                    biased;
-                    () = stopped(&mut stop) => return,
-                    place = tls.place() => place,
-                };
                 let host = Arc::clone(&host);
                 tokio::spawn(async move {
-                    let shaken = tls.shake(&place, &stream, peer).await;
-                    drop(place);
-                    if let Some((layer, certified)) = shaken {
-                        let comer = Comer { peer, way: Way::Tls, certified };
+                    if let Some((layer, certified)) = tls.shake(&stream, peer).await {
+                        let comer = Comer { peer, way: Way::Tls, certified, authenticated: known };
                         arrive(&host, role, comer, Stream::Ip(stream), Some(layer));
                     }
                 });
@@ -169,7 +180,8 @@ async fn accept(host: Arc<Host>, role: Role, door: Door) {
                     Role::Tcp => Way::Tcp,
                     Role::Tls => Way::Tls,
                 };
-                arrive(&host, role, Comer { peer, way, certified: None }, stream, None);
+                let comer = Comer { peer, way, certified: None, authenticated: known };
+                arrive(&host, role, comer, stream, None);
             }
             Ok(None) => {}
             Err(error) => {
@@ -186,19 +198,29 @@ async fn accept(host: Arc<Host>, role: Role, door: Door) {
 /// Somebody is at the door: gets a place, or waits for one.
 fn arrive(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Option<Layer>) {
     let server = if role == Role::Admin { &host.admin } else { &host.main };
-    if server.clients.has_room_for(&comer.peer) {
+    if server.clients.has_room_for(&comer) {
         return welcome(host, role, comer, stream, layer);
     }
-    match server.clients.queue() {
+    let peer = comer.peer;
+    match server.clients.queue(&comer) {
         Some(waiting) => {
             let host = Arc::clone(host);
             tokio::spawn(async move {
-                waiting.room().await;
-                drop(waiting);
-                welcome(&host, role, comer, stream, layer);
+                tokio::select! {
+                    biased;
+                    () = waiting.room() => {
+                        drop(waiting);
+                        welcome(&host, role, comer, stream, layer);
+                    }
+                    () = stream.closed() => tracing::debug!("{peer} left while it waited"),
+                    () = sleep(LONGEST_WAIT) => {
+                        let seconds = LONGEST_WAIT.as_secs();
+                        tracing::info!("refused {peer}: the places for its like were taken for {seconds} s");
+                    }
+                }
             });
         }
-        None => tracing::info!("refused {}: the places for its like are taken, and many wait", comer.peer),
+        None => tracing::info!("refused {peer}: the places for its like are taken, and many wait"),
     }
 }
 
@@ -206,20 +228,13 @@ fn arrive(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Opt
 fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Option<Layer>) {
     let (send, events) = mpsc::channel::<Announcement>(MOST_EVENTS);
     let peer = comer.peer;
-    let (server, auth, read_only) = match role {
-        Role::Main => (&host.main, host.auths.main, false),
-        Role::ReadOnly => (&host.main, host.auths.read_only, true),
-        Role::Tls => (&host.main, host.auths.tls, false),
-        Role::Tcp => (&host.main, host.auths.tcp, false),
-        Role::Admin => {
-            if !is_trusted(&peer) {
-                tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
-                return;
-            }
-            (&host.admin, Auth::None, false)
-        }
-    };
-    let method = match auth {
+    if role == Role::Admin && !is_trusted(&peer) {
+        tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
+        return;
+    }
+    let server = if role == Role::Admin { &host.admin } else { &host.main };
+    let read_only = role == Role::ReadOnly;
+    let method = match host.auths.of(role) {
         Auth::None => Method::None,
         Auth::Polkit => Method::Polkit,
         #[cfg(feature = "sasl")]
@@ -236,7 +251,7 @@ fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Op
         #[cfg(not(feature = "sasl"))]
         Auth::Sasl => return tracing::error!("refused {peer}: this build has no SASL"), // the settings refuse it before
     };
-    let place = server.clients.welcome(comer, method == Method::None, read_only);
+    let place = server.clients.welcome(comer, read_only);
     let client = Arc::clone(&place.client);
     let service = match role {
         Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host), peer, client.id)),
@@ -340,6 +355,9 @@ impl Signals {
 
 /// Events that may wait for one client to read them.
 const MOST_EVENTS: usize = 4096;
+
+/// How long somebody may wait for a place.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How often idleness is looked at.
 const LOOK_AROUND: Duration = Duration::from_millis(500);

@@ -90,6 +90,11 @@ impl Stream {
         }
     }
 
+    /// Waits until the other end says no more, whatever has come and wasn't read.
+    pub(super) async fn closed(&self) {
+        _ = self.ready(Interest::PRIORITY).await; // urgent data isn't watched for: what is left of it is the end
+    }
+
     /// Sends what the socket takes at once.
     pub(super) fn try_write_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {

@@ -83,7 +83,7 @@ impl Tls {
         Ok(Self {
             source,
             acceptor: Mutex::new(acceptor),
-            places: Places::new(MOST_HANDSHAKES),
+            places: Places::new(MOST_HANDSHAKES, SHARE),
             steps: Arc::new(Semaphore::new((processors / 2).max(1))),
             refusals: Flood::new(MOST_LINES, LINES_PERIOD),
         })
@@ -102,23 +102,17 @@ impl Tls {
         Ok(())
     }
 
-    /// Waits for a place among the handshakes.
-    pub(super) async fn place(&self) -> Place {
-        self.places.take().await
-    }
-
-    /// Shakes hands: the layer behind which the client speaks, and the name that it has proved. `None`: it is refused, and
-    /// the log knows.
-    pub(super) async fn shake(
-        &self,
-        place: &Place,
-        stream: &TcpStream,
-        peer: Peer,
-    ) -> Option<(Layer, Option<String>)> {
-        let shaken = tokio::select! {
-            biased;
-            () = place.taken() => Err(Refused::Crowded),
-            shaken = timeout(LONGEST, self.try_to(place, stream)) => shaken.unwrap_or(Err(Refused::Slow)),
+    /// Waits for a place among the handshakes, and shakes hands: the layer behind which the client speaks, and the name
+    /// that it has proved. `None`: it is refused, and the log knows.
+    pub(super) async fn shake(&self, stream: &TcpStream, peer: Peer) -> Option<(Layer, Option<String>)> {
+        let address = peer.address()?.ip();
+        let shaken = match self.places.take(address).await {
+            None => Err(Refused::Unheard),
+            Some(place) => tokio::select! {
+                biased;
+                () = place.taken() => Err(Refused::Crowded),
+                shaken = timeout(LONGEST, self.try_to(&place, stream)) => shaken.unwrap_or(Err(Refused::Slow)),
+            },
         };
         match shaken {
             Ok(shaken) => Some(shaken),
@@ -137,7 +131,7 @@ impl Tls {
         let acceptor = Arc::clone(&self.acceptor.lock().unwrap_or_else(PoisonError::into_inner));
         let mut handshake = acceptor.accept().map_err(Refused::Tls)?;
         loop {
-            let mut record = read_record(place, stream).await?;
+            let mut record = read_record(stream).await?;
             place.waits_for_us();
             let permit = Arc::clone(&self.steps).acquire_owned().await.map_err(|_| Refused::Gone)?;
             let step = tokio::task::spawn_blocking(move || {
@@ -148,8 +142,8 @@ impl Tls {
             });
             let (again, out, outcome) = step.await.map_err(|_| Refused::Gone)?;
             handshake = again;
-            place.moved();
-            let sent = send(place, stream, &out).await; // an alert, if it failed
+            place.moved(); // a step further; a part of a record doesn't count, however often one comes
+            let sent = send(stream, &out).await; // an alert, if it failed
             let Some(Established { mut layer, peer, verdict }) = outcome.map_err(Refused::Tls)? else {
                 sent?;
                 continue;
@@ -158,7 +152,7 @@ impl Tls {
             let mut yes = Vec::new();
             layer.sealer.seal(&[&[1]], &mut yes).map_err(Refused::Broken)?;
             sent?;
-            send(place, stream, &yes).await?;
+            send(stream, &yes).await?;
             return Ok((layer, peer));
         }
     }
@@ -170,6 +164,8 @@ enum Refused {
     Broken(Broken),
     /// It took its time.
     Slow,
+    /// Too many wait for a place.
+    Unheard,
     /// Others waited for the place on which it stood still.
     Crowded,
     /// It went by itself.
@@ -182,6 +178,7 @@ impl std::fmt::Display for Refused {
             Self::Tls(error) => error.fmt(f),
             Self::Broken(broken) => broken.fmt(f),
             Self::Slow => write!(f, "its TLS handshake took longer than {} s", LONGEST.as_secs()),
+            Self::Unheard => f.write_str("too many wait for a TLS handshake"),
             Self::Crowded => f.write_str("its TLS handshake stood still, and others waited for the place"),
             Self::Gone => f.write_str("it is gone"),
         }
@@ -189,7 +186,7 @@ impl std::fmt::Display for Refused {
 }
 
 /// One record, and not a byte of what comes behind it: that may be for the connection.
-async fn read_record(place: &Place, stream: &TcpStream) -> Result<Vec<u8>, Refused> {
+async fn read_record(stream: &TcpStream) -> Result<Vec<u8>, Refused> {
     let mut record = Vec::new();
     loop {
         let length = match Handshake::record(&record).map_err(Refused::Broken)? {
@@ -207,24 +204,18 @@ async fn read_record(place: &Place, stream: &TcpStream) -> Result<Vec<u8>, Refus
             .try_io(Interest::READABLE, || Ok(recv(stream, &mut record[have..], RecvFlags::empty())?.0));
         match read {
             Ok(0) => return Err(Refused::Gone),
-            Ok(count) => {
-                record.truncate(have + count);
-                place.moved();
-            }
+            Ok(count) => record.truncate(have + count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => record.truncate(have),
             Err(_) => return Err(Refused::Gone),
         }
     }
 }
 
-async fn send(place: &Place, stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Refused> {
+async fn send(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Refused> {
     while !bytes.is_empty() {
         stream.writable().await.map_err(|_| Refused::Gone)?;
         match stream.try_write(bytes) {
-            Ok(count) => {
-                bytes = &bytes[count..];
-                place.moved();
-            }
+            Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => return Err(Refused::Gone),
         }
@@ -237,6 +228,9 @@ const RECORD_HEAD: usize = 5;
 
 /// Handshakes at once. Not among the clients that have yet to authenticate: they aren't clients.
 const MOST_HANDSHAKES: usize = 256;
+
+/// And of one address.
+const SHARE: usize = 64;
 
 /// How long one may take.
 const LONGEST: Duration = Duration::from_secs(10);
