@@ -39,6 +39,10 @@ fn a_client_is_let_in_or_told_apart_in_the_log() {
     assert_eq!(purpose, Err(format!("Certificate {NAME} purpose does not allow use for with a TLS client")));
     let any = verdict(|client| client.extended_key_usages.clear());
     assert_eq!(any, Ok(()));
+    let every = verdict(|client| client.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
+    assert_eq!(every, Ok(()), "anyExtendedKeyUsage");
+    let many = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    assert_eq!(verdict(|client| client.extended_key_usages = many.to_vec()), Ok(()));
     let usage = verdict(|client| client.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
     assert_eq!(usage, Err(format!("Certificate {NAME} usage does not permit digital signature")));
     let ca = verdict(|client| client.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
