@@ -50,6 +50,23 @@ fn a_client_is_let_in_or_told_apart_in_the_log() {
 }
 
 #[test]
+fn who_would_be_refused_is_told_apart_where_nobody_is() {
+    let (pki, other) = (Pki::whole(), Pki::whole());
+    let rules = Rules { verify: false, ..Rules::default() };
+    let acceptor = Arc::new(Acceptor::load(&pki.files(Side::Server), &rules, None).unwrap());
+    for (clients, is_known) in [(&pki, true), (&other, false)] {
+        let mut files = clients.files(Side::Client);
+        files.ca = pki.files(Side::Client).ca;
+        let rules = Rules { sanity: false, ..Rules::default() };
+        let connector = Connector::load(&files, &rules).unwrap();
+        let (_, servers) =
+            both(&mut connector.connect("host.example").unwrap(), &mut acceptor.accept().unwrap());
+        let Established { peer, verdict, excused, .. } = servers.unwrap().unwrap();
+        assert_eq!((verdict, peer.is_some(), excused.is_none()), (Ok(()), is_known, is_known));
+    }
+}
+
+#[test]
 fn a_client_of_another_ca_is_refused() {
     let (pki, other) = (Pki::whole(), Pki::whole());
     let mut files = other.files(Side::Client);
