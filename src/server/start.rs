@@ -332,6 +332,8 @@ fn misconfigured(error: ConfError) -> StartError {
     StartError::new(Exit::Usage, error.to_string()).advise(error.advice)
 }
 
+            #[cfg(feature = "sasl")]
+            refusals: Arc::default(),
 fn refused(exit: Exit, error: &Error) -> StartError {
     let plain = StartError::new(exit, error.to_string());
     match error.advice() {
