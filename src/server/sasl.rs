@@ -17,14 +17,36 @@ use secrecy::ExposeSecret;
 
 use super::failure;
 use super::flood::Flood;
+use super::process::{Exit, StartError};
 use super::session::{Action, Call, Held, reply};
 use crate::memory::SecretBytes;
 use crate::net::glob;
 use crate::net::peer::Peer;
-use crate::net::sasl::{Around, Done, SaslError, Server, Step};
+use crate::net::sasl::{self, Around, Done, SaslError, Server, Step};
 use crate::rpc::remote::{Line, Said, SaslReply, SaslStart, procedure};
 use crate::rpc::{Header, Text, fault};
 use crate::secret::Error;
+
+/// Sees, before anybody comes, that there is a mechanism for each kind of socket that asks for one (`asked`); and has Cyrus's
+/// own complaints told as those of strangers are, because it is strangers that cause them from now on.
+pub(super) fn prepare(asked: &[(&str, Around)]) -> Result<(), StartError> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let unfit = |what: &str, error: &SaslError| {
+        StartError::new(Exit::Network, format!("SASL can't be served{what}: {error}"))
+    };
+    sasl::begin_server().map_err(|error| unfit("", &error).advise(NO_SASL))?;
+    for (what, around) in asked {
+        let advice =
+            if matches!(around, Around::Tcp { .. }) { NO_MECHANISM_THAT_ENCRYPTS } else { NO_MECHANISM };
+        Server::new(*around, None, None)
+            .map_err(|error| unfit(&format!(" for {what}"), &error).advise(advice))?;
+    }
+    let complaints = Flood::default();
+    sasl::complain_to(Box::new(move |line| complaints.warn(line)));
+    Ok(())
+}
 
 /// What one client's negotiation is judged by.
 #[derive(Debug, Clone)]
@@ -200,6 +222,15 @@ fn size(said: Option<&SecretBytes>) -> usize {
 fn said(step: &Step) -> Said<'_> {
     Said::new(step.data.as_ref().map(|data| data.expose_secret()))
 }
+
+const NO_SASL: &str = "is /etc/sasl2/libvirt.conf as Cyrus SASL wants it, and readable?";
+
+const NO_MECHANISM: &str = "install one (Debian: libsasl2-modules or libsasl2-modules-gssapi-mit; Fedora: cyrus-sasl-scram or \
+     cyrus-sasl-gssapi) that mech_list in /etc/sasl2/libvirt.conf names; or authenticate in another way (auth_tls, auth_unix_rw)";
+
+const NO_MECHANISM_THAT_ENCRYPTS: &str = "on TCP the mechanism must encrypt: install Kerberos' (Debian: \
+     libsasl2-modules-gssapi-mit; Fedora: cyrus-sasl-gssapi), name gssapi in mech_list and the server's keytab in \
+     /etc/sasl2/libvirt.conf; or serve no TCP (listen_tcp = 0)";
 
 /// As often a client may fail before it has to connect again.
 const MOST_FAILURES: u32 = 8;
