@@ -27,14 +27,16 @@ fn strangers_whom_nobody_judges_hold_up_neither_calls_nor_the_end() {
     let lines = format!("mech_list: PLAIN\npwcheck_method: saslauthd\nsaslauthd_path: {}\n", mux.display());
     let daemon = start(&place, "max_workers = 2\nmin_workers = 1\nauth_unix_ro = \"sasl\"\n", &lines);
     // More than there are threads for calls.
-    let strangers: Vec<Client> = (0..8)
+    let mut strangers: Vec<Client> = (0..8)
         .map(|_| {
             let mut stranger = Client::connect(&place.read_only_socket(), PATIENCE).unwrap();
             stranger.call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
-            stranger.stream.write_all(&call(number::SASL_START, 2, &plain("fred", "x"))).unwrap();
             stranger
         })
         .collect();
+    for stranger in &mut strangers {
+        stranger.stream.write_all(&call(number::SASL_START, 2, &plain("fred", "x"))).unwrap();
+    }
     let mut asked = silent.accept().unwrap().0;
     asked.set_read_timeout(Some(PATIENCE)).unwrap();
     asked.read_exact(&mut [0; 2]).unwrap();
@@ -89,7 +91,7 @@ fn sockets_that_nobody_could_come_in_by_stop_the_start() {
     let tcp = "listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"127.0.0.1\"\ntcp_port = \"0\"\n";
     for (lines, mechanisms, expected) in [
         (
-            "auth_unix_rw = \"sasl\"\n",
+            "listen_tls = 0\nauth_unix_rw = \"sasl\"\n",
             "NO-SUCH",
             ["for the main socket", "mech_list in /etc/sasl2/libvirt.conf"],
         ),
