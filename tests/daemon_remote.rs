@@ -1,8 +1,7 @@
 //! The daemon on the network: stock virsh by TCP, a made-up client and stock virsh by TLS, who is refused, and what
 //! standing still costs others.
 //!
-//! Leans on stock virsh, virt-admin and GnuTLS' client where they are installed (else it says so), and on rcgen for
-//! certificates. Every daemon listens on loopback, on a port that the kernel chooses. Refuses to take a silence for a
+//! Leans on stock virsh, virt-admin and GnuTLS' client, and fails without them; and on rcgen for certificates. Every daemon listens on loopback, on a port that the kernel chooses. Refuses to take a silence for a
 //! refusal: the log must say why.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -16,12 +15,12 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use support::Place;
 use support::daemon::{Daemon, PATIENCE};
 use support::wire::{Xdr, call, number, open_body, packet};
-use support::{Place, note};
 
 const UUID: &str = "3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234";
 
@@ -35,10 +34,8 @@ fn stock_virsh_is_served_by_tcp_where_that_is_meant() {
         "tcp",
     );
     let uri = format!("secret+tcp://{address}/system");
-    if a_day_with_virsh(&place, &uri) {
-        let virsh = Client::virsh(&uri);
-        assert!(virsh.says(&["secret-list"]).is_ok());
-    }
+    a_day_with_virsh(&place, &uri);
+    assert!(Client::virsh(&uri).says(&["secret-list"]).is_ok());
 
     // A value of the largest size, there and back; and what isn't a Unix socket carries no descriptors.
     let mut client = Bare::open(address);
@@ -70,17 +67,7 @@ fn who_comes_by_the_network_is_shown_to_administration() {
         "tcp",
     );
     let client = Bare::open(address);
-    if !is_there("virt-admin") {
-        return;
-    }
-    let uri = format!("virtsecretd:///system?socket={}", place.admin_socket().display());
-    let said = |words: &[&str]| {
-        let done = Command::new("virt-admin").args(["-c", &uri]).args(words).output().unwrap();
-        (
-            done.status.success(),
-            format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr)),
-        )
-    };
+    let said = |words: &[&str]| virt_admin(&place, words);
     let (_, list) = said(&["client-list", "virtsecretd"]);
     assert!(list.contains("tcp"), "{list}");
     let (_, info) = said(&["client-info", "virtsecretd", "1"]);
@@ -127,9 +114,6 @@ fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
     let place = Place(directory.path().into());
     let pki = Pki::new(&place.0.join("pki"), "O=Strongroom,CN=good*");
     let (daemon, address) = listen(&place, &pki.lines, "tls");
-    if !is_there("gnutls-cli") {
-        return;
-    }
     let good = pki.client("good", &pki.own);
     let mut served = Gnutls::connect(address, &pki, Some(&good));
     assert_eq!(served.next(1), [1], "the byte that says yes");
@@ -137,39 +121,32 @@ fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
     served.write(&call(number::OPEN, 2, &open_body("secret:///system")));
     assert_eq!(served.next(36)[..4], 36_u32.to_be_bytes());
     assert_eq!(served.next(28)[24..], [0; 4], "it isn't open");
+    let (_, info) = virt_admin(&place, &["client-info", "virtsecretd", "1"]);
+    let name = info.lines().find(|line| line.starts_with("tls_x509_dname")).unwrap_or_default();
+    assert!(name.ends_with(": O=Strongroom,CN=good"), "{info}");
 
     let stranger = Authority::new("another authority");
-    for (who, certificate) in [
-        ("no certificate", None),
-        ("another authority's", Some(pki.client("stranger", &stranger))),
-        ("not on the list", Some(pki.client("bad", &pki.own))),
+    for (who, certificate, advice) in [
+        ("no certificate", None, "give it one that this host's CA has signed"),
+        ("another authority's", Some(pki.client("stranger", &stranger)), "or add that CA to the file"),
+        ("not on the list", Some(pki.client("bad", &pki.own)), "to tls_allowed_dn_list"),
     ] {
-        let before = log(&place).matches("refused 127.0.0.1").count();
+        let before = log(&place).len();
         let mut refused = Gnutls::connect(address, &pki, certificate.as_ref());
         assert_eq!(refused.next(1), [0; 0], "{who}: it heard something");
-        let deadline = Instant::now() + PATIENCE;
-        while log(&place).matches("refused 127.0.0.1").count() == before {
-            assert!(Instant::now() < deadline, "{who}: the log doesn't say why\n{}", log(&place));
-            std::thread::yield_now();
-        }
+        hear(&place, before, &["refused 127.0.0.1", advice]);
     }
     // Certificates of no use change nothing, and new ones are for those who come.
-    let reload = |expected: &str| {
-        let before = log(&place).matches(expected).count();
-        let pid = rustix::process::Pid::from_child(&daemon.process);
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while log(&place).matches(expected).count() == before {
-            assert!(Instant::now() < deadline, "{}", log(&place));
-            std::thread::yield_now();
-        }
-    };
+    let reload = |expected: &str| reload(&place, &daemon, expected);
     let server = std::fs::read(pki.directory.join("server.pem")).unwrap();
     std::fs::write(pki.directory.join("server.pem"), "garbage").unwrap();
     reload("the certificates from before stay in use");
     assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
     std::fs::write(pki.directory.join("server.pem"), server).unwrap();
     reload("reloaded: the certificates for TLS");
+    assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    let (updated, why) = virt_admin(&place, &["server-update-tls", "virtsecretd"]);
+    assert!(updated, "{why}");
     assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
     served.write(&call(number::NUM_OF_SECRETS, 3, &Xdr::default()));
     assert_eq!(served.next(28)[24..], [0; 4], "who was there before is still served");
@@ -186,9 +163,6 @@ fn three_hundred_that_stall_hold_nobody_up() {
     let place = Place(directory.path().into());
     let pki = Pki::new(&place.0.join("pki"), "*");
     let (_daemon, address) = listen(&place, &pki.lines, "tls");
-    if !is_there("gnutls-cli") {
-        return;
-    }
     // More than there are places, from several addresses; each says a byte now and then.
     let mut stalled: Vec<TcpStream> =
         (2..7).flat_map(|last| (0..68).map(move |_| connect_from([127, 0, 0, last], address))).collect();
@@ -251,12 +225,10 @@ fn forty_silent_strangers_shut_nobody_out() {
         note("not root: not tested with another user of this host");
     }
     // Who has a certificate.
-    if is_there("gnutls-cli") {
-        let mut served = Gnutls::connect(tls, &pki, Some(&pki.client("good", &pki.own)));
-        assert_eq!(served.next(1), [1]);
-        served.write(&call(number::AUTH_LIST, 1, &Xdr::default()));
-        assert_eq!(served.next(36)[..4], 36_u32.to_be_bytes());
-    }
+    let mut served = Gnutls::connect(tls, &pki, Some(&pki.client("good", &pki.own)));
+    assert_eq!(served.next(1), [1]);
+    served.write(&call(number::AUTH_LIST, 1, &Xdr::default()));
+    assert_eq!(served.next(36)[..4], 36_u32.to_be_bytes());
     // And another stranger, who does say something: the silent ones give way.
     let mut other = TcpStream::connect(tcp).unwrap();
     other.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
@@ -309,6 +281,52 @@ fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
     stream.into()
 }
 
+#[test]
+fn a_certificate_that_is_revoked_is_refused_from_the_reload_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let pki = Pki::new(&place.0.join("pki"), "*");
+    let list = pki.directory.join("cacrl.pem");
+    std::fs::write(&list, pki.own.revoke(&[])).unwrap();
+    let lines = format!("{}crl_file = \"{}\"\n", pki.lines, list.display());
+    let (daemon, address) = listen(&place, &lines, "tls");
+    let [lost, kept] = ["lost", "kept"].map(|name| pki.client(name, &pki.own));
+    assert_eq!(Gnutls::connect(address, &pki, Some(&lost)).next(1), [1]);
+    std::fs::write(&list, pki.own.revoke(&serial_of("lost"))).unwrap();
+    reload(&place, &daemon, "reloaded: the certificates for TLS");
+    let before = log(&place).len();
+    assert_eq!(Gnutls::connect(address, &pki, Some(&lost)).next(1), [0; 0]);
+    hear(&place, before, &["refused 127.0.0.1", "has been revoked", "CN=lost"]);
+    assert_eq!(Gnutls::connect(address, &pki, Some(&kept)).next(1), [1]);
+}
+
+/// SIGHUP, and the log's word on it.
+fn reload(place: &Place, daemon: &Daemon, expected: &str) {
+    let before = log(place).len();
+    let pid = rustix::process::Pid::from_child(&daemon.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    hear(place, before, &[expected]);
+}
+
+/// Waits for a line with all these words, behind what the log said before.
+fn hear(place: &Place, before: usize, words: &[&str]) {
+    let deadline = Instant::now() + PATIENCE;
+    let is_there = |log: &str| log[before..].lines().any(|line| words.iter().all(|word| line.contains(word)));
+    while !is_there(&log(place)) {
+        assert!(Instant::now() < deadline, "the log doesn't say {words:?}\n{}", log(place));
+        std::thread::yield_now();
+    }
+}
+
+/// Whether virt-admin had success, and what it said.
+fn virt_admin(place: &Place, words: &[&str]) -> (bool, String) {
+    needs("virt-admin");
+    let uri = format!("virtsecretd:///system?socket={}", place.admin_socket().display());
+    let done = Command::new("virt-admin").args(["-c", &uri]).args(words).output().unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.success(), String::from_utf8_lossy(&said).trim().to_owned())
+}
+
 /// A daemon that listens on loopback, and where.
 fn listen(place: &Place, lines: &str, kind: &str) -> (Daemon, SocketAddr) {
     let lines = format!("listen_addr = \"127.0.0.1\"\ntls_port = \"0\"\ntcp_port = \"0\"\n{lines}");
@@ -337,11 +355,9 @@ fn log(place: &Place) -> String {
     std::fs::read_to_string(place.daemon_log()).unwrap_or_default()
 }
 
-/// Defines, sets, gets, lists and undefines with stock virsh. `false`: there is none here.
-fn a_day_with_virsh(place: &Place, uri: &str) -> bool {
-    if !is_there("virsh") {
-        return false;
-    }
+/// Defines, sets, gets, lists and undefines with stock virsh.
+fn a_day_with_virsh(place: &Place, uri: &str) {
+    needs("virsh");
     let virsh = Client::virsh(uri);
     let file = place.0.join("secret.xml");
     std::fs::write(
@@ -365,7 +381,6 @@ fn a_day_with_virsh(place: &Place, uri: &str) -> bool {
     let refused = virsh.says(&["secret-get-value", UUID]).unwrap_err();
     assert!(refused.contains("secret is private"), "{refused}");
     virsh.says(&["secret-undefine", UUID]).unwrap();
-    true
 }
 
 struct Client(String);
@@ -414,6 +429,7 @@ struct Gnutls(std::process::Child);
 
 impl Gnutls {
     fn connect(address: SocketAddr, pki: &Pki, certificate: Option<&(PathBuf, PathBuf)>) -> Self {
+        needs("gnutls-cli");
         let mut command = Command::new("gnutls-cli");
         command.args(["--logfile=/dev/null", "--disable-sni", "--verify-hostname=localhost"]);
         command.arg(format!("--x509cafile={}", pki.directory.join("cacert.pem").display()));
@@ -463,6 +479,25 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
+    /// A list that revokes at most this serial number.
+    fn revoke(&self, serial: &[u8]) -> String {
+        let revoked = (!serial.is_empty()).then(|| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: date_time_ymd(2025, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2025, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.into_iter().collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
     fn sign(
         &self,
         directory: &Path,
@@ -471,6 +506,7 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
     ) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.serial_number = Some(SerialNumber::from_slice(&serial_of(name)));
         params.distinguished_name = named(name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![usage];
@@ -481,6 +517,11 @@ impl Authority {
         let [certificate, key] = paths;
         (certificate, key)
     }
+}
+
+/// A certificate's serial number, by its name.
+fn serial_of(name: &str) -> Vec<u8> {
+    [b"\x01", name.as_bytes()].concat().into_iter().take(20).collect()
 }
 
 fn named(name: &str) -> rcgen::DistinguishedName {
@@ -516,10 +557,7 @@ impl Pki {
     }
 }
 
-fn is_there(program: &str) -> bool {
+fn needs(program: &str) {
     let found = Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        note(&format!("{program} isn't installed: not tested with it"));
-    }
-    found
+    assert!(found, "{program} isn't installed: apt-get install libvirt-clients gnutls-bin");
 }

@@ -18,7 +18,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sasl2_sys::sasl;
 use secrecy::ExposeSecret;
@@ -52,6 +52,11 @@ pub(crate) fn begin_server() -> Result<(), SaslError> {
             unsafe { sasl::sasl_server_init(LOGGING.0.as_ptr(), SERVICE.as_ptr()) }
         },
     )
+}
+
+/// Who hears Cyrus's complaints from now on, instead of the log itself: whoever connects can cause them.
+pub(crate) fn complain_to(ear: Ear) {
+    _ = EAR.set(ear); // the first one stays
 }
 
 impl Server {
@@ -528,7 +533,13 @@ unsafe extern "C" fn log(_: *mut c_void, level: c_int, message: *const c_char) -
     // SAFETY: Cyrus gives a NUL-terminated string.
     let Some(message) = (unsafe { text(message) }) else { return sasl::SASL_OK };
     match level {
-        sasl::SASL_LOG_ERR | sasl::SASL_LOG_WARN => tracing::warn!("SASL: {}", shown(&message)),
+        sasl::SASL_LOG_ERR | sasl::SASL_LOG_WARN => {
+            let line = format!("SASL: {}", shown(&message));
+            match EAR.get() {
+                Some(ear) => ear(&line),
+                None => tracing::warn!("{line}"),
+            }
+        }
         sasl::SASL_LOG_FAIL | sasl::SASL_LOG_NOTE | sasl::SASL_LOG_DEBUG => {
             tracing::debug!("SASL: {}", shown(&message));
         }
@@ -536,6 +547,11 @@ unsafe extern "C" fn log(_: *mut c_void, level: c_int, message: *const c_char) -
     }
     sasl::SASL_OK
 }
+
+/// Takes a line for the log.
+pub(crate) type Ear = Box<dyn Fn(&str) + Send + Sync>;
+
+static EAR: OnceLock<Ear> = OnceLock::new();
 
 /// A table of callbacks. Cyrus keeps pointers into it.
 struct Table<const N: usize>([sasl::sasl_callback_t; N]);

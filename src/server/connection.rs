@@ -28,6 +28,8 @@ use super::inbound::{Inbound, Incoming, Page, Rest};
 use super::outgoing::Outgoing;
 use super::room::{self, Room};
 use super::session::{Action, Call, Held, Session};
+#[cfg(feature = "sasl")]
+use super::steps::{BrokeOff, Steps};
 use super::stream::Stream;
 use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
 use crate::net::layer::{Layer, Seal};
@@ -51,6 +53,9 @@ pub(super) struct Connection {
 pub(super) struct Shared {
     pub(super) transit: Arc<Transit>,
     pub(super) authority: Authority,
+    /// SASL's.
+    #[cfg(feature = "sasl")]
+    pub(super) steps: Steps,
     pub(super) workers: Arc<Workers>,
     /// The most calls that one client may have under way.
     pub(super) max_requests: AtomicUsize,
@@ -61,7 +66,7 @@ enum Done {
     Worked(Outgoing),
     Judged(Header, Result<(), Error>),
     #[cfg(feature = "sasl")]
-    Stepped(super::sasl::Stepped),
+    Stepped(Result<super::sasl::Stepped, BrokeOff>),
 }
 
 /// Why a connection ends, for the log.
@@ -215,7 +220,15 @@ impl Serving {
     fn settle(&mut self, done: Done) -> Result<(), Ending> {
         match done {
             #[cfg(feature = "sasl")]
-            Done::Stepped(stepped) => {
+            Done::Stepped(Err(BrokeOff)) => {
+                tracing::error!(
+                    "closing client {}: a step of SASL broke off, by a fault of ours",
+                    self.welcome.client.id
+                );
+                return Err("a step of its broke off");
+            }
+            #[cfg(feature = "sasl")]
+            Done::Stepped(Ok(stepped)) => {
                 let action = self.session.stepped(stepped);
                 return self.act(action);
             }
@@ -345,10 +358,7 @@ impl Serving {
                 self.queue(reply);
             }
             Action::Work(held, work) => {
-                let load = match held {
-                    Held::Secret(bytes) => self.shared.transit.secret(bytes),
-                    Held::Ordinary(bytes) => self.shared.transit.ordinary(bytes),
-                };
+                let load = self.load(held);
                 let mut job = self.shared.workers.job();
                 self.work.spawn_blocking(move || {
                     job.begin();
@@ -376,12 +386,26 @@ impl Serving {
                 }
             }
             #[cfg(feature = "sasl")]
-            Action::Step(step) => {
-                self.work.spawn_blocking(move || Done::Stepped(step()));
+            Action::Step(held, step) => {
+                let (shared, load) = (Arc::clone(&self.shared), self.load(held));
+                let step = move || {
+                    let stepped = step();
+                    drop(load);
+                    stepped
+                };
+                self.work.spawn(async move { Done::Stepped(shared.steps.make(step).await) });
             }
         }
         self.note_who_it_is();
         self.send()
+    }
+
+    /// Counts what is held while it is worked with.
+    fn load(&self, held: Held) -> Load {
+        match held {
+            Held::Secret(bytes) => self.shared.transit.secret(bytes),
+            Held::Ordinary(bytes) => self.shared.transit.ordinary(bytes),
+        }
     }
 
     /// From here on the stream is encrypted, both ways; but for what is settled already.
@@ -515,6 +539,9 @@ impl Serving {
     /// The daemon stops: calls under way are answered, then it ends.
     async fn finish(&mut self) -> Ending {
         const ENDING: Ending = "the daemon stops";
+        if self.session.is_stepping() {
+            return ENDING; // a stranger's, and it may wait for others for long
+        }
         if self.session.is_asking() {
             self.work.abort_all(); // nobody waits for a person; what has begun to write is waited for all the same
         }

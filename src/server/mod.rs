@@ -39,6 +39,7 @@ mod serve;
 mod session;
 mod settings;
 mod start;
+mod steps;
 mod stream;
 mod tls;
 mod transit;

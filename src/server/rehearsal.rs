@@ -46,7 +46,7 @@ pub(crate) fn rehearse(socket: u8, mut bytes: &[u8]) {
             Action::Last(reply) => return check(&header, &reply, was_authenticated, is_known),
             Action::AskPolkit(asked) => assert_eq!(asked, header),
             #[cfg(feature = "sasl")]
-            Action::Step(_) | Action::Secure(..) => panic!("{header:?} begins SASL where there is none"),
+            Action::Step(..) | Action::Secure(..) => panic!("{header:?} begins SASL where there is none"),
             Action::Wait | Action::Pause | Action::Drop => {
                 panic!("{header:?} is neither a reason to wait nor to go")
             }

@@ -16,16 +16,40 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use super::failure;
-use super::session::{Action, Call, reply};
+use super::flood::Flood;
+use super::process::{Exit, StartError};
+use super::session::{Action, Call, Held, reply};
+use crate::memory::SecretBytes;
 use crate::net::glob;
 use crate::net::peer::Peer;
-use crate::net::sasl::{Around, Done, SaslError, Server, Step};
+use crate::net::sasl::{self, Around, Done, SaslError, Server, Step};
 use crate::rpc::remote::{Line, Said, SaslReply, SaslStart, procedure};
 use crate::rpc::{Header, Text, fault};
 use crate::secret::Error;
 
+/// Sees, before anybody comes, that there is a mechanism for each kind of socket that asks for one (`asked`); and has Cyrus's
+/// own complaints told as those of strangers are, because it is strangers that cause them from now on.
+pub(super) fn prepare(asked: &[(&str, Around)]) -> Result<(), StartError> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let unfit = |what: &str, error: &SaslError| {
+        StartError::new(Exit::Network, format!("SASL can't be served{what}: {error}"))
+    };
+    sasl::begin_server().map_err(|error| unfit("", &error).advise(NO_SASL))?;
+    for (what, around) in asked {
+        let advice =
+            if matches!(around, Around::Tcp { .. }) { NO_MECHANISM_THAT_ENCRYPTS } else { NO_MECHANISM };
+        Server::new(*around, None, None)
+            .map_err(|error| unfit(&format!(" for {what}"), &error).advise(advice))?;
+    }
+    let complaints = Flood::default();
+    sasl::complain_to(Box::new(move |line| complaints.warn(line)));
+    Ok(())
+}
+
 /// What one client's negotiation is judged by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Sasl {
     /// Patterns of the users that are let in (`sasl_allowed_username_list`); `None`: all.
     pub(super) users: Option<Arc<[String]>>,
@@ -34,6 +58,8 @@ pub(super) struct Sasl {
     /// The two ends' addresses, if they have such. Kerberos tickets may be bound to them.
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
+    /// What the log hears of those who are refused.
+    pub(super) refusals: Arc<Flood>,
 }
 
 /// One client's negotiation.
@@ -83,37 +109,41 @@ impl Negotiation {
     /// One of the three calls has come.
     pub(super) fn receive(&mut self, sasl: &Sasl, call: &Call<'_>, peer: &Peer) -> Result<Action, Error> {
         let header = call.header;
+        let mut held = 0;
         let step: Box<dyn FnOnce() -> Result<Outcome, SaslError> + Send> = match header.procedure {
             procedure::AUTH_SASL_INIT => match std::mem::replace(&mut self.state, State::Away) {
                 State::Idle => {
                     let Sasl { around, local, remote, .. } = *sasl;
                     Box::new(move || Server::new(around, local, remote).map(Outcome::Offers))
                 }
-                other => return Ok(self.unexpected(other, &header, peer)),
+                other => return Ok(self.unexpected(sasl, other, &header, peer)),
             },
             procedure::AUTH_SASL_START => {
                 let SaslStart { mechanism, said } = call.read()?;
                 let (mechanism, said) = (mechanism.to_text(), said.to_secret()?);
+                held = size(said.as_ref());
                 match std::mem::replace(&mut self.state, State::Away) {
                     State::Offered(mut server) => Box::new(move || {
                         let said = said.as_ref().map(|said| said.expose_secret());
                         server.start(&mechanism, said).and_then(|step| Outcome::of(server, step))
                     }),
-                    other => return Ok(self.unexpected(other, &header, peer)),
+                    other => return Ok(self.unexpected(sasl, other, &header, peer)),
                 }
             }
             _ => {
                 let said = call.read::<Said<'_>>()?.to_secret()?;
+                held = size(said.as_ref());
                 match std::mem::replace(&mut self.state, State::Away) {
                     State::Going(mut server) => Box::new(move || {
                         let said = said.as_ref().map(|said| said.expose_secret());
                         server.step(said).and_then(|step| Outcome::of(server, step))
                     }),
-                    other => return Ok(self.unexpected(other, &header, peer)),
+                    other => return Ok(self.unexpected(sasl, other, &header, peer)),
                 }
             }
         };
-        Ok(Action::Step(Box::new(move || Stepped { call: header, outcome: step() })))
+        let step = Box::new(move || Stepped { call: header, outcome: step() });
+        Ok(Action::Step(Held::Secret(held), step))
     }
 
     /// A step has been made.
@@ -137,9 +167,9 @@ impl Negotiation {
                     let reply = reply(call, &SaslReply { complete: 1, said: said(&step) });
                     Action::Secure(reply, layer, user)
                 }
-                Err(why) => self.refuse(&call, peer, Some(&done.user), &why),
+                Err(why) => self.refuse(sasl, &call, peer, Some(&done.user), &why),
             },
-            Err(error) => self.refuse(&call, peer, error.user.as_deref(), &error.detail),
+            Err(error) => self.refuse(sasl, &call, peer, error.user.as_deref(), &error.detail),
         }
     }
 
@@ -149,16 +179,18 @@ impl Negotiation {
     }
 
     /// A call that doesn't belong here ends what was begun. What is away comes back all the same.
-    fn unexpected(&mut self, before: State, call: &Header, peer: &Peer) -> Action {
+    fn unexpected(&mut self, sasl: &Sasl, before: State, call: &Header, peer: &Peer) -> Action {
         self.state = if matches!(before, State::Away) { before } else { State::Idle };
-        self.refuse(call, peer, None, "its calls come in the wrong order")
+        self.refuse(sasl, call, peer, None, "its calls come in the wrong order")
     }
 
-    fn refuse(&mut self, call: &Header, peer: &Peer, user: Option<&str>, why: &str) -> Action {
+    fn refuse(&mut self, sasl: &Sasl, call: &Header, peer: &Peer, user: Option<&str>, why: &str) -> Action {
         self.failures += 1;
         match user {
-            Some(user) => tracing::warn!("SASL refused {peer}, who says that it is '{user}': {why}"),
-            None => tracing::warn!("SASL refused {peer}: {why}"),
+            Some(user) => {
+                sasl.refusals.warn(&format!("SASL refused {peer}, who says that it is '{user}': {why}"));
+            }
+            None => sasl.refusals.warn(&format!("SASL refused {peer}: {why}")),
         }
         let refusal = fault::refusal(*call, &failure::no_sasl()).into();
         match self.failures {
@@ -181,10 +213,24 @@ fn judge(sasl: &Sasl, done: &Done) -> Result<(), String> {
     }
 }
 
+/// What it takes of secret memory.
+fn size(said: Option<&SecretBytes>) -> usize {
+    said.map_or(0, |said| said.len().next_power_of_two())
+}
+
 /// What the server says is no secret.
 fn said(step: &Step) -> Said<'_> {
     Said::new(step.data.as_ref().map(|data| data.expose_secret()))
 }
+
+const NO_SASL: &str = "is /etc/sasl2/libvirt.conf as Cyrus SASL wants it, and readable?";
+
+const NO_MECHANISM: &str = "install one (Debian: libsasl2-modules or libsasl2-modules-gssapi-mit; Fedora: cyrus-sasl-scram or \
+     cyrus-sasl-gssapi) that mech_list in /etc/sasl2/libvirt.conf names; or authenticate in another way (auth_tls, auth_unix_rw)";
+
+const NO_MECHANISM_THAT_ENCRYPTS: &str = "on TCP the mechanism must encrypt: install Kerberos' (Debian: \
+     libsasl2-modules-gssapi-mit; Fedora: cyrus-sasl-gssapi), name gssapi in mech_list and the server's keytab in \
+     /etc/sasl2/libvirt.conf; or serve no TCP (listen_tcp = 0)";
 
 /// As often a client may fail before it has to connect again.
 const MOST_FAILURES: u32 = 8;
@@ -194,7 +240,6 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::memory::SecretBytes;
     use crate::net::sasl::{Client, Prompt, Want};
     use crate::net::sasl_tests::{PASSWORD, World, host_name, world};
     use crate::rpc::packet::HEAD;
@@ -208,9 +253,19 @@ mod tests {
 
     /// A client of a Unix socket on which these users are let in.
     fn stranger(users: Option<&[&str]>) -> Session {
+        refused_to(users, &Arc::default())
+    }
+
+    fn refused_to(users: Option<&[&str]>, refusals: &Arc<Flood>) -> Session {
         let peer = Peer::new(None, 0, 0);
         let users = users.map(|users| users.iter().map(|user| (*user).to_owned()).collect());
-        let method = Method::Sasl(Sasl { users, around: Around::Unix, local: None, remote: None });
+        let method = Method::Sasl(Sasl {
+            users,
+            around: Around::Unix,
+            local: None,
+            remote: None,
+            refusals: Arc::clone(refusals),
+        });
         let calls = Calls::new(rehearsal::secrets(), peer, false, Arc::new(drop));
         Session::new(Service::Secrets(calls), method, peer, Keepalive::new(None, 0))
     }
@@ -223,7 +278,7 @@ mod tests {
         let header =
             Header { program: program::REMOTE, version: VERSION, procedure, kind, serial: 7, status };
         let mut action = session.receive(&Call { header, arguments: &arguments }, Instant::now());
-        if let Action::Step(step) = action {
+        if let Action::Step(_, step) = action {
             assert!(session.is_stepping());
             action = session.stepped(step());
         }
@@ -293,6 +348,8 @@ mod tests {
         who_is_not_on_the_list_is_not();
         calls_have_an_order();
         a_client_may_not_try_for_ever();
+        what_waits_counts();
+        a_flood_of_refusals_is_not_a_flood_of_lines();
         assert!(since.elapsed() < Duration::from_secs(30));
     }
 
@@ -348,5 +405,36 @@ mod tests {
             assert_eq!(log_in(&mut session, "PLAIN", "wrong"), refused());
         }
         assert_eq!(log_in(&mut session, "PLAIN", "wrong"), Err((0, "it is the last".to_owned())));
+    }
+
+    fn what_waits_counts() {
+        let mut session = stranger(None);
+        assert!(say(&mut session, procedure::AUTH_SASL_INIT, &()).is_ok());
+        let start = SaslStart { mechanism: Text(b"PLAIN"), said: Said::new(Some(&[b'x'; 60_000])) };
+        let mut arguments = Vec::new();
+        start.encode(&mut arguments);
+        let header = Header {
+            program: program::REMOTE,
+            version: VERSION,
+            procedure: procedure::AUTH_SASL_START,
+            kind: Kind::Call,
+            serial: 7,
+            status: Status::Ok,
+        };
+        let action = session.receive(&Call { header, arguments: &arguments }, Instant::now());
+        assert!(matches!(action, Action::Step(Held::Secret(65_536), _)));
+    }
+
+    fn a_flood_of_refusals_is_not_a_flood_of_lines() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let refusals = Arc::default();
+        for _ in 0..5 {
+            let mut session = refused_to(None, &refusals);
+            for _ in 0..10 {
+                _ = say(&mut session, procedure::AUTH_SASL_STEP, &Said::new(None));
+            }
+        }
+        assert_eq!(refusals.held_back(), 30);
     }
 }

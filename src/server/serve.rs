@@ -18,6 +18,8 @@ use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
 use super::clients::{Clients, Comer, Kind, Limits, Way, is_trusted};
 use super::connection::{Connection, Shared, stopped};
+#[cfg(feature = "sasl")]
+use super::flood::Flood;
 use super::keepalive::Keepalive;
 use super::listen::{Listening, Role};
 use super::log::Log;
@@ -27,6 +29,8 @@ use super::rotation::Rotator;
 use super::session::Sasl;
 use super::session::{Method, Service, Session};
 use super::settings::Auth;
+#[cfg(feature = "sasl")]
+use super::steps::Steps;
 use super::stream::{Door, Stream};
 use super::tls::Tls;
 #[cfg(feature = "sasl")]
@@ -64,6 +68,9 @@ pub(super) struct Auths {
     /// What SASL's encryption must be worth where nothing else encrypts.
     #[cfg(feature = "sasl")]
     pub(super) tcp_min_ssf: u32,
+    /// What the log hears of those whom SASL refuses.
+    #[cfg(feature = "sasl")]
+    pub(super) refusals: Arc<Flood>,
 }
 
 impl Auths {
@@ -98,6 +105,8 @@ impl Server {
             transit: Arc::default(),
             authority: super::authority::Authority::new(),
             max_requests: AtomicUsize::new(max_requests),
+            #[cfg(feature = "sasl")]
+            steps: Steps::new(MOST_STEPS),
             workers: Arc::new(admin::Workers::new(pool)),
         };
         Self { name, clients: Arc::new(Clients::new(limits)), shared: Arc::new(shared), keepalive }
@@ -247,6 +256,7 @@ fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Op
             },
             local: stream.local_address(),
             remote: peer.address(),
+            refusals: Arc::clone(&host.auths.refusals),
         }),
         #[cfg(not(feature = "sasl"))]
         Auth::Sasl => return tracing::error!("refused {peer}: this build has no SASL"), // the settings refuse it before
@@ -352,6 +362,10 @@ impl Signals {
         }
     }
 }
+
+/// Steps of SASL at once. They wait for others more than they compute.
+#[cfg(feature = "sasl")]
+const MOST_STEPS: usize = 4;
 
 /// Events that may wait for one client to read them.
 const MOST_EVENTS: usize = 4096;

@@ -79,7 +79,7 @@ pub(super) enum Action {
     AskPolkit(Header),
     /// Run this where it may block, then hand what it gives to [`Session::stepped`]. Nothing is read meanwhile.
     #[cfg(feature = "sasl")]
-    Step(Stepping),
+    Step(Held, Stepping),
     /// Send this as it is; all that follows, both ways, is in the layer, if there is one. The client is this user.
     #[cfg(feature = "sasl")]
     Secure(Outgoing, Option<Layer>, String),
@@ -118,7 +118,7 @@ impl Action {
 }
 
 /// How the clients of a socket prove who they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Method {
     /// They needn't.
     None,
@@ -153,7 +153,7 @@ pub(super) struct Session {
 impl Session {
     /// A client has connected.
     pub(super) fn new(service: Service, method: Method, peer: Peer, keepalive: Keepalive) -> Self {
-        let authenticated = method == Method::None;
+        let authenticated = matches!(method, Method::None);
         #[cfg(feature = "sasl")]
         let negotiation = Negotiation::default();
         Self {
@@ -227,7 +227,7 @@ impl Session {
         match call.header.procedure {
             procedure::AUTH_LIST => {
                 // Whom polkit would ask anyway.
-                self.authenticated |= self.method == Method::Polkit && self.peer.is_root();
+                self.authenticated |= matches!(self.method, Method::Polkit) && self.peer.is_root();
                 let way = match self.method {
                     Method::Polkit if !self.authenticated => auth::POLKIT,
                     #[cfg(feature = "sasl")]
@@ -237,7 +237,7 @@ impl Session {
                 Ok(Action::Send(call.reply(&AuthTypes { types: List(vec![way]) })))
             }
             procedure::AUTH_POLKIT
-                if self.method == Method::Polkit && !self.asking && !self.authenticated =>
+                if matches!(self.method, Method::Polkit) && !self.asking && !self.authenticated =>
             {
                 self.asking = true; // one dialog at a time
                 Ok(Action::AskPolkit(call.header))

@@ -26,11 +26,15 @@ use super::listen::{self, Listener, Listening, Place, Plan, Role, Wanted};
 use super::log::{self, Filters, Level, Log, Setup};
 use super::process::{self, Exit, Notice, StartError};
 use super::rotation::Rotator;
+#[cfg(feature = "sasl")]
+use super::sasl;
 use super::serve::{self, Auths, Host, Server};
 use super::settings::{self, Settings};
 use super::tls::Tls;
 use crate::conf::{CONFIG_UNSUPPORTED, ConfError};
 use crate::driver::{Caller, Driver, Keys, NewStore, Root, RotationPolicy};
+#[cfg(feature = "sasl")]
+use crate::net::around::Around;
 use crate::net::token::SystemToken;
 use crate::secret::{Error, Keystore};
 use crate::transfer::{ImportOptions, LibvirtKey, expect_import, import_at_first_start};
@@ -96,6 +100,8 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
         }
         false => None,
     };
+    #[cfg(feature = "sasl")]
+    sasl::prepare(&asks_for_sasl(&settings, listens))?;
     process::raise_descriptor_limit();
 
     process::make_run_directory(&place.run(), privileged)?;
@@ -121,6 +127,22 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     runtime.shutdown_timeout(serve::LONGEST_GOODBYE);
     log.flush();
     served.map_err(|error| StartError::new(Exit::Signals, format!("cannot serve: {error}")))
+}
+
+/// The sockets whose clients authenticate by SASL, and what protects them.
+#[cfg(feature = "sasl")]
+fn asks_for_sasl(settings: &Settings, listens: impl Fn(Role) -> bool) -> Vec<(&'static str, Around)> {
+    let network = &settings.network;
+    let all = [
+        (Role::Main, settings.auth_unix_rw, "the main socket", Around::Unix),
+        (Role::ReadOnly, settings.auth_unix_ro, "the read-only socket", Around::Unix),
+        (Role::Tls, network.auth_tls, "TLS", Around::Tls { bits: 256 }),
+        (Role::Tcp, network.auth_tcp, "TCP", Around::Tcp { min_ssf: network.tcp_min_ssf }),
+    ];
+    let asks = all.into_iter().filter(|(role, auth, ..)| {
+        *auth == settings::Auth::Sasl && (matches!(role, Role::Main | Role::ReadOnly) || listens(*role))
+    });
+    asks.map(|(.., name, around)| (name, around)).collect()
 }
 
 /// Whose daemon this is, and where its keystore lies.
@@ -318,6 +340,8 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, tls: Option<Arc<Tls>>, 
             users: settings.network.sasl_allowed_username_list.clone().map(Into::into),
             #[cfg(feature = "sasl")]
             tcp_min_ssf: settings.network.tcp_min_ssf,
+            #[cfg(feature = "sasl")]
+            refusals: Arc::default(),
         },
         tls,
     }

@@ -1,25 +1,26 @@
 //! The daemon's TLS: its certificates, and the handshakes of those who come, before they are clients.
 //!
-//! A handshake is a task of its own, with a place among so many ([`Places`]), a time in which it must be done, and never more
-//! than a record in memory. What costs time in it, the signature and the chain, runs where it may block, few at once: a
-//! thousand who come together slow each other down, and nobody else. Leans on `net`'s TLS for the handshake itself.
+//! A handshake is a task of its own, with a place among so many ([`Places`]), a time in which the client must have done its
+//! part, and no more in memory than a handshake may have, 128 KiB, and a record. What costs time in it, the signature and the
+//! chain, is a step ([`Steps`]), few at once: a thousand who come together slow each other down, and nobody else. Leans on `net`'s TLS for the handshake itself.
 //! Refuses without a word, as libvirt does; the log says why.
 
+use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::flood::Flood;
 use super::places::{Place, Places};
 use super::process::{Exit, StartError};
 use super::settings::Settings;
+use super::steps::{BrokeOff, Steps};
 use crate::net::layer::{Broken, Layer, MAX_RECORD};
 use crate::net::peer::Peer;
 use crate::net::tls::{Acceptor, Established, Files, Handshake, Rules, TlsError};
@@ -29,10 +30,10 @@ use crate::secret::{Error, ErrorCode, ErrorDomain};
 pub(super) struct Tls {
     source: Source,
     /// The certificates in use. Who has come under others goes on with those.
-    acceptor: Mutex<Arc<Acceptor>>,
+    acceptor: Newest<Acceptor>,
     places: Arc<Places>,
-    /// How many steps that cost time may run at once.
-    steps: Arc<Semaphore>,
+    /// What costs time.
+    steps: Steps,
     refusals: Flood,
 }
 
@@ -44,12 +45,12 @@ struct Source {
 }
 
 impl Source {
-    fn load(&self) -> Result<Arc<Acceptor>, TlsError> {
+    fn load(&self) -> Result<Acceptor, TlsError> {
         let acceptor = Acceptor::load(&self.files, &self.rules, self.allowed.as_deref())?;
         for warning in acceptor.warnings() {
             tracing::warn!("{warning}");
         }
-        Ok(Arc::new(acceptor))
+        Ok(acceptor)
     }
 }
 
@@ -82,24 +83,22 @@ impl Tls {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             source,
-            acceptor: Mutex::new(acceptor),
+            acceptor: Newest::new(acceptor),
             places: Places::new(MOST_HANDSHAKES, SHARE),
-            steps: Arc::new(Semaphore::new((processors / 2).max(1))),
-            refusals: Flood::new(MOST_LINES, LINES_PERIOD),
+            steps: Steps::new((processors / 2).max(1)),
+            refusals: Flood::default(),
         })
     }
 
     /// Reads the certificates again. If they are of no use, those from before stay.
     pub(super) fn reload(&self) -> Result<(), Error> {
-        let fresh = self.source.load().map_err(|error| {
+        self.acceptor.renew(|| self.source.load()).map_err(|error| {
             let detail = format!("{error}; the certificates from before stay in use");
             match error.advice() {
                 "" => Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail),
                 advice => Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail).advise(advice),
             }
-        })?;
-        *self.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
+        })
     }
 
     /// Waits for a place among the handshakes, and shakes hands: the layer behind which the client speaks, and the name
@@ -111,13 +110,19 @@ impl Tls {
             Some(place) => tokio::select! {
                 biased;
                 () = place.taken() => Err(Refused::Crowded),
-                shaken = timeout(LONGEST, self.try_to(&place, stream)) => shaken.unwrap_or(Err(Refused::Slow)),
+                shaken = self.try_to(&place, stream, peer) => shaken,
             },
         };
         match shaken {
             Ok(shaken) => Some(shaken),
             Err(Refused::Gone) => {
                 tracing::debug!("{peer} left amid the TLS handshake");
+                None
+            }
+            Err(Refused::BrokeOff) => {
+                tracing::error!(
+                    "{peer} has no connection: a step of its TLS handshake broke off, by a fault of ours"
+                );
                 None
             }
             Err(refused) => {
@@ -127,24 +132,29 @@ impl Tls {
         }
     }
 
-    async fn try_to(&self, place: &Place, stream: &TcpStream) -> Result<(Layer, Option<String>), Refused> {
-        let acceptor = Arc::clone(&self.acceptor.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut handshake = acceptor.accept().map_err(Refused::Tls)?;
+    async fn try_to(
+        &self,
+        place: &Place,
+        stream: &TcpStream,
+        peer: Peer,
+    ) -> Result<(Layer, Option<String>), Refused> {
+        let mut handshake = self.acceptor.now().accept().map_err(Refused::Tls)?;
+        let mut hours = Hours(LONGEST);
         loop {
-            let mut record = read_record(stream).await?;
+            let mut record = hours.spend(read_record(stream)).await?;
             place.waits_for_us();
-            let permit = Arc::clone(&self.steps).acquire_owned().await.map_err(|_| Refused::Gone)?;
-            let step = tokio::task::spawn_blocking(move || {
+            let step = move || {
                 let mut out = Vec::new();
                 let outcome = handshake.step(&mut record, &mut out);
-                drop(permit);
                 (handshake, out, outcome)
-            });
-            let (again, out, outcome) = step.await.map_err(|_| Refused::Gone)?;
+            };
+            let (again, out, outcome) = self.steps.make(step).await.map_err(|BrokeOff| Refused::BrokeOff)?;
             handshake = again;
             place.moved(); // a step further; a part of a record doesn't count, however often one comes
-            let sent = send(stream, &out).await; // an alert, if it failed
-            let Some(Established { mut layer, peer, verdict }) = outcome.map_err(Refused::Tls)? else {
+            let sent = hours.spend(send(stream, &out)).await; // an alert, if it failed
+            let Some(Established { mut layer, peer: name, verdict, excused }) =
+                outcome.map_err(Refused::Tls)?
+            else {
                 sent?;
                 continue;
             };
@@ -152,9 +162,50 @@ impl Tls {
             let mut yes = Vec::new();
             layer.sealer.seal(&[&[1]], &mut yes).map_err(Refused::Broken)?;
             sent?;
-            send(stream, &yes).await?;
-            return Ok((layer, peer));
+            hours.spend(send(stream, &yes)).await?;
+            if let Some(excused) = excused {
+                self.refusals.warn(&format!(
+                    "{peer}: {excused}; let in all the same, because tls_no_verify_certificate is set"
+                ));
+            }
+            return Ok((layer, name));
         }
+    }
+}
+
+/// What is read anew now and then, while others use what was read before.
+struct Newest<T> {
+    now: Mutex<Arc<T>>,
+    renewing: Mutex<()>,
+}
+
+impl<T> Newest<T> {
+    fn new(first: T) -> Self {
+        Self { now: Mutex::new(Arc::new(first)), renewing: Mutex::default() }
+    }
+
+    fn now(&self) -> Arc<T> {
+        Arc::clone(&self.now.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads it anew: one after the other, so that what was read later stays.
+    fn renew<E>(&self, load: impl FnOnce() -> Result<T, E>) -> Result<(), E> {
+        let _turn = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = Arc::new(load()?);
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+}
+
+/// What a client has left of its time. It doesn't pass while the client waits for us.
+struct Hours(Duration);
+
+impl Hours {
+    async fn spend<T>(&mut self, part: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+        let since = Instant::now();
+        let done = timeout(self.0, part).await;
+        self.0 = self.0.saturating_sub(since.elapsed());
+        done.unwrap_or(Err(Refused::Slow))
     }
 }
 
@@ -170,17 +221,21 @@ enum Refused {
     Crowded,
     /// It went by itself.
     Gone,
+    /// It is our fault.
+    BrokeOff,
 }
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tls(error) => error.fmt(f),
+            Self::Tls(error) if error.advice().is_empty() => error.fmt(f),
+            Self::Tls(error) => write!(f, "{error}; {}", error.advice()),
             Self::Broken(broken) => broken.fmt(f),
             Self::Slow => write!(f, "its TLS handshake took longer than {} s", LONGEST.as_secs()),
             Self::Unheard => f.write_str("too many wait for a TLS handshake"),
             Self::Crowded => f.write_str("its TLS handshake stood still, and others waited for the place"),
             Self::Gone => f.write_str("it is gone"),
+            Self::BrokeOff => f.write_str("a step of its TLS handshake broke off"),
         }
     }
 }
@@ -232,10 +287,67 @@ const MOST_HANDSHAKES: usize = 256;
 /// And of one address.
 const SHARE: usize = 64;
 
-/// How long one may take.
+/// How long a client may take for its part in one.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Refusals that the log gets one by one, in a period.
-const MOST_LINES: u32 = 20;
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
 
-const LINES_PERIOD: Duration = Duration::from_secs(10);
+    use super::*;
+
+    #[test]
+    fn of_two_reloads_that_cross_the_later_one_stays() {
+        let newest = Arc::new(Newest::new("first"));
+        let (begins, begun) = mpsc::channel();
+        let (crosses, crossed) = mpsc::channel();
+        let earlier = thread::spawn({
+            let newest = Arc::clone(&newest);
+            move || {
+                let load = || {
+                    begins.send(()).unwrap();
+                    // What it has read is old now; the other one may or may not come between.
+                    _ = crossed.recv_timeout(Duration::from_millis(200));
+                    Ok::<_, ()>("earlier")
+                };
+                newest.renew(load)
+            }
+        });
+        begun.recv().unwrap();
+        assert_eq!(newest.now().as_ref(), &"first", "nobody waits for a reload");
+        assert_eq!(newest.renew(|| Ok::<_, ()>("later")), Ok(()));
+        _ = crosses.send(());
+        assert_eq!(earlier.join().unwrap(), Ok(()));
+        assert_eq!(newest.now().as_ref(), &"later");
+        assert_eq!(newest.renew(|| Err(7)), Err(7));
+        assert_eq!(newest.now().as_ref(), &"later");
+    }
+
+    #[test]
+    fn a_clients_time_passes_only_while_we_wait_for_it() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut hours = Hours(Duration::from_millis(300));
+            thread::sleep(Duration::from_millis(310)); // we are busy
+            assert!(hours.spend(async { Ok(()) }).await.is_ok());
+            let since = Instant::now();
+            assert!(matches!(hours.spend(std::future::pending::<Result<(), _>>()).await, Err(Refused::Slow)));
+            assert!(since.elapsed() >= Duration::from_millis(250));
+            let again = hours.spend(std::future::pending::<Result<(), _>>()).await;
+            assert!(matches!(again, Err(Refused::Slow)) && since.elapsed() < Duration::from_millis(550));
+        });
+    }
+
+    #[test]
+    fn the_log_says_what_to_do_about_a_refusal() {
+        let files = Files { ca: "/no/such/ca.pem".into(), ..Files::server(None) };
+        let error = Acceptor::load(&files, &Rules::default(), None).unwrap_err();
+        let line = Refused::Tls(error).to_string();
+        assert!(
+            line.contains("'/no/such/ca.pem'")
+                && line.ends_with("; put it there, or name another place for it"),
+            "{line}"
+        );
+    }
+}

@@ -129,7 +129,7 @@ fn sides(pki: &Pki, cells: &[Cell]) -> Vec<(Which, Side)> {
 }
 
 fn side(pki: &Pki, kind: Kind, scram: bool) -> Side {
-    let settings = if scram { "auth_tls = \"sasl\"" } else { "" };
+    let settings = if scram { "auth_tls = \"sasl\"\nlisten_tcp = 0" } else { "" };
     let setup = Setup {
         settings,
         mechanisms: if scram { "scram-sha-256" } else { "gssapi" },

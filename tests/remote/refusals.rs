@@ -20,7 +20,7 @@ enum Door {
     Certificate,
     /// Nobody is on the list.
     ShutToAll,
-    /// A password over TLS, of a user on the list. Over TCP there is no mechanism that encrypts.
+    /// A password over TLS, of a user on the list. Over TCP one mechanism encrypts, and not those that are tried.
     Password,
     /// A ticket, of a user on the list.
     Ticket,
@@ -128,13 +128,13 @@ const REFUSALS: &[Refusal] = &[
         Door::Password,
         "a plaintext mechanism on TCP",
         "secret+tcp://server.test/system?auth=sasl.PLAIN",
-        &["SASL refused"],
+        &[], // the client sees that it isn't offered
     ),
     at(
         Door::Password,
         "a mechanism that does not encrypt on TCP",
         "secret+tcp://server.test/system?auth=sasl.SCRAM-SHA-256",
-        &["SASL refused"],
+        &[], // the client sees that it isn't offered
     ),
     Refusal {
         name: "a ticket of a user who is not on the list",
@@ -269,12 +269,13 @@ fn open(pki: &Pki, door: Door, kind: Kind) -> Server {
     let (settings, mechanisms) = match door {
         Door::Certificate => {
             badly_certified(&host, pki);
-            ("tls_allowed_dn_list = [ \"C=GB,L=London,*,CN=client?\" ]", "gssapi")
+            ("tls_allowed_dn_list = [ \"C=GB,L=London,*,CN=client?\" ]\nlisten_tcp = 0", "gssapi")
         }
-        Door::ShutToAll => ("tls_allowed_dn_list = [ ]", "gssapi"),
-        Door::Password => {
-            ("auth_tls = \"sasl\"\nsasl_allowed_username_list = [ \"alice*\" ]", "scram-sha-256 plain")
-        }
+        Door::ShutToAll => ("tls_allowed_dn_list = [ ]\nlisten_tcp = 0", "gssapi"),
+        Door::Password => (
+            "auth_tls = \"sasl\"\nsasl_allowed_username_list = [ \"alice*\" ]",
+            "scram-sha-256 plain digest-md5",
+        ),
         Door::Ticket => ("sasl_allowed_username_list = [ \"alice*\" ]", "gssapi"),
     };
     let setup = Setup { settings, mechanisms, kerberos: door == Door::Ticket, ssh: false, secrets: 0 };

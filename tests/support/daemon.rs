@@ -49,11 +49,18 @@ impl Place {
 
     /// The same, with more on its command line.
     pub(crate) fn serve_with(&self, lines: &str, words: &[&str]) -> Daemon {
+        let mut command = self.command(lines);
+        command.args(words);
+        self.start(command)
+    }
+
+    /// Starts one by such a command, and waits until it is ready.
+    pub(crate) fn start(&self, mut command: Command) -> Daemon {
         let notify = self.0.join("notify");
         _ = std::fs::remove_file(&notify);
         let ear = UnixDatagram::bind(&notify).unwrap();
         ear.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        let process = self.command(lines).args(words).env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+        let process = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
         let mut daemon = Daemon { process, place: self.clone() };
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut said = [0; 100];

@@ -18,6 +18,8 @@ pub(crate) mod number {
     pub(crate) const OPEN: i32 = 1;
     pub(crate) const CLOSE: i32 = 2;
     pub(crate) const AUTH_LIST: i32 = 66;
+    pub(crate) const SASL_INIT: i32 = 67;
+    pub(crate) const SASL_START: i32 = 68;
     pub(crate) const NUM_OF_SECRETS: i32 = 139;
     pub(crate) const DEFINE: i32 = 142;
     pub(crate) const GET_XML: i32 = 143;

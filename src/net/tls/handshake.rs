@@ -18,11 +18,11 @@ use rustls::{
     OtherError, ProtocolVersion, SignatureScheme,
 };
 
-use super::Acceptor;
 use super::cipher::{HEAD, Unfit, Version};
 use super::error::TlsError;
 use super::record::{self, Next};
 use super::verify::{Judge, Side, is_for};
+use super::{Acceptor, Judged};
 use crate::memory::scrubbed;
 use crate::net::layer::{Broken, Layer, MAX_RECORD};
 
@@ -48,6 +48,8 @@ pub(crate) struct Established {
     pub(crate) peer: Option<String>,
     /// A server's judgement of its client. A client has none to give: what it doesn't accept has failed before.
     pub(crate) verdict: Result<(), TlsError>,
+    /// What would have been said against a client if anybody were refused.
+    pub(crate) excused: Option<TlsError>,
 }
 
 impl Handshake {
@@ -104,12 +106,13 @@ impl Handshake {
 /// The server's end of it: now the client is judged.
 fn server_end(connection: UnbufferedServerConnection, acceptor: &Acceptor) -> Result<Established, TlsError> {
     let chain = connection.peer_certificates().unwrap_or_default();
-    let (peer, verdict) = match acceptor.judge(chain, UnixTime::now()) {
-        Ok(peer) => (peer, Ok(())),
-        Err(error) => (None, Err(error)),
+    let (peer, verdict, excused) = match acceptor.judge(chain, UnixTime::now()) {
+        Judged::Proved(name) => (Some(name), Ok(()), None),
+        Judged::Excused(error) => (None, Ok(()), Some(error)),
+        Judged::Refused(error) => (None, Err(error), None),
     };
     let layer = take_over(connection, false)?;
-    Ok(Established { layer, peer, verdict })
+    Ok(Established { layer, peer, verdict, excused })
 }
 
 /// The client's end of it: the server was judged on the way.
@@ -117,7 +120,7 @@ fn client_end(connection: UnbufferedClientConnection) -> Result<Established, Tls
     let first = connection.peer_certificates().and_then(|chain| chain.first());
     let peer = first.and_then(|certificate| crate::net::dn::of(certificate));
     let layer = take_over(connection, true)?;
-    Ok(Established { layer, peer, verdict: Ok(()) })
+    Ok(Established { layer, peer, verdict: Ok(()), excused: None })
 }
 
 /// The layer of a connection whose handshake is over. rustls and its copies of the keys go.

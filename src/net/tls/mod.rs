@@ -110,24 +110,31 @@ impl Acceptor {
         Ok(Handshake::server(connection, Arc::clone(self)))
     }
 
-    /// Whether the client with these certificates may come in, and its name if it is proved.
-    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Option<String>, TlsError> {
+    /// Whether the client with these certificates may come in.
+    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judged {
         let judged = self.judge.judge(chain, Side::Client, now).and_then(|name| match &self.allowed {
             Some(allowed) if !allowed.iter().any(|pattern| glob::matches(pattern, &name)) => {
                 let text = "Client's Distinguished name is not on the list of allowed clients";
                 Err(TlsError::refusal(format!("{text}: {name}"))
                     .advise("if it is to come in, add the name, or a pattern of it, to tls_allowed_dn_list"))
             }
-            _ => Ok(Some(name)),
+            _ => Ok(name),
         });
         match judged {
-            Err(error) if !self.verify => {
-                tracing::warn!("{error}; let in all the same, because tls_no_verify_certificate is set");
-                Ok(None)
-            }
-            judged => judged,
+            Ok(name) => Judged::Proved(name),
+            Err(error) if !self.verify => Judged::Excused(error),
+            Err(error) => Judged::Refused(error),
         }
     }
+}
+
+/// What comes of a client's certificate.
+enum Judged {
+    /// It may come in by this name.
+    Proved(String),
+    /// It may come in, because nobody is refused, and has no name.
+    Excused(TlsError),
+    Refused(TlsError),
 }
 
 /// A client's side: the CAs that it believes, and what it shows.

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage,
-    OwnedCertRevocationList, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+    OwnedCertRevocationList, RequiredEkuNotFoundContext, RevocationOptionsBuilder, UnknownStatusPolicy,
+    VerifiedPath,
 };
 
 use super::certificate::{Certificate, Name};
@@ -95,7 +96,7 @@ impl Judge {
             Side::Server => KeyUsage::server_auth(),
             Side::Client => KeyUsage::client_auth(),
         };
-        self.follow(chain, purpose, now).map_err(|error| refusal(&error, &certificate, side))?;
+        self.follow(chain, Purpose(purpose), now).map_err(|error| refusal(&error, &certificate, side))?;
         // As libvirt does, after GnuTLS has said yes: a usage that must be understood must fit.
         if let Some(usage) = &certificate.usage
             && usage.critical
@@ -296,6 +297,27 @@ fn date(time: UnixTime) -> String {
     let time = x509_cert::der::DateTime::from_unix_duration(std::time::Duration::from_secs(time.as_secs()));
     time.map_or_else(|_| "a day beyond the calendar".to_owned(), |time| time.to_string())
 }
+
+/// Lets those pass that have this purpose, no purpose at all, or every one: a certificate may say so (RFC 5280, 4.2.1.12),
+/// and webpki knows no word for it.
+struct Purpose(KeyUsage);
+
+impl ExtendedKeyUsageValidator for Purpose {
+    fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        let present =
+            purposes.map(|purpose| Ok(purpose?.to_decoded_oid())).collect::<Result<Vec<_>, Error>>()?;
+        let fits = |purpose: &Vec<usize>| {
+            *purpose == ANY_PURPOSE || *purpose == self.0.oid_values().collect::<Vec<_>>()
+        };
+        if present.is_empty() || present.iter().any(fits) {
+            return Ok(());
+        }
+        Err(Error::RequiredEkuNotFoundContext(RequiredEkuNotFoundContext { required: self.0, present }))
+    }
+}
+
+/// anyExtendedKeyUsage.
+const ANY_PURPOSE: [usize; 5] = [2, 5, 29, 37, 0];
 
 /// Lets every purpose pass.
 struct AnyPurpose;

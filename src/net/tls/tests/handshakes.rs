@@ -20,7 +20,7 @@ fn what_we_seal_rustls_opens_and_the_other_way_round() {
     for side in [Side::Client, Side::Server] {
         for (suite, version, bits) in SUITES {
             let (mut peer, mut ours) = pki.peer(side, suite, version);
-            let Established { mut layer, peer: name, verdict } = meet(&mut ours, &mut peer);
+            let Established { mut layer, peer: name, verdict, .. } = meet(&mut ours, &mut peer);
             assert_eq!(name.as_deref(), Some(&*format!("C=GB,CN={side}.example")));
             assert_eq!((verdict, layer.bits), (Ok(()), bits), "{suite:?}");
             for length in [1, 2, 16_383, 16_384, 16_385, 70_000] {

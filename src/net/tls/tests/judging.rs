@@ -39,10 +39,31 @@ fn a_client_is_let_in_or_told_apart_in_the_log() {
     assert_eq!(purpose, Err(format!("Certificate {NAME} purpose does not allow use for with a TLS client")));
     let any = verdict(|client| client.extended_key_usages.clear());
     assert_eq!(any, Ok(()));
+    let every = verdict(|client| client.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
+    assert_eq!(every, Ok(()), "anyExtendedKeyUsage");
+    let many = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    assert_eq!(verdict(|client| client.extended_key_usages = many.to_vec()), Ok(()));
     let usage = verdict(|client| client.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
     assert_eq!(usage, Err(format!("Certificate {NAME} usage does not permit digital signature")));
     let ca = verdict(|client| client.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
     assert!(ca.unwrap_err().contains("a CA's certificate stands in the place"));
+}
+
+#[test]
+fn who_would_be_refused_is_told_apart_where_nobody_is() {
+    let (pki, other) = (Pki::whole(), Pki::whole());
+    let rules = Rules { verify: false, ..Rules::default() };
+    let acceptor = Arc::new(Acceptor::load(&pki.files(Side::Server), &rules, None).unwrap());
+    for (clients, is_known) in [(&pki, true), (&other, false)] {
+        let mut files = clients.files(Side::Client);
+        files.ca = pki.files(Side::Client).ca;
+        let rules = Rules { sanity: false, ..Rules::default() };
+        let connector = Connector::load(&files, &rules).unwrap();
+        let (_, servers) =
+            both(&mut connector.connect("host.example").unwrap(), &mut acceptor.accept().unwrap());
+        let Established { peer, verdict, excused, .. } = servers.unwrap().unwrap();
+        assert_eq!((verdict, peer.is_some(), excused.is_none()), (Ok(()), is_known, is_known));
+    }
 }
 
 #[test]
