@@ -1,8 +1,9 @@
 //! The daemon on the network: stock virsh by TCP, a made-up client and stock virsh by TLS, who is refused, and what
 //! standing still costs others.
 //!
-//! Leans on stock virsh, virt-admin and GnuTLS' client, and fails without them; and on rcgen for certificates. Every daemon listens on loopback, on a port that the kernel chooses. Refuses to take a silence for a
-//! refusal: the log must say why.
+//! Leans on stock virsh, virt-admin and GnuTLS' client, and fails without them; and on rcgen for certificates. Every
+//! daemon listens on loopback, on a port that the kernel chooses. Refuses to take a silence for a refusal: the log must
+//! say why.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -18,9 +19,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
-use support::Place;
 use support::daemon::{Daemon, PATIENCE};
 use support::wire::{Xdr, call, number, open_body, packet};
+use support::{Place, note};
 
 const UUID: &str = "3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234";
 
