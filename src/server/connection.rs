@@ -31,7 +31,7 @@ use super::session::{Action, Call, Held, Session};
 #[cfg(feature = "sasl")]
 use super::steps::{BrokeOff, Steps};
 use super::stream::Stream;
-use super::transit::{LONGEST_HOLD, Load, PATIENCE, PAUSE, Transit};
+use super::transit::{Load, PATIENCE, PAUSE, Stuck, Transit};
 use crate::net::layer::{Layer, Seal};
 use crate::net::peer::Peer;
 use crate::rpc::Header;
@@ -101,23 +101,6 @@ impl Connection {
         let ending = serving.run(events, stop).await;
         serving.say_goodbye();
         tracing::debug!("client {id} is gone: {ending}");
-    }
-}
-
-/// A client that has to move before others get what it holds.
-#[derive(Clone, Copy)]
-struct Stuck {
-    since: Instant,
-    /// When bytes last went.
-    moved: Instant,
-    /// Bytes still to come and to go.
-    missing: usize,
-}
-
-impl Stuck {
-    /// Whether it stands still, or has moved very slowly for long.
-    fn is_in_the_way(self) -> bool {
-        self.moved.elapsed() >= PATIENCE || self.since.elapsed() >= LONGEST_HOLD
     }
 }
 

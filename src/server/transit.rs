@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -87,6 +87,23 @@ impl Drop for Load {
     }
 }
 
+/// A client that has to move before others get what it holds.
+#[derive(Clone, Copy)]
+pub(super) struct Stuck {
+    pub(super) since: Instant,
+    /// When bytes last went.
+    pub(super) moved: Instant,
+    /// Bytes still to come and to go.
+    pub(super) missing: usize,
+}
+
+impl Stuck {
+    /// Whether it stands still, or has moved very slowly for long.
+    pub(super) fn is_in_the_way(self) -> bool {
+        self.moved.elapsed() >= PATIENCE || self.since.elapsed() >= LONGEST_HOLD
+    }
+}
+
 /// A good third of the arena: values of the largest size take 128 KiB each there.
 const MOST_SECRET: usize = 3 << 19;
 
@@ -100,7 +117,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(10);
 pub(super) const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long it may hold it then, however slowly it moves.
-pub(super) const LONGEST_HOLD: Duration = Duration::from_secs(1);
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
