@@ -16,6 +16,7 @@ mod progress;
 mod prompt;
 mod secret;
 mod ssh_helper;
+mod warnings;
 
 use std::os::fd::RawFd;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ use output::Output;
 /// Runs the command line: parses, connects, does it, and says how it went.
 pub fn main() -> ExitCode {
     harden_process();
+    warnings::show();
     let typed = ssh_helper::under_its_own_name(std::env::args_os().collect());
     match args::parse(typed).and_then(|arguments| arguments.map_or(Ok(()), run)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -121,17 +121,17 @@ impl Tone {
 pub(crate) fn tell(failure: &Failure) {
     if let Failure::Told { lines, hint } = failure {
         for line in lines {
-            say(AnsiColor::Red.on_default().bold(), "error", line);
+            say(AnsiColor::Red.on_default().bold(), ERROR, line);
         }
         if let Some(hint) = hint {
-            say(AnsiColor::Cyan.on_default().bold(), "hint", hint);
+            say(AnsiColor::Cyan.on_default().bold(), HINT, hint);
         }
     }
 }
 
 /// Warns on standard error, and goes on.
 pub(crate) fn warn(text: &str) {
-    say(AnsiColor::Yellow.on_default().bold(), "warning", text);
+    say(AnsiColor::Yellow.on_default().bold(), WARNING, text);
 }
 
 /// One line on standard error. Nobody can be told when that fails.
@@ -139,18 +139,30 @@ fn say(style: Style, kind: &str, text: &str) {
     _ = writeln!(anstream::stderr().lock(), "{style}{kind}:{style:#} {}", harmless(text));
 }
 
-/// The text without what would move a terminal about: some of it comes from servers, before they have proved who they are.
+/// The text without what would move a terminal about, or pass for a line of ours: some of it comes from servers, before they
+/// have proved who they are.
 pub(super) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for character in text.replace("\r\n", "\n").chars() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            _ if character.is_control() => _ = write!(shown, "\\x{:02x}", u32::from(character)),
-            _ => shown.push(character),
+    for (at, line) in text.replace("\r\n", "\n").split('\n').enumerate() {
+        if at > 0 {
+            let is_as_ours = [ERROR, WARNING, HINT].iter().any(|kind| line.trim_start().starts_with(kind));
+            shown.push_str(if is_as_ours { "\n  | " } else { "\n" });
+        }
+        for character in line.chars() {
+            match character {
+                '\t' => shown.push(character),
+                _ if character.is_control() => _ = write!(shown, "\\x{:02x}", u32::from(character)),
+                _ => shown.push(character),
+            }
         }
     }
     shown
 }
+
+/// What lines of ours begin with.
+const ERROR: &str = "error";
+const WARNING: &str = "warning";
+const HINT: &str = "hint";
 
 /// Standard output without a buffer.
 struct Stdout;
@@ -291,6 +303,7 @@ mod tests {
     #[test]
     fn what_a_server_says_moves_no_terminal() {
         assert_eq!(harmless("a\u{1b}]0;b\u{7}\u{9b}2J\r\nc\td\r"), "a\\x1b]0;b\\x07\\x9b2J\nc\td\\x0d");
+        assert_eq!(harmless("no\nhint: run this\n <a\n--^\n"), "no\n  | hint: run this\n <a\n--^\n");
     }
 
     #[test]

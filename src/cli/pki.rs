@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{self, Output};
 use crate::net::dn;
 use crate::net::tls::{Side, Survey, first_certificate};
 
@@ -73,7 +73,20 @@ fn query(file: &Path, output: &mut Output) -> Result<(), Failure> {
         if error.advice().is_empty() { failure } else { failure.advise(error.advice()) }
     })?;
     match dn::of(&certificate) {
-        Some(name) => output.text(&format!("{name}\n")),
+        // The daemon's configuration has no way to write these, and this is what is written there.
+        Some(name) if name.contains(|it: char| it == '"' || it.is_control()) => Err(Failure::told(format!(
+            "the name in '{}' has quotes or control characters: {name}",
+            file.display()
+        ))
+        .advise("don't let it in by its name: have the authority sign a certificate with another")),
+        Some(name) => {
+            if name.contains(['*', '?']) {
+                output::warn(&format!(
+                    "in tls_allowed_dn_list, the * and ? in '{name}' stand for more than themselves"
+                ));
+            }
+            output.text(&format!("{name}\n"))
+        }
         None => Err(Failure::told(format!("the certificate in '{}' cannot be read", file.display()))
             .advise("make it anew: it isn't as X.509 wants it")),
     }

@@ -6,7 +6,8 @@
 //! comes back. `admin` speaks to a daemon's admin socket. One thread for each connection, and no other runtime.
 //!
 //! Leans on `rpc` for messages and on `net` for the host's token. Refuses what libvirt's own client refuses before it asks
-//! the server; every other check is the server's. Values lie in secret memory from the socket to the caller and back.
+//! the server; every other check is the server's. Values lie in secret memory from the socket to the caller and back, but for
+//! what libssh and SASL's layer keep of them in memory of their own.
 
 #[cfg(feature = "cli")]
 mod admin;
