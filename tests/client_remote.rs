@@ -128,6 +128,38 @@ fn the_loss_of_the_way_is_told() {
     }
 }
 
+/// Of libssh alone: ssh itself asks whom it likes.
+#[cfg(feature = "libssh")]
+#[test]
+fn a_name_and_a_password_that_lie_ready_are_shown() {
+    let host = Far::with("PasswordAuthentication yes\n");
+    host.0.sh("usermod -p \"$(openssl passwd -6 'pass word')\" root");
+    let file = host.path("auth.conf");
+    let ready = |service: &str, password: &str| {
+        let credentials = format!("[credentials-x]\nusername=root\npassword={password}\n");
+        fs::write(&file, format!("[auth-{service}-127.0.0.1]\ncredentials=x\n{credentials}")).unwrap();
+    };
+    let by_name = host.libssh("libssh", "ignore", &format!("&sshauth=password&authfile={file}"));
+    let nameless = by_name.replace("root@", "");
+    for (service, password, uri, does) in [
+        ("ssh", "pass word", &by_name, true),
+        ("ssh", "pass word", &nameless, true),
+        ("ssh", "wrong", &by_name, false),
+        ("libvirt", "pass word", &by_name, false),
+        ("ssh", "pass word", &nameless.replace("//", "//nosuchuser@"), false),
+    ] {
+        ready(service, password);
+        match Connection::open(uri) {
+            Ok(connection) => {
+                assert!(does && connection.num_of_secrets().unwrap() == 0, "{service} {password} {uri}")
+            }
+            Err(error) => {
+                assert!(!does && error.to_string().contains("rejected by the server"), "{uri}\n{error:?}")
+            }
+        }
+    }
+}
+
 /// The far side's helper, held against libvirt's own of the same host.
 #[test]
 fn the_helper_ends_as_libvirts_does() {

@@ -12,7 +12,7 @@
 mod admin;
 mod ask;
 mod autostart;
-#[cfg(feature = "sasl")]
+#[cfg(any(feature = "sasl", feature = "libssh"))]
 mod credentials;
 mod ip;
 mod libssh;

@@ -110,6 +110,7 @@ impl Route {
                 host: host.clone(),
                 port: port.unwrap_or(SSH_PORT),
                 user: uri.user.clone(),
+                authfile: text("authfile").map(PathBuf::from),
                 key: text("keyfile").map(PathBuf::from),
                 methods: Method::list(uri.param("sshauth"))?,
                 known_hosts: text("known_hosts")

@@ -103,7 +103,10 @@ impl Answers<'_> {
     fn find(&mut self, prompt: &Prompt) -> Result<Option<SecretBytes>, Error> {
         let credentials = match &mut self.credentials {
             Some(credentials) => credentials,
-            empty => empty.insert(Credentials::find(self.link)?),
+            empty => {
+                let Link { host, authfile, .. } = self.link;
+                empty.insert(Credentials::find("libvirt", host, authfile.as_deref())?)
+            }
         };
         let ready = match prompt.want {
             Want::AuthName => credentials.authname.as_ref(),

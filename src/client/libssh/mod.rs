@@ -21,6 +21,8 @@ pub(super) struct Libssh {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: Option<String>,
+    /// The file with credentials, if the URI names one.
+    pub(super) authfile: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     /// Tried in this order.
     pub(super) methods: Vec<Method>,
