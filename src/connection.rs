@@ -12,7 +12,7 @@ use std::time::Duration;
 use ::uuid::Uuid;
 
 use crate::administration::{Administration, Made, Status, Verified};
-use crate::client::{Ask, BadUri, Client, Preferences, Uri, is_alias};
+use crate::client::{Ask, BadUri, Client, Meant, Uri};
 use crate::driver::{Administrator, Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::secret::{
@@ -239,8 +239,12 @@ impl Connection {
 
     /// [`open`](Self::open), with options.
     pub fn open_with(uri: &str, options: OpenOptions) -> Result<Self, Error> {
-        let meant = if is_alias(uri) { Preferences::read()?.alias(uri)? } else { None };
-        let uri = meant.as_deref().unwrap_or(uri);
+        Self::open_meant(Meant::by(uri)?, options)
+    }
+
+    /// The same for a URI that no alias is looked for in any more.
+    pub(crate) fn open_meant(meant: Meant, options: OpenOptions) -> Result<Self, Error> {
+        let uri = &meant.uri;
         let parsed = parse(uri)?;
         if is_embedded(&parsed) {
             return Ok(Self::over(Embedded::open(uri, options)?.keystore()));
@@ -251,7 +255,7 @@ impl Connection {
                 Error::new(ErrorCode::InvalidArg, ErrorDomain::None, detail).advise("leave out the key")
             );
         }
-        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only, options.ask)?)))
+        Ok(Self::over(Arc::new(Client::open(meant, &parsed, options.read_only, options.ask)?)))
     }
 
     /// A connection to a keystore at hand.

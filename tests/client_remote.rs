@@ -160,6 +160,28 @@ fn a_name_and_a_password_that_lie_ready_are_shown() {
     }
 }
 
+/// `libvirt.conf` is a pipe that is written once: whoever reads it twice waits for ever.
+#[test]
+fn an_alias_is_looked_up_once_and_stands_for_no_other() {
+    let host = Host::new("here");
+    host.sh("mkfifo -m 600 /etc/libvirt/libvirt.conf");
+    let aliases = "uri_aliases = [ \"two=one\", \"one=secret:///system?socket=/run/none\" ]";
+    for program in ["virsh", env!("CARGO_BIN_EXE_strongroom")] {
+        for (word, told) in [
+            ("one", "Failed to connect socket to '/run/none': No such file or directory"),
+            ("two", "URI 'one' does not include a driver name"),
+        ] {
+            let script = format!(
+                "echo '{aliases}' > /etc/libvirt/libvirt.conf 2> /run/writer &\n\
+                 timeout 10 {program} -c {word} secret-list"
+            );
+            let output = host.command("sh").args(["-euc", &script]).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{program} {word}: {}", host::said(&output));
+            assert!(host::said(&output).contains(told), "{program} {word}: {}", host::said(&output));
+        }
+    }
+}
+
 /// The far side's helper, held against libvirt's own of the same host.
 #[test]
 fn the_helper_ends_as_libvirts_does() {

@@ -54,19 +54,19 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Those of this process.
-    pub(super) fn here() -> Result<Self, Error> {
+    /// Those of this process, whose user prefers this.
+    pub(super) fn here(preferences: Preferences) -> Self {
         let directory = |name| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
         let session = directory("XDG_RUNTIME_DIR")
             .or_else(|| directory("XDG_CACHE_HOME"))
             .or_else(|| directory("HOME").map(|home| home.join(".cache")));
-        Ok(Self {
+        Self {
             system: PathBuf::from("/run/libvirt"),
             session: session.map(|directory| directory.join("libvirt")),
             is_root: rustix::process::geteuid().is_root(),
             autostart: env::var_os("LIBVIRT_AUTOSTART").is_none_or(|it| it != "0"),
-            preferences: Preferences::read()?,
-        })
+            preferences,
+        }
     }
 }
 
