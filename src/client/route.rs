@@ -281,8 +281,6 @@ fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places)
                 .advise("proxies are auto, netcat and native"));
         }
         None if socket.is_some() || netcat.is_some() => Proxy::Netcat,
-        // Only a helper knows where that user's socket is.
-        None if uri.path == "/session" && !places.is_root => Proxy::Native,
         None => Proxy::Auto,
     };
     let proxy = match (proxy, netcat) {
@@ -292,8 +290,17 @@ fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places)
                 .advise("leave out netcat=, or proxy="));
         }
         (Proxy::Auto, Some(_)) => Proxy::Netcat,
+        // Only a helper knows where that user's socket is.
+        (Proxy::Auto, None) if uri.path == "/session" && socket.is_none() => Proxy::Native,
         (proxy, _) => proxy,
     };
+    if proxy == Proxy::Netcat && uri.path == "/session" && socket.is_none() {
+        // libvirt's client goes to the system's socket then.
+        return Err(invalid(
+            "netcat finds the system's socket alone, and secret:///session is meant to be that user's own",
+        )
+        .advise("use proxy=native, whose helper finds that user's socket; or name it: socket=PATH"));
+    }
     let suffix = if read_only { "-ro" } else { "" };
     let there = |name: &str| format!("/var/run/libvirt/{name}-sock{suffix}");
     let sockets = match (socket, mode) {
@@ -492,10 +499,10 @@ mod tests {
                 legacy.to_owned(),
             ),
             (
-                "secret+ssh://h/session",
+                "secret+ssh://h/session?proxy=auto",
                 false,
                 true,
-                Proxy::Auto,
+                Proxy::Native,
                 "secret:///session",
                 format!("{direct} {legacy}"),
             ),
@@ -508,11 +515,11 @@ mod tests {
                 "/a b".to_owned(),
             ),
             (
-                "secret+ssh://h/session?netcat=nc&proxy=auto&mode=legacy",
+                "secret+ssh://h/system?netcat=nc&proxy=auto&mode=legacy",
                 false,
                 false,
                 Proxy::Netcat,
-                "secret:///session?mode=legacy",
+                "secret:///system?mode=legacy",
                 legacy.to_owned(),
             ),
             (
@@ -548,6 +555,8 @@ mod tests {
                 8,
                 "netcat path not valid with native proxy mode",
             ),
+            ("secret+ssh://h/session?proxy=netcat", 8, "netcat finds the system's socket alone"),
+            ("secret+libssh://h/session?netcat=nc", 8, "netcat finds the system's socket alone"),
             ("secret+ssh://h/system?proxy=foo", 8, "invalid argument: Unknown proxy type 'foo'"),
             ("secret+libssh://h/system?known_hosts_verify=x", 8, "Invalid host key verification method: 'x'"),
             ("secret+libssh://h/system?sshauth=agent,x", 8, "Invalid authentication method: 'x'"),
