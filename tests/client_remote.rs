@@ -12,6 +12,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -208,7 +209,7 @@ fn the_helper_ends_as_libvirts_does() {
     // What it carries, and how it ends: by its input, or by the socket.
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("sock");
-    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
     for (by_input, why) in [
         (true, "internal error: EOF on stdin"),
         (false, "End of file while reading data: Input/output error"),
@@ -234,6 +235,39 @@ fn the_helper_ends_as_libvirts_does() {
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(told, format!("strongroom ssh-helper: could not proxy traffic: {why}\n"));
         assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+/// Under libvirt's name it has to serve whoever comes: the daemon is found as libvirt's helper finds it.
+#[test]
+fn the_helper_finds_every_drivers_daemon() {
+    let host = Host::new("here");
+    host.sh("mkdir /run/libvirt");
+    let sockets = ["virtstoraged-sock", "virtstoraged-sock-ro", "virtsecretd-sock", "libvirt-sock"];
+    let listeners = sockets.map(|name| {
+        let listener = UnixListener::bind(host.path(&format!("/run/libvirt/{name}"))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    for (words, socket) in [
+        (&["storage:///system"][..], "virtstoraged-sock"),
+        (&["-r", "storage:///system"], "virtstoraged-sock-ro"),
+        (&["storage:///system?mode=legacy"], "libvirt-sock"),
+        (&["secret:///system"], "virtsecretd-sock"),
+        (&["qemu:///system"], "libvirt-sock"),
+        (&["test:///default"], "libvirt-sock"),
+    ] {
+        for helper in [&["virt-ssh-helper"][..], &[env!("CARGO_BIN_EXE_strongroom"), "ssh-helper"]] {
+            let output = host.command(helper[0]).args(&helper[1..]).args(words).output().unwrap();
+            assert!(host::said(&output).contains("EOF on stdin"), "{words:?}: {}", host::said(&output));
+            let called: Vec<_> = sockets
+                .iter()
+                .zip(&listeners)
+                .filter(|(_, it)| it.accept().is_ok())
+                .map(|(name, _)| *name)
+                .collect();
+            assert_eq!(called, [socket], "{helper:?} {words:?}");
+        }
     }
 }
 

@@ -226,7 +226,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// The socket of this host's daemon that `uri` names.
+/// The socket of this host's daemon that `uri` names, be it another driver's.
 #[cfg(feature = "cli")]
 pub(crate) fn daemon_socket(uri: &Uri, read_only: bool) -> Result<Unix, Error> {
     match Route::find(uri, read_only, &Places::here(Preferences::read()?))?.way {

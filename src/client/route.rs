@@ -243,20 +243,23 @@ fn unix(uri: &Uri, mode: Mode, read_only: bool, places: &Places) -> Result<Unix,
         _ => &places.system,
     };
     let suffix = if read_only && !is_session { "-ro" } else { "" };
-    let (direct, legacy) = (format!("virtsecretd-sock{suffix}"), format!("libvirt-sock{suffix}"));
-    let (direct, legacy) = (directory.join(direct), directory.join(legacy));
-    let (socket, daemon) = match mode {
-        Mode::Legacy => (legacy, Daemon::Libvirt),
-        Mode::Auto if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
-        Mode::Direct | Mode::Auto => (direct, Daemon::Secret),
+    let there = |daemon: &str| directory.join(format!("{daemon}-sock{suffix}"));
+    let driver = &uri.scheme;
+    let direct = DRIVERS.contains(&driver.as_str()).then(|| there(&format!("virt{driver}d")));
+    let legacy = there("libvirt");
+    let (socket, daemon) = match (mode, direct) {
+        (Mode::Legacy, _) | (_, None) => (legacy, Daemon::Libvirt),
+        (Mode::Auto, Some(direct)) if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
+        (Mode::Direct | Mode::Auto, Some(direct)) => (direct, Daemon::Secret),
     };
     let named = uri.param("socket").map(PathBuf::from);
     // A daemon with sockets of its own has a token of its own beside them.
     let common = Path::new("common/system.token");
     let beside = named.as_deref().and_then(Path::parent).map(|directory| directory.join(common));
     let token = beside.filter(|token| token.exists()).unwrap_or_else(|| directory.join(common));
-    // A daemon that we start listens at its own place.
-    let daemon = Some(daemon).filter(|_| is_session && places.autostart && named.is_none());
+    // A daemon that we start listens at its own place. Those of other drivers are no business of ours.
+    let may_start = is_session && places.autostart && named.is_none() && driver == "secret";
+    let daemon = Some(daemon).filter(|_| may_start);
     Ok(Unix { socket: named.unwrap_or(socket), daemon, token })
 }
 
@@ -338,6 +341,23 @@ fn invalid(detail: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArg, ErrorDomain::Remote, detail)
 }
 
+/// libvirt's drivers that may have a daemon of their own. All others are served by libvirtd.
+const DRIVERS: [&str; 13] = [
+    "bhyve",
+    "ch",
+    "interface",
+    "lxc",
+    "network",
+    "nodedev",
+    "nwfilter",
+    "qemu",
+    "secret",
+    "storage",
+    "vbox",
+    "vz",
+    "xen",
+];
+
 /// Where daemons listen, where nobody says otherwise.
 const TLS_PORT: u16 = 16514;
 const TCP_PORT: u16 = 16509;
@@ -398,6 +418,10 @@ mod tests {
             ("session/libvirt-sock", "secret:///session", false, "session/libvirt-sock"),
             ("session/libvirt-sock", "secret:///session?mode=direct", false, "session/virtsecretd-sock"),
             ("x", "secret:///session?socket=/a%20b", true, "/a b"),
+            ("x", "qemu:///system", true, "system/virtqemud-sock-ro"),
+            ("system/libvirt-sock", "qemu:///system", false, "system/libvirt-sock"),
+            ("x", "storage:///session", false, "session/virtstoraged-sock"),
+            ("x", "test:///default", false, "system/libvirt-sock"),
         ] {
             assert_eq!(Host::new().with(file).socket(uri, read_only), socket, "{uri} {file}");
         }
@@ -414,6 +438,8 @@ mod tests {
         assert_eq!(daemon("secret:///session", true), None);
         assert_eq!(daemon("secret:///system", false), None);
         assert_eq!(daemon("secret:///session?socket=/x", false), None);
+        assert_eq!(daemon("qemu:///session", false), None);
+        assert_eq!(daemon("qemu:///session?mode=legacy", false), None);
     }
 
     #[test]
