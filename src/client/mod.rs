@@ -20,6 +20,7 @@ mod link;
 mod local;
 mod name;
 mod open;
+mod patience;
 mod preferences;
 mod program;
 mod reader;
@@ -93,7 +94,7 @@ impl Client {
     }
 
     fn by(route: Route, uri: String, read_only: bool, ask: Option<Arc<dyn Ask>>) -> Result<Self, Error> {
-        let (wire, has_events) = open::open(&route, read_only, ask.as_deref())?;
+        let (wire, has_events) = open::open(&route, read_only, ask.as_deref(), patience::LIMIT)?;
         Ok(Self { wire, uri, route, read_only, has_events, ask })
     }
 

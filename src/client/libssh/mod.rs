@@ -8,6 +8,8 @@
 mod session;
 
 use std::path::PathBuf;
+#[cfg(not(feature = "libssh"))]
+use std::time::Duration;
 
 use super::ask::Ask;
 use super::socket::Socket;
@@ -84,7 +86,7 @@ impl HostCheck {
 
 #[cfg(not(feature = "libssh"))]
 impl Libssh {
-    pub(super) fn connect(&self, _: Option<&dyn Ask>) -> Result<Socket, Error> {
+    pub(super) fn connect(&self, _: Option<&dyn Ask>, _: Duration) -> Result<Socket, Error> {
         let host = &self.host;
         Err(Error::new(
             ErrorCode::InvalidArg,

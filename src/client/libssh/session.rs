@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libssh_rs::{
     AuthMethods, AuthStatus, Channel, KnownHosts, PublicKeyHashType, Session, SshKey, SshOption,
@@ -33,15 +33,16 @@ use super::{Ask, Error, ErrorCode, ErrorDomain, HostCheck, Libssh, Method, Socke
 use crate::memory::SecretBytes;
 
 impl Libssh {
-    /// Connects, proves who is who, and runs the command on the far host. The socket leads to that command.
-    pub(in super::super) fn connect(&self, ask: Option<&dyn Ask>) -> Result<Socket, Error> {
+    /// Connects, proves who is who, and runs the command on the far host. The socket leads to that command. `limit`: how long the
+    /// host may take to be connected, and for each step.
+    pub(in super::super) fn connect(&self, ask: Option<&dyn Ask>, limit: Duration) -> Result<Socket, Error> {
         // Not before somebody needs them: who has a key, and a name in the URI, doesn't.
         let ready = (self.user.is_none() && self.methods.contains(&Method::Password))
             .then(|| self.credentials())
             .transpose()?;
-        let stream = ip::connect(&self.host, self.port)?;
+        let stream = ip::connect(&self.host, self.port, Instant::now() + limit)?;
         let watched = stream.try_clone().map_err(|error| self.failed(&error))?;
-        let session = self.session(stream, ready.as_ref())?;
+        let session = self.session(stream, ready.as_ref(), limit)?;
         session.connect().map_err(|error| self.failed(&error))?;
         self.check_host(&session, ask)?;
         self.authenticate(&session, ask, ready)?;
@@ -55,13 +56,19 @@ impl Libssh {
         Credentials::find("ssh", &self.host, self.authfile.as_deref())
     }
 
-    fn session(&self, stream: TcpStream, ready: Option<&Credentials>) -> Result<Session, Error> {
+    fn session(
+        &self,
+        stream: TcpStream,
+        ready: Option<&Credentials>,
+        limit: Duration,
+    ) -> Result<Session, Error> {
         let session = Session::new().map_err(|error| self.failed(&error))?;
         let mut options = vec![
             SshOption::Hostname(self.host.clone()),
             SshOption::Port(self.port),
             SshOption::Socket(stream.into_raw_fd()), // the session's from now on, to close too
             SshOption::ProcessConfig(false),
+            SshOption::Timeout(limit),
         ];
         let known = ready.and_then(|ready| ready.username.as_ref()).map(text).transpose()?;
         if let Some(user) = self.user.as_deref().or(known) {
@@ -427,3 +434,38 @@ const MOST_SAID: usize = 4096;
 
 /// How long the session may take to end.
 const GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::super::ssh::{Far, Proxy};
+    use super::*;
+
+    #[test]
+    fn a_host_that_says_nothing_is_given_up() {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = Far {
+            proxy: Proxy::Auto,
+            uri: String::new(),
+            read_only: false,
+            netcat: String::new(),
+            sockets: Vec::new(),
+        };
+        let libssh = Libssh {
+            host: "127.0.0.1".to_owned(),
+            port: mute.local_addr().unwrap().port(),
+            user: Some("u".to_owned()),
+            authfile: None,
+            key: None,
+            methods: Vec::new(),
+            known_hosts: None,
+            check: HostCheck::Ignore,
+            far,
+        };
+        let begun = Instant::now();
+        let Err(error) = libssh.connect(None, Duration::from_millis(200)) else { panic!("it is open") };
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(error.to_string().contains("imeout"), "{error}");
+    }
+}
