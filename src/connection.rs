@@ -199,6 +199,8 @@ impl Connection {
     /// | `secret+libssh://user@host/system` | an ssh client in this process (feature `libssh`; `libssh2` is the same); `sshauth=`, `known_hosts=`, `known_hosts_verify=` |
     /// | `secret+ext://host/system?command=PROGRAM` | any program that connects its standard streams to a daemon; `argv=` |
     ///
+    /// A server that is reached by TLS or TCP has 30 seconds to let us in, a person's time not counted.
+    ///
     /// What a person has to be asked on the way, [`OpenOptions::ask`] is asked. A word without a colon is looked up among the
     /// `uri_aliases` of `libvirt.conf`.
     ///

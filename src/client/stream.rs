@@ -395,6 +395,7 @@ pub(super) mod tests {
         let Stream { mut inflow, .. } = Stream::from(ours);
         theirs.write_all(b"clear").unwrap();
         assert_eq!(read(&mut inflow, 5), b"clear");
+        inflow.begin_packet();
         let Layer { opener, .. } = toy(5);
         let next = Arc::clone(&inflow.next);
         let reading = std::thread::spawn(move || read(&mut inflow, 6)); // it may wait in the clear already

@@ -205,7 +205,7 @@ impl Libssh {
         if let Some(password) = ready.password {
             match session.userauth_password(None, Some(text(&password)?)) {
                 Ok(AuthStatus::Denied) => {
-                    tracing::warn!("{} doesn't take the password of auth.conf", self.host)
+                    tracing::warn!("{} doesn't take the password of auth.conf", self.host);
                 }
                 status => return Ok(status.ok()),
             }
