@@ -12,7 +12,7 @@ use std::time::Duration;
 use ::uuid::Uuid;
 
 use crate::administration::{Administration, Made, Status, Verified};
-use crate::client::{Ask, BadUri, Client, Preferences, Uri, is_alias};
+use crate::client::{Ask, BadUri, Client, Meant, Uri};
 use crate::driver::{Administrator, Caller, Driver, Keys, NewStore, Root};
 use crate::memory::SecretBytes;
 use crate::secret::{
@@ -199,6 +199,8 @@ impl Connection {
     /// | `secret+libssh://user@host/system` | an ssh client in this process (feature `libssh`; `libssh2` is the same); `sshauth=`, `known_hosts=`, `known_hosts_verify=` |
     /// | `secret+ext://host/system?command=PROGRAM` | any program that connects its standard streams to a daemon; `argv=` |
     ///
+    /// A server that is reached by TLS or TCP has 30 seconds to let us in, a person's time not counted.
+    ///
     /// What a person has to be asked on the way, [`OpenOptions::ask`] is asked. A word without a colon is looked up among the
     /// `uri_aliases` of `libvirt.conf`.
     ///
@@ -239,8 +241,12 @@ impl Connection {
 
     /// [`open`](Self::open), with options.
     pub fn open_with(uri: &str, options: OpenOptions) -> Result<Self, Error> {
-        let meant = if is_alias(uri) { Preferences::read()?.alias(uri)? } else { None };
-        let uri = meant.as_deref().unwrap_or(uri);
+        Self::open_meant(Meant::by(uri)?, options)
+    }
+
+    /// The same for a URI that no alias is looked for in any more.
+    pub(crate) fn open_meant(meant: Meant, options: OpenOptions) -> Result<Self, Error> {
+        let uri = &meant.uri;
         let parsed = parse(uri)?;
         if is_embedded(&parsed) {
             return Ok(Self::over(Embedded::open(uri, options)?.keystore()));
@@ -251,7 +257,7 @@ impl Connection {
                 Error::new(ErrorCode::InvalidArg, ErrorDomain::None, detail).advise("leave out the key")
             );
         }
-        Ok(Self::over(Arc::new(Client::open(uri, &parsed, options.read_only, options.ask)?)))
+        Ok(Self::over(Arc::new(Client::open(meant, &parsed, options.read_only, options.ask)?)))
     }
 
     /// A connection to a keystore at hand.

@@ -1,34 +1,40 @@
 //! A keystore of another host, by every transport that needs no certificates: tcp, ssh in its three forms, a program, libssh.
 //!
-//! The other host is a view of this one: Debian's libvirtd and sshd with `/run` and `/etc/libvirt` of their own, which only root
-//! can make; where somebody else runs the tests, nothing is tested here. Leans on both programs. Refuses to touch root's own
-//! `known_hosts`, or any file of the host.
+//! The other host is made of namespaces, which only root can do; Debian's libvirtd and sshd run there. Leans on both. Refuses to
+//! touch root's own `known_hosts`, or any file of this host.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/host.rs"]
+mod host;
+
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use host::Host;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use strongroom::{Connection, EventKind, ExposeSecret, OpenOptions};
 
 #[test]
 fn every_transport_carries_every_call() {
-    let host = Host::start();
-    let bare = Connection::open(&format!("secret+tcp://127.0.0.1:{}/system", host.tcp)).unwrap_err();
+    let host = Far::start();
+    let bare = Connection::open(&format!("secret+tcp://127.0.0.1:{TCP}/system")).unwrap_err();
     assert!(bare.to_string().contains("nothing would encrypt what goes to 127.0.0.1"), "{bare}");
     assert!(bare.advice().unwrap().contains("cleartext=1"), "{bare:?}");
     let mut transports = vec![
-        format!("secret+tcp://127.0.0.1:{}/system?cleartext=1", host.tcp),
-        format!("secret+tcp://localhost:{}/system?cleartext=1", host.tcp),
+        format!("secret+tcp://127.0.0.1:{TCP}/system?cleartext=1"),
+        format!("secret+tcp://localhost:{TCP}/system?cleartext=1"),
         host.ssh("proxy=auto"),
         host.ssh("proxy=native"),
         host.ssh("proxy=netcat"),
         host.ssh("socket=/run/libvirt/libvirt-sock"),
-        format!("secret+ext://h/system?command=nc&argv=127.0.0.1&argv={}", host.tcp),
+        format!("secret+ext://h/system?command=nc&argv=127.0.0.1&argv={TCP}"),
     ];
     if cfg!(feature = "libssh") {
         transports.extend(["libssh", "libssh2"].map(|name| host.libssh(name, "auto", "")));
@@ -65,18 +71,14 @@ fn works(uri: &str) {
 
 #[test]
 fn what_goes_wrong_on_the_way_is_told() {
-    let host = Host::start();
-    let nobody_there = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let host = Far::start();
     let mut cases = vec![
         // First: the others leave the key among the known ones.
         (host.ssh("proxy=native").replace("no_verify=1", "no_verify=0"), "Host key verification failed"),
         (host.ssh("proxy=netcat&mode=legacy&netcat=/nonexistent/nc"), "/nonexistent/nc"),
         (host.ssh("socket=/nonexistent/sock"), "/nonexistent/sock"),
         (host.ssh("proxy=native").replace("root@", "nosuchuser@"), "Permission denied"),
-        (
-            host.ssh("proxy=native").replace(&format!(":{}", host.ssh), &format!(":{nobody_there}")),
-            "Connection refused",
-        ),
+        (host.ssh("proxy=native").replace(&format!(":{SSH}/"), &format!(":{NOBODY}/")), "Connection refused"),
         ("secret+ext://h/system?command=/bin/false".to_owned(), "/bin/false ended (exit status: 1)"),
     ];
     if cfg!(feature = "libssh") {
@@ -105,8 +107,7 @@ fn what_goes_wrong_on_the_way_is_told() {
         let known = host.path("known_by_libssh");
         let other = fs::read_to_string(host.path("client.pub")).unwrap();
         let key = other.split(' ').nth(1).unwrap();
-        let place = format!("[127.0.0.1]:{}", host.ssh);
-        fs::write(known, format!("{place} ssh-ed25519 {key}\n")).unwrap();
+        fs::write(known, format!("127.0.0.1 ssh-ed25519 {key}\n")).unwrap();
         let error = Connection::open(&host.libssh("libssh", "auto", "")).unwrap_err();
         assert!(error.to_string().contains("!!! SSH HOST KEY VERIFICATION FAILED !!!"), "{error}");
     }
@@ -114,17 +115,71 @@ fn what_goes_wrong_on_the_way_is_told() {
 
 #[test]
 fn the_loss_of_the_way_is_told() {
-    let mut host = Host::start();
-    let uris = [host.ssh("proxy=native"), format!("secret+tcp://127.0.0.1:{}/system?cleartext=1", host.tcp)];
+    let host = Far::start();
+    let uris = [host.ssh("proxy=native"), format!("secret+tcp://127.0.0.1:{TCP}/system?cleartext=1")];
     let open = uris.map(|uri| Connection::open(&uri).unwrap());
     let events: Vec<_> = open.iter().map(|it| it.events(EventKind::Lifecycle, None).unwrap()).collect();
-    host.stop();
+    drop(host);
     for events in events {
         assert_eq!(events.count(), 0, "they end");
     }
     for connection in open {
         let error = connection.num_of_secrets().unwrap_err();
         assert_eq!((error.code().number(), error.domain().number()), (38, 7), "{error}");
+    }
+}
+
+/// Of libssh alone: ssh itself asks whom it likes.
+#[cfg(feature = "libssh")]
+#[test]
+fn a_name_and_a_password_that_lie_ready_are_shown() {
+    let host = Far::with("PasswordAuthentication yes\n");
+    host.0.sh("usermod -p \"$(openssl passwd -6 'pass word')\" root");
+    let file = host.path("auth.conf");
+    let ready = |service: &str, password: &str| {
+        let credentials = format!("[credentials-x]\nusername=root\npassword={password}\n");
+        fs::write(&file, format!("[auth-{service}-127.0.0.1]\ncredentials=x\n{credentials}")).unwrap();
+    };
+    let by_name = host.libssh("libssh", "ignore", &format!("&sshauth=password&authfile={file}"));
+    let nameless = by_name.replace("root@", "");
+    for (service, password, uri, does) in [
+        ("ssh", "pass word", &by_name, true),
+        ("ssh", "pass word", &nameless, true),
+        ("ssh", "wrong", &by_name, false),
+        ("libvirt", "pass word", &by_name, false),
+        ("ssh", "pass word", &nameless.replace("//", "//nosuchuser@"), false),
+    ] {
+        ready(service, password);
+        match Connection::open(uri) {
+            Ok(connection) => {
+                assert!(does && connection.num_of_secrets().unwrap() == 0, "{service} {password} {uri}")
+            }
+            Err(error) => {
+                assert!(!does && error.to_string().contains("rejected by the server"), "{uri}\n{error:?}")
+            }
+        }
+    }
+}
+
+/// `libvirt.conf` is a pipe that is written once: whoever reads it twice waits for ever.
+#[test]
+fn an_alias_is_looked_up_once_and_stands_for_no_other() {
+    let host = Host::new("here");
+    host.sh("mkfifo -m 600 /etc/libvirt/libvirt.conf");
+    let aliases = "uri_aliases = [ \"two=one\", \"one=secret:///system?socket=/run/none\" ]";
+    for program in ["virsh", env!("CARGO_BIN_EXE_strongroom")] {
+        for (word, told) in [
+            ("one", "Failed to connect socket to '/run/none': No such file or directory"),
+            ("two", "does not include a driver name"),
+        ] {
+            let script = format!(
+                "echo '{aliases}' > /etc/libvirt/libvirt.conf 2> /run/writer &\n\
+                 timeout 10 {program} -c {word} secret-list"
+            );
+            let output = host.command("sh").args(["-euc", &script]).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{program} {word}: {}", host::said(&output));
+            assert!(host::said(&output).contains(told), "{program} {word}: {}", host::said(&output));
+        }
     }
 }
 
@@ -154,7 +209,7 @@ fn the_helper_ends_as_libvirts_does() {
     // What it carries, and how it ends: by its input, or by the socket.
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("sock");
-    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
     for (by_input, why) in [
         (true, "internal error: EOF on stdin"),
         (false, "End of file while reading data: Input/output error"),
@@ -183,6 +238,37 @@ fn the_helper_ends_as_libvirts_does() {
     }
 }
 
+/// Under libvirt's name it has to serve whoever comes: the daemon is found as libvirt's helper finds it.
+#[test]
+fn the_helper_finds_every_drivers_daemon() {
+    let host = Host::new("here");
+    host.sh("mkdir /run/libvirt");
+    let sockets = ["virtstoraged-sock", "virtstoraged-sock-ro", "virtsecretd-sock", "libvirt-sock"];
+    let listeners = sockets.map(|name| {
+        let listener = UnixListener::bind(host.path(&format!("/run/libvirt/{name}"))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    });
+    for (words, socket) in [
+        (&["storage:///system"][..], "virtstoraged-sock"),
+        (&["-r", "storage:///system"], "virtstoraged-sock-ro"),
+        (&["secret:///system"], "virtsecretd-sock"),
+        (&["qemu:///system"], "libvirt-sock"),
+        (&["test:///default"], "libvirt-sock"),
+    ] {
+        for helper in [&["virt-ssh-helper"][..], &[env!("CARGO_BIN_EXE_strongroom"), "ssh-helper"]] {
+            let output = host.command(helper[0]).args(&helper[1..]).args(words).output().unwrap();
+            let called: Vec<_> = sockets
+                .iter()
+                .zip(&listeners)
+                .filter(|(_, it)| it.accept().is_ok())
+                .map(|(name, _)| *name)
+                .collect();
+            assert_eq!(called, [socket], "{helper:?} {words:?}: {}", host::said(&output));
+        }
+    }
+}
+
 fn io(from: &mut impl std::io::Write, to: &mut impl std::io::Read, heard: &mut [u8]) {
     from.write_all(b"hello").unwrap();
     to.read_exact(heard).unwrap();
@@ -194,106 +280,89 @@ fn helper(program: &str, words: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Another host, as far as a client can see.
-struct Host {
-    home: tempfile::TempDir,
-    process: Child,
-    tcp: u16,
-    ssh: u16,
-}
+/// Another host, and a way for the thread that made it to get there: it calls from that host's loopback, where all ports are free.
+struct Far(Host);
 
-impl Host {
+impl Far {
     fn start() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "hosts are made of namespaces: run this test as root");
-        let home = tempfile::tempdir().unwrap();
-        let (tcp, ssh) = {
-            // Both at once, so that they are two; and let go of before the daemons come.
-            let free = [0, 0].map(|any| TcpListener::bind(("127.0.0.1", any)).unwrap());
-            (free[0].local_addr().unwrap().port(), free[1].local_addr().unwrap().port())
-        };
-        let path = |name: &str| home.path().join(name).display().to_string();
-        for key in ["host", "client"] {
-            let made =
-                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)]).status();
-            assert!(made.unwrap().success(), "apt-get install openssh-server openssh-client");
-        }
-        fs::create_dir(path("bin")).unwrap();
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_strongroom"), path("bin/virt-ssh-helper")).unwrap();
-        fs::write(
-            path("libvirtd.conf"),
-            format!(
-                "listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"127.0.0.1\"\ntcp_port = \"{tcp}\"\nauth_tcp = \"none\"\n\
-                 auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n"
-            ),
-        )
-        .unwrap();
-        fs::write(
-            path("sshd_config"),
-            format!(
-                "ListenAddress 127.0.0.1:{ssh}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\n\
-                 PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n\
-                 SetEnv PATH={}:/usr/bin:/bin\n",
-                path("host"),
-                path("client.pub"),
-                path("bin"),
-            ),
-        )
-        .unwrap();
-        let wrapper = format!("#!/bin/sh\nexec ssh -F none -o UserKnownHostsFile={} \"$@\"\n", path("known"));
-        fs::write(path("ssh"), wrapper).unwrap();
-        fs::set_permissions(path("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-        let log = fs::File::create(path("log")).unwrap();
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", VIEW, "sh"]);
-        command.arg(home.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let process = command.env("HOME", home.path()).spawn().unwrap();
-        let host = Self { home, process, tcp, ssh };
-        let started = Instant::now();
-        while [tcp, ssh].iter().any(|&port| TcpStream::connect(("127.0.0.1", port)).is_err()) {
-            let log = fs::read_to_string(host.path("log")).unwrap();
-            assert!(started.elapsed() < Duration::from_secs(30), "the host doesn't answer:\n{log}");
-            sleep(Duration::from_millis(20));
-        }
-        host
+        Self::with(KEYS_ONLY)
     }
 
+    /// `proofs`: what its sshd takes besides keys.
+    fn with(proofs: &str) -> Self {
+        let far = Self(Host::new("far"));
+        far.0.write("/etc/ssh/sshd_config", format!("{SSHD}{proofs}"));
+        far.0.write("/etc/libvirt/libvirtd.conf", LIBVIRTD);
+        let strongroom = env!("CARGO_BIN_EXE_strongroom");
+        far.0.sh(&format!("{PREPARE}ln -s {strongroom} /run/bin/virt-ssh-helper"));
+        let ssh = format!("#!/bin/sh\nexec ssh -F none -o UserKnownHostsFile={} \"$@\"\n", far.path("known"));
+        fs::write(far.path("ssh"), ssh).unwrap();
+        fs::set_permissions(far.path("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, command) in [("libvirtd", LISTEN), ("sshd", "exec /usr/sbin/sshd -D -e")] {
+            _ = far.0.spawn(name, far.0.command("sh").args(["-euc", command]));
+        }
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(far.0.network().as_fd(), network).unwrap();
+        let started = Instant::now();
+        while [TCP, SSH].iter().any(|&port| TcpStream::connect(("127.0.0.1", port)).is_err()) {
+            let said = ["/run/libvirtd.log", "/run/sshd.log"].map(|log| far.0.read(log)).concat();
+            assert!(started.elapsed() < Duration::from_secs(30), "the host doesn't answer:\n{said}");
+            sleep(Duration::from_millis(20));
+        }
+        far
+    }
+
+    /// Where a file of the tests' own lies, for both sides.
     fn path(&self, name: &str) -> String {
-        self.home.path().join(name).display().to_string()
+        self.0.path(&format!("/run/{name}")).display().to_string()
     }
 
     /// A URI by the system's ssh.
     fn ssh(&self, how: &str) -> String {
-        let (port, command, key) = (self.ssh, self.path("ssh"), self.path("client"));
+        let (command, key) = (self.path("ssh"), self.path("client"));
         format!(
-            "secret+ssh://root@127.0.0.1:{port}/system?command={command}&keyfile={key}&no_verify=1&no_tty=1&{how}"
+            "secret+ssh://root@127.0.0.1:{SSH}/system?command={command}&keyfile={key}&no_verify=1&no_tty=1&{how}"
         )
     }
 
     /// A URI by the library.
     fn libssh(&self, name: &str, check: &str, more: &str) -> String {
-        let (port, known, key) = (self.ssh, self.path("known_by_libssh"), self.path("client"));
+        let (known, key) = (self.path("known_by_libssh"), self.path("client"));
         format!(
-            "secret+{name}://root@127.0.0.1:{port}/system?keyfile={key}&known_hosts={known}&known_hosts_verify={check}{more}"
+            "secret+{name}://root@127.0.0.1:{SSH}/system?keyfile={key}&known_hosts={known}&known_hosts_verify={check}{more}"
         )
     }
-
-    fn stop(&mut self) {
-        _ = self.process.kill(); // and with it all that it has started
-        _ = self.process.wait();
-    }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
+/// The host's ports. Nobody listens at the last.
+const TCP: u16 = 16509;
+const SSH: u16 = 22;
+const NOBODY: u16 = 23;
 
-/// The host as its daemons see it.
-const VIEW: &str = "set -e
-mkdir -p /etc/libvirt
-for folder in /run /etc/libvirt; do mount -t tmpfs -o mode=755 tmpfs \"$folder\"; done
-mkdir -p /run/sshd \"$1/drivers\"
-ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_secret.so \"$1/drivers/\"
-LIBVIRT_DRIVER_DIR=\"$1/drivers\" libvirtd -f \"$1/libvirtd.conf\" --listen &
-exec /usr/sbin/sshd -D -e -f \"$1/sshd_config\"";
+const PREPARE: &str = "mkdir -m 755 /run/drivers /run/bin
+ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_secret.so /run/drivers/
+for key in host client; do ssh-keygen -q -t ed25519 -N '' -f /run/$key; done
+";
+
+const LISTEN: &str = "LIBVIRT_DRIVER_DIR=/run/drivers exec libvirtd --listen";
+
+const LIBVIRTD: &str = "listen_tls = 0
+listen_tcp = 1
+listen_addr = \"127.0.0.1\"
+auth_tcp = \"none\"
+auth_unix_rw = \"none\"
+auth_unix_ro = \"none\"
+";
+
+const SSHD: &str = "ListenAddress 127.0.0.1
+HostKey /run/host
+AuthorizedKeysFile /run/client.pub
+StrictModes no
+UsePAM no
+PidFile none
+PermitRootLogin yes
+KbdInteractiveAuthentication no
+SetEnv PATH=/run/bin:/usr/bin:/bin
+";
+
+const KEYS_ONLY: &str = "PasswordAuthentication no\n";

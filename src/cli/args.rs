@@ -4,6 +4,7 @@
 //! or be named (`secret-get-value UUID`, `secret-get-value --secret UUID`), fills the unnamed ones in order, and words
 //! its complaints its own way; [`place`] and [`complaint`] do the same. Refuses abbreviated options, as virsh does.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::failure::Failure;
 use super::keystore::KeystoreCommand;
 use super::pki::PkiCommand;
+use crate::client::Meant;
 
 /// Keep the secrets of virtualization hosts encrypted at rest, with virsh's own commands
 #[derive(Debug, Parser)]
@@ -85,6 +87,10 @@ pub(crate) struct ConnectArguments {
     /// Read the recovery key, one line, from this open file descriptor
     #[arg(long, value_name = "N", global = true, help_heading = UNLOCKING)]
     pub(crate) recovery_key_fd: Option<RawFd>,
+
+    /// What `connect`, or the environment, has turned out to mean.
+    #[arg(skip)]
+    pub(super) meant: OnceCell<Option<Meant>>,
 }
 
 const UNLOCKING: &str = "Unlocking";

@@ -22,9 +22,8 @@ use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::client::{Preferences, is_alias};
+use crate::client::Meant;
 use crate::memory::{SecretBytes, harden_process};
-use crate::secret::Error;
 use crate::{Connection, OpenOptions};
 use args::{Arguments, Command, ConnectArguments};
 use failure::Failure;
@@ -74,15 +73,15 @@ fn finish(result: Result<(), Failure>, output: &mut Output) -> Result<(), Failur
 /// Connects as virsh does, with its line on top when that fails.
 fn connect(arguments: &ConnectArguments) -> Result<Connection, Failure> {
     let failed = || Failure::told("failed to connect to the hypervisor");
-    let uri = named(arguments).map_err(|failure| failed().because(failure))?;
-    Connection::open_with(&uri, options(arguments)?).map_err(|error| failed().because(error))
+    let meant = named(arguments).map_err(|failure| failed().because(failure))?;
+    Connection::open_meant(meant, options(arguments)?).map_err(|error| failed().because(error))
 }
 
 /// The keystore that was named.
-fn named(arguments: &ConnectArguments) -> Result<String, Failure> {
-    match uri(arguments) {
-        Some(uri) => Ok(uri),
-        None => preferred()?.ok_or_else(|| {
+fn named(arguments: &ConnectArguments) -> Result<Meant, Failure> {
+    match meant(arguments)? {
+        Some(meant) => Ok(meant),
+        None => Meant::by_nothing()?.ok_or_else(|| {
             Failure::told("no keystore was named").advise(
                 "give one, for example --connect 'secret:///embed?root=/srv/keystore', or set VIRSH_DEFAULT_CONNECT_URI",
             )
@@ -101,25 +100,17 @@ fn options(arguments: &ConnectArguments) -> Result<OpenOptions, Failure> {
     })
 }
 
-/// The URI that libvirt.conf has for those who name none. It may well be for other drivers; then it isn't for us.
-fn preferred() -> Result<Option<String>, Error> {
-    let preferences = Preferences::read()?;
-    let uri = preferences.default_uri()?;
-    Ok(uri.filter(|uri| uri.starts_with("secret:") || uri.starts_with("secret+")).map(str::to_owned))
-}
-
-/// The URI that was named, from where virsh takes it; an alias of libvirt.conf is the one that it stands for. An empty one is
-/// none.
-fn uri(arguments: &ConnectArguments) -> Option<String> {
+/// What was named, from where virsh takes it. An empty word is none. It is looked into once.
+fn meant(arguments: &ConnectArguments) -> Result<Option<Meant>, Failure> {
+    if let Some(known) = arguments.meant.get() {
+        return Ok(known.clone());
+    }
     let variable = |name| std::env::var(name).ok();
-    [arguments.connect.clone(), variable("VIRSH_DEFAULT_CONNECT_URI"), variable("LIBVIRT_DEFAULT_URI")]
-        .into_iter()
-        .flatten()
-        .find(|uri| !uri.is_empty())
-        .map(|uri| {
-            let meant = || Preferences::read().ok()?.alias(&uri).ok()?; // what is wrong is said when it is opened
-            if is_alias(&uri) { meant().unwrap_or(uri) } else { uri }
-        })
+    let words =
+        [arguments.connect.clone(), variable("VIRSH_DEFAULT_CONNECT_URI"), variable("LIBVIRT_DEFAULT_URI")];
+    let word = words.into_iter().flatten().find(|word| !word.is_empty());
+    let found = word.map(|word| Meant::by(&word)).transpose()?;
+    Ok(arguments.meant.get_or_init(|| found).clone())
 }
 
 /// A passphrase or recovery key, asked for or read from a descriptor.

@@ -1,8 +1,8 @@
 //! `strongroom ssh-helper`: what a client's ssh runs on the far host. It finds the daemon's socket there, and carries bytes.
 //!
-//! The same as libvirt's virt-ssh-helper, and takes its place under that name. Leans on `client` for the way to the socket; a
-//! user's own daemon is started if need be. Refuses URIs that lead to another host, and to have what it carries anywhere but
-//! in secret memory: a value is in it.
+//! The same as libvirt's virt-ssh-helper, and takes its place under that name, for clients of its other drivers too. Leans on
+//! `client` for the way to the socket; a user's own secret daemon is started if need be. Refuses URIs that lead to another
+//! host, and to have what it carries anywhere but in secret memory: a value is in it.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -53,11 +53,6 @@ fn proxy(arguments: &SshHelperArguments, read_only: bool) -> Result<(), String> 
     let is_local = uri.transport.as_deref().is_none_or(|it| it.eq_ignore_ascii_case("unix"));
     if uri.host.is_some() || !is_local {
         return Err(format!("unexpected URI transport '{text}'"));
-    }
-    if uri.scheme != "secret" || !matches!(&*uri.path, "/system" | "/session") {
-        return Err(format!(
-            "'{text}' is not for the secret driver: secret:///system and secret:///session are"
-        ));
     }
     let socket = client::daemon_socket(&uri, read_only).map_err(|error| error.to_string())?;
     let stream = socket

@@ -1,8 +1,13 @@
 //! Names and passwords that lie ready: libvirt's `auth.conf`.
 //!
-//! A group `[auth-libvirt-HOST]` (or `[auth-libvirt-default]`) names another, `[credentials-NAME]`, which has them. The file is
-//! read into secret memory, and of a password there is no other copy. Leans on `memory`. Refuses, by a warning that is logged,
-//! to be silent about a file that others can read; and a line that is none of the three there are.
+//! A group `[auth-SERVICE-HOST]` (or `[auth-SERVICE-default]`) names another, `[credentials-NAME]`, which has them. The service
+//! is `libvirt` for SASL, `ssh` for libssh. The file is read into secret memory, and of a password there is no other copy. Leans
+//! on `memory`. Refuses, by a warning that is logged, to be silent about a file that others can read; and a line that is none of
+//! the three there are.
+#![cfg_attr(
+    not(all(feature = "sasl", feature = "libssh")),
+    allow(dead_code, reason = "each service has keys of its own")
+)]
 
 use std::env;
 use std::fs::{File, Metadata};
@@ -12,14 +17,15 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
-use super::link::Link;
 use crate::memory::SecretBytes;
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
-/// What lies ready for one host.
+/// What lies ready for one service of one host.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
-    /// Who we are.
+    /// Who we are on the host: for ssh.
+    pub(super) username: Option<SecretBytes>,
+    /// Who we are for SASL.
     pub(super) authname: Option<SecretBytes>,
     /// What proves it.
     pub(super) password: Option<SecretBytes>,
@@ -28,15 +34,15 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// Those for this connection: none, if no file has any.
-    pub(super) fn find(link: &Link) -> Result<Self, Error> {
-        match file(link) {
-            Some(file) => Self::read(&file, &link.host),
+    /// Those for this host: none, if no file has any. `authfile`: the file that the URI names.
+    pub(super) fn find(service: &str, host: &str, authfile: Option<&Path>) -> Result<Self, Error> {
+        match file(authfile) {
+            Some(file) => Self::read(&file, service, host),
             None => Ok(Self::default()),
         }
     }
 
-    fn read(path: &Path, host: &str) -> Result<Self, Error> {
+    fn read(path: &Path, service: &str, host: &str) -> Result<Self, Error> {
         let failed = |error: io::Error| {
             Error::system(format!("cannot read the credentials in '{}'", path.display()), &error)
         };
@@ -50,18 +56,17 @@ impl Credentials {
         }
         let mut text = SecretBytes::zeroed(length)?;
         file.read_exact(text.expose_secret_mut()).map_err(failed)?;
-        Self::parse(path, text.expose_secret(), host)
+        Self::parse(path, text.expose_secret(), service, host)
     }
 
-    fn parse(path: &Path, text: &[u8], host: &str) -> Result<Self, Error> {
+    fn parse(path: &Path, text: &[u8], service: &str, host: &str) -> Result<Self, Error> {
         let shown = path.display();
         let groups = Groups::parse(text).map_err(|line| {
             syntax(format!("'{shown}' has no group, key or comment in line {line}"))
                 .advise("write [GROUP], KEY=VALUE, or # and a comment")
         })?;
-        let own = format!("auth-libvirt-{host}");
-        let Some(group) = [own.as_str(), "auth-libvirt-default"].into_iter().find(|name| groups.has(name))
-        else {
+        let of_service = [host, "default"].map(|host| format!("auth-{service}-{host}"));
+        let Some(group) = of_service.iter().find(|name| groups.has(name)) else {
             return Ok(Self::default());
         };
         let Some(name) = groups.value(group, b"credentials") else {
@@ -74,18 +79,23 @@ impl Credentials {
             return Err(syntax(detail).advise(format!("add the group [{named}]")));
         }
         let copy = |key| groups.value(&named, key).map(SecretBytes::copy_of).transpose();
-        Ok(Self { authname: copy(b"authname")?, password: copy(b"password")?, realm: copy(b"realm")? })
+        Ok(Self {
+            username: copy(b"username")?,
+            authname: copy(b"authname")?,
+            password: copy(b"password")?,
+            realm: copy(b"realm")?,
+        })
     }
 }
 
 /// The first of the places that names a file. One that is named must be there; of the usual ones, the first that can be read.
-fn file(link: &Link) -> Option<PathBuf> {
+fn file(authfile: Option<&Path>) -> Option<PathBuf> {
     let named = |name| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     let config = named("XDG_CONFIG_HOME").or_else(|| named("HOME").map(|home| home.join(".config")));
     let usual =
         [config.map(|config| config.join("libvirt/auth.conf")), Some("/etc/libvirt/auth.conf".into())];
     named("LIBVIRT_AUTH_FILE")
-        .or_else(|| link.authfile.clone())
+        .or_else(|| authfile.map(Path::to_owned))
         .or_else(|| usual.into_iter().flatten().find(|path| File::open(path).is_ok()))
 }
 
@@ -156,7 +166,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, host: &str) -> Result<Credentials, String> {
-        let parsed = Credentials::parse(Path::new("/x/auth.conf"), text.as_bytes(), host);
+        parse_for("libvirt", text, host)
+    }
+
+    fn parse_for(service: &str, text: &str, host: &str) -> Result<Credentials, String> {
+        let parsed = Credentials::parse(Path::new("/x/auth.conf"), text.as_bytes(), service, host);
         parsed.map_err(|error| error.to_string())
     }
 
@@ -177,6 +191,18 @@ mod tests {
         assert_eq!(shown(default.authname.as_ref()).as_deref(), Some("bob"));
         assert_eq!(shown(default.realm.as_ref()).as_deref(), Some("R"));
         assert!(parse("[auth-libvirt-x]\ncredentials=y\n", "localhost").unwrap().authname.is_none());
+    }
+
+    #[test]
+    fn a_service_has_its_own_credentials() {
+        let text =
+            format!("[auth-ssh-localhost]\ncredentials=s\n[credentials-s]\nusername=root\npassword=q\n{TWO}");
+        let ssh = parse_for("ssh", &text, "localhost").unwrap();
+        assert_eq!(shown(ssh.username.as_ref()).as_deref(), Some("root"));
+        assert_eq!(shown(ssh.password.as_ref()).as_deref(), Some("q"));
+        let libvirts = parse(&text, "localhost").unwrap();
+        assert!(libvirts.username.is_none(), "that is ssh's");
+        assert!(parse_for("ssh", &text, "elsewhere").unwrap().password.is_none(), "the default is libvirt's");
     }
 
     #[test]
@@ -213,11 +239,10 @@ mod tests {
     fn a_file_that_the_uri_names_must_be_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth.conf");
-        let mut link = Link { authfile: Some(path.clone()), ..Link::local() };
-        assert!(Credentials::find(&link).unwrap_err().to_string().contains("cannot read the credentials"));
+        let find = |host: &str| Credentials::find("libvirt", host, Some(&path));
+        assert!(find("localhost").unwrap_err().to_string().contains("cannot read the credentials"));
         std::fs::write(&path, TWO).unwrap();
-        assert!(Credentials::find(&link).unwrap().password.is_some());
-        link.host = "elsewhere".to_owned();
-        assert!(Credentials::find(&link).unwrap().password.is_none());
+        assert!(find("localhost").unwrap().password.is_some());
+        assert!(find("elsewhere").unwrap().password.is_none());
     }
 }

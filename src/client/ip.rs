@@ -1,20 +1,33 @@
 //! Connecting to a host by TCP.
 //!
 //! Leans on std, whose look-ups are the system's. Every address of the name is tried, in the system's order, IPv6 and IPv4.
-//! Refuses nothing; waits as long as the system does.
+//! Refuses to let one of them, from which nothing comes, take the time of those behind it.
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Instant;
+
+use rustix::io::Errno;
 
 use crate::secret::{Error, ErrorDomain};
 
-/// A connection to this port of a host, without Nagle's delay: calls are short, and somebody waits for each.
-pub(super) fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
+/// A connection to this port of a host, without Nagle's delay: calls are short, and somebody waits for each. `end`: when all of
+/// them have had their time.
+pub(super) fn connect(host: &str, port: u16, end: Instant) -> Result<TcpStream, Error> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| unresolved(host, port, &error))?;
-    let mut last = io::Error::from_raw_os_error(rustix::io::Errno::ADDRNOTAVAIL.raw_os_error());
-    for address in addresses {
-        match TcpStream::connect(address).and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+    let addresses: Vec<_> = addresses.collect();
+    let system = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+    let mut last = system(Errno::ADDRNOTAVAIL);
+    for (at, address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        let share = end.saturating_duration_since(Instant::now()) / left;
+        let connected = match share.is_zero() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => TcpStream::connect_timeout(address, share),
+        };
+        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => last = system(Errno::TIMEDOUT), // std has other words
             Err(error) => last = error,
         }
     }
@@ -40,6 +53,11 @@ fn unresolved(host: &str, port: u16, error: &io::Error) -> Error {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::time::Duration;
+
+    fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
+        super::connect(host, port, Instant::now() + Duration::from_secs(20))
+    }
 
     #[test]
     fn every_address_of_a_name_is_tried() {
@@ -58,6 +76,8 @@ mod tests {
             format!("unable to connect to server at '127.0.0.1:{port}': Connection refused")
         );
         assert_eq!((refused.code().number(), refused.domain()), (38, ErrorDomain::Rpc));
+        let late = super::connect("127.0.0.1", port, Instant::now()).unwrap_err().to_string();
+        assert_eq!(late, format!("unable to connect to server at '127.0.0.1:{port}': Connection timed out"));
         let unknown = connect("nosuch.invalid", 16509).unwrap_err().to_string();
         let begins = "Unable to resolve address 'nosuch.invalid' service '16509': ";
         assert!(unknown.starts_with(begins) && unknown.len() > begins.len(), "{unknown}");

@@ -13,7 +13,7 @@
 mod admin;
 mod ask;
 mod autostart;
-#[cfg(feature = "sasl")]
+#[cfg(any(feature = "sasl", feature = "libssh"))]
 mod credentials;
 mod ip;
 mod libssh;
@@ -21,6 +21,7 @@ mod link;
 mod local;
 mod name;
 mod open;
+mod patience;
 mod preferences;
 mod program;
 mod reader;
@@ -61,7 +62,8 @@ use crate::secret::{
 #[cfg(feature = "cli")]
 pub(crate) use admin::Admin;
 pub use ask::{Ask, Question};
-pub(crate) use preferences::{Preferences, is_alias};
+pub(crate) use preferences::Meant;
+use preferences::Preferences;
 use reader::handle;
 use route::{Places, Route};
 pub use uri::{BadUri, Uri};
@@ -80,14 +82,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon that `uri`, as it was written in `text`, names. `ask`: who can be asked for a password.
-    pub fn open(text: &str, uri: &Uri, read_only: bool, ask: Option<Arc<dyn Ask>>) -> Result<Self, Error> {
-        let route = Route::find(uri, read_only, &Places::here()?)?;
-        Self::by(route, text.to_owned(), read_only, ask)
+    /// Connects to the daemon that `uri`, which is read of `meant`, names. `ask`: who can be asked for a password.
+    pub(crate) fn open(
+        meant: Meant,
+        uri: &Uri,
+        read_only: bool,
+        ask: Option<Arc<dyn Ask>>,
+    ) -> Result<Self, Error> {
+        let preferences = meant.preferences.map_or_else(Preferences::read, Ok)?;
+        let route = Route::find(uri, read_only, &Places::here(preferences))?;
+        Self::by(route, meant.uri, read_only, ask)
     }
 
     fn by(route: Route, uri: String, read_only: bool, ask: Option<Arc<dyn Ask>>) -> Result<Self, Error> {
-        let (wire, has_events) = open::open(&route, read_only, ask.as_deref())?;
+        let (wire, has_events) = open::open(&route, read_only, ask.as_deref(), patience::LIMIT)?;
         Ok(Self { wire, uri, route, read_only, has_events, ask })
     }
 
@@ -220,10 +228,10 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// The socket of this host's daemon that `uri` names.
+/// The socket of this host's daemon that `uri` names, be it another driver's.
 #[cfg(feature = "cli")]
 pub(crate) fn daemon_socket(uri: &Uri, read_only: bool) -> Result<Unix, Error> {
-    match Route::find(uri, read_only, &Places::here()?)?.way {
+    match Route::find(uri, read_only, &Places::here(Preferences::read()?))?.way {
         Way::Unix(unix) => Ok(unix),
         _ => Err(Error::failed("it is on another host")),
     }

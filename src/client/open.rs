@@ -21,15 +21,20 @@ use crate::rpc::xdr::{List, Sink};
 use crate::rpc::{Encode, Text};
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
-/// A connection on which the keystore is open, and whether its events can be told apart.
+/// A connection on which the keystore is open, and whether its events can be told apart. `limit`: how long a server on the
+/// network may take.
 pub(super) fn open(
     route: &Route,
     read_only: bool,
     ask: Option<&dyn Ask>,
+    limit: Duration,
 ) -> Result<(Arc<Wire>, bool), Error> {
-    let wire = Wire::start(route.way.go(ask)?, BEAT)?;
+    let (stream, patience) = route.way.go(ask, limit)?;
+    let wire = Wire::start(stream, BEAT)?;
+    *wire.patience() = patience;
     // What fails from here on has to end the reader too.
     let has_events = enter(&wire, route, read_only, ask).inspect_err(|_| wire.hang_up())?;
+    *wire.patience() = None;
     Ok((wire, has_events))
 }
 

@@ -10,13 +10,42 @@ use std::path::{Path, PathBuf};
 use crate::conf::{Conf, ConfError};
 use crate::secret::{Error, ErrorCode, ErrorDomain};
 
+/// A URI as it was meant, and the file, if it was read to find that out.
+#[derive(Debug, Clone)]
+pub(crate) struct Meant {
+    pub(crate) uri: String,
+    pub(crate) preferences: Option<Preferences>,
+}
+
+impl Meant {
+    /// What this word means. An alias stands for its URI, and for no other alias: whatever it stands for is taken as it is.
+    pub(crate) fn by(word: &str) -> Result<Self, Error> {
+        if !is_alias(word) {
+            return Ok(Self { uri: word.to_owned(), preferences: None });
+        }
+        let preferences = Preferences::read()?;
+        let uri = preferences.alias(word)?.unwrap_or_else(|| word.to_owned());
+        Ok(Self { uri, preferences: Some(preferences) })
+    }
+
+    /// What is meant by those who say nothing, if the file has a URI for them. It may well be for other drivers; then it isn't
+    /// for us.
+    #[cfg(feature = "cli")]
+    pub(crate) fn by_nothing() -> Result<Option<Self>, Error> {
+        let preferences = Preferences::read()?;
+        let uri = preferences.string("uri_default")?;
+        let ours = uri.filter(|uri| uri.starts_with("secret:") || uri.starts_with("secret+"));
+        Ok(ours.map(str::to_owned).map(|uri| Self { uri, preferences: Some(preferences) }))
+    }
+}
+
 /// The file, read.
 #[derive(Debug, Clone)]
 pub(crate) struct Preferences(Conf);
 
 impl Preferences {
     /// Those of this process's user.
-    pub(crate) fn read() -> Result<Self, Error> {
+    pub(super) fn read() -> Result<Self, Error> {
         match path() {
             Some(path) => Self::of(&path),
             None => Ok(Self::none()),
@@ -34,7 +63,7 @@ impl Preferences {
 
     /// The URI that this word stands for. Entries are looked at one after the other, and a malformed one on the way is an
     /// error.
-    pub(crate) fn alias(&self, word: &str) -> Result<Option<String>, Error> {
+    fn alias(&self, word: &str) -> Result<Option<String>, Error> {
         let entries = self.0.strings("uri_aliases").map_err(|error| wrong(&error))?.unwrap_or_default();
         for entry in entries {
             let malformed = |what: &str| {
@@ -52,12 +81,6 @@ impl Preferences {
             }
         }
         Ok(None)
-    }
-
-    /// The URI for those who name none.
-    #[cfg(feature = "cli")]
-    pub(crate) fn default_uri(&self) -> Result<Option<&str>, Error> {
-        self.string("uri_default")
     }
 
     /// Which daemon's socket is meant, where a URI doesn't say `mode=`.
@@ -81,7 +104,7 @@ impl Preferences {
 }
 
 /// Whether this may be an alias. No URI is one: it has a colon.
-pub(crate) fn is_alias(word: &str) -> bool {
+fn is_alias(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(is_alias_byte)
 }
 

@@ -54,19 +54,19 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Those of this process.
-    pub(super) fn here() -> Result<Self, Error> {
+    /// Those of this process, whose user prefers this.
+    pub(super) fn here(preferences: Preferences) -> Self {
         let directory = |name| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
         let session = directory("XDG_RUNTIME_DIR")
             .or_else(|| directory("XDG_CACHE_HOME"))
             .or_else(|| directory("HOME").map(|home| home.join(".cache")));
-        Ok(Self {
+        Self {
             system: PathBuf::from("/run/libvirt"),
             session: session.map(|directory| directory.join("libvirt")),
             is_root: rustix::process::geteuid().is_root(),
             autostart: env::var_os("LIBVIRT_AUTOSTART").is_none_or(|it| it != "0"),
-            preferences: Preferences::read()?,
-        })
+            preferences,
+        }
     }
 }
 
@@ -110,6 +110,7 @@ impl Route {
                 host: host.clone(),
                 port: port.unwrap_or(SSH_PORT),
                 user: uri.user.clone(),
+                authfile: text("authfile").map(PathBuf::from),
                 key: text("keyfile").map(PathBuf::from),
                 methods: Method::list(uri.param("sshauth"))?,
                 known_hosts: text("known_hosts")
@@ -242,20 +243,23 @@ fn unix(uri: &Uri, mode: Mode, read_only: bool, places: &Places) -> Result<Unix,
         _ => &places.system,
     };
     let suffix = if read_only && !is_session { "-ro" } else { "" };
-    let (direct, legacy) = (format!("virtsecretd-sock{suffix}"), format!("libvirt-sock{suffix}"));
-    let (direct, legacy) = (directory.join(direct), directory.join(legacy));
-    let (socket, daemon) = match mode {
-        Mode::Legacy => (legacy, Daemon::Libvirt),
-        Mode::Auto if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
-        Mode::Direct | Mode::Auto => (direct, Daemon::Secret),
+    let there = |daemon: &str| directory.join(format!("{daemon}-sock{suffix}"));
+    let driver = &uri.scheme;
+    let direct = DRIVERS.contains(&driver.as_str()).then(|| there(&format!("virt{driver}d")));
+    let legacy = there("libvirt");
+    let (socket, daemon) = match (mode, direct) {
+        (Mode::Legacy, _) | (_, None) => (legacy, Daemon::Libvirt),
+        (Mode::Auto, Some(direct)) if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
+        (Mode::Direct | Mode::Auto, Some(direct)) => (direct, Daemon::Secret),
     };
     let named = uri.param("socket").map(PathBuf::from);
     // A daemon with sockets of its own has a token of its own beside them.
     let common = Path::new("common/system.token");
     let beside = named.as_deref().and_then(Path::parent).map(|directory| directory.join(common));
     let token = beside.filter(|token| token.exists()).unwrap_or_else(|| directory.join(common));
-    // A daemon that we start listens at its own place.
-    let daemon = Some(daemon).filter(|_| is_session && places.autostart && named.is_none());
+    // A daemon that we start listens at its own place. Those of other drivers are no business of ours.
+    let may_start = is_session && places.autostart && named.is_none() && driver == "secret";
+    let daemon = Some(daemon).filter(|_| may_start);
     Ok(Unix { socket: named.unwrap_or(socket), daemon, token })
 }
 
@@ -280,8 +284,6 @@ fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places)
                 .advise("proxies are auto, netcat and native"));
         }
         None if socket.is_some() || netcat.is_some() => Proxy::Netcat,
-        // Only a helper knows where that user's socket is.
-        None if uri.path == "/session" && !places.is_root => Proxy::Native,
         None => Proxy::Auto,
     };
     let proxy = match (proxy, netcat) {
@@ -291,8 +293,17 @@ fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places)
                 .advise("leave out netcat=, or proxy="));
         }
         (Proxy::Auto, Some(_)) => Proxy::Netcat,
+        // Only a helper knows where that user's socket is.
+        (Proxy::Auto, None) if uri.path == "/session" && socket.is_none() => Proxy::Native,
         (proxy, _) => proxy,
     };
+    if proxy == Proxy::Netcat && uri.path == "/session" && socket.is_none() {
+        // libvirt's client goes to the system's socket then.
+        return Err(invalid(
+            "netcat finds the system's socket alone, and secret:///session is meant to be that user's own",
+        )
+        .advise("use proxy=native, whose helper finds that user's socket; or name it: socket=PATH"));
+    }
     let suffix = if read_only { "-ro" } else { "" };
     let there = |name: &str| format!("/var/run/libvirt/{name}-sock{suffix}");
     let sockets = match (socket, mode) {
@@ -329,6 +340,23 @@ fn authentication(wanted: &str) -> Result<Authentication, Error> {
 fn invalid(detail: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArg, ErrorDomain::Remote, detail)
 }
+
+/// libvirt's drivers that may have a daemon of their own. All others are served by libvirtd.
+const DRIVERS: [&str; 13] = [
+    "bhyve",
+    "ch",
+    "interface",
+    "lxc",
+    "network",
+    "nodedev",
+    "nwfilter",
+    "qemu",
+    "secret",
+    "storage",
+    "vbox",
+    "vz",
+    "xen",
+];
 
 /// Where daemons listen, where nobody says otherwise.
 const TLS_PORT: u16 = 16514;
@@ -390,6 +418,10 @@ mod tests {
             ("session/libvirt-sock", "secret:///session", false, "session/libvirt-sock"),
             ("session/libvirt-sock", "secret:///session?mode=direct", false, "session/virtsecretd-sock"),
             ("x", "secret:///session?socket=/a%20b", true, "/a b"),
+            ("x", "qemu:///system", true, "system/virtqemud-sock-ro"),
+            ("system/libvirt-sock", "qemu:///system", false, "system/libvirt-sock"),
+            ("x", "storage:///session", false, "session/virtstoraged-sock"),
+            ("x", "test:///default", false, "system/libvirt-sock"),
         ] {
             assert_eq!(Host::new().with(file).socket(uri, read_only), socket, "{uri} {file}");
         }
@@ -406,6 +438,8 @@ mod tests {
         assert_eq!(daemon("secret:///session", true), None);
         assert_eq!(daemon("secret:///system", false), None);
         assert_eq!(daemon("secret:///session?socket=/x", false), None);
+        assert_eq!(daemon("qemu:///session", false), None);
+        assert_eq!(daemon("qemu:///session?mode=legacy", false), None);
     }
 
     #[test]
@@ -491,10 +525,10 @@ mod tests {
                 legacy.to_owned(),
             ),
             (
-                "secret+ssh://h/session",
+                "secret+ssh://h/session?proxy=auto",
                 false,
                 true,
-                Proxy::Auto,
+                Proxy::Native,
                 "secret:///session",
                 format!("{direct} {legacy}"),
             ),
@@ -507,11 +541,11 @@ mod tests {
                 "/a b".to_owned(),
             ),
             (
-                "secret+ssh://h/session?netcat=nc&proxy=auto&mode=legacy",
+                "secret+ssh://h/system?netcat=nc&proxy=auto&mode=legacy",
                 false,
                 false,
                 Proxy::Netcat,
-                "secret:///session?mode=legacy",
+                "secret:///system?mode=legacy",
                 legacy.to_owned(),
             ),
             (
@@ -547,6 +581,8 @@ mod tests {
                 8,
                 "netcat path not valid with native proxy mode",
             ),
+            ("secret+ssh://h/session?proxy=netcat", 8, "netcat finds the system's socket alone"),
+            ("secret+libssh://h/session?netcat=nc", 8, "netcat finds the system's socket alone"),
             ("secret+ssh://h/system?proxy=foo", 8, "invalid argument: Unknown proxy type 'foo'"),
             ("secret+libssh://h/system?known_hosts_verify=x", 8, "Invalid host key verification method: 'x'"),
             ("secret+libssh://h/system?sshauth=agent,x", 8, "Invalid authentication method: 'x'"),

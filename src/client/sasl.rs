@@ -5,6 +5,7 @@
 //! it has proved the server too.
 
 use std::fmt::Display;
+use std::time::Instant;
 
 use secrecy::ExposeSecret;
 
@@ -39,7 +40,7 @@ pub(super) fn authenticate(
         }
         None => offered,
     };
-    let mut answers = Answers { link, ask, credentials: None, failure: None };
+    let mut answers = Answers { wire, link, ask, credentials: None, failure: None };
     let mut client = Client::new(&link.host, link.around, link.local, link.remote)
         .map_err(|error| answers.failed("create SASL client context", error))?;
     let (chosen, first) = client
@@ -81,6 +82,7 @@ fn finish(client: Client, link: &Link) -> Result<Option<Layer>, Error> {
 
 /// Who knows the answers.
 struct Answers<'a> {
+    wire: &'a Wire,
     link: &'a Link,
     ask: Option<&'a dyn Ask>,
     /// Read when something is asked: Kerberos asks nothing.
@@ -103,7 +105,10 @@ impl Answers<'_> {
     fn find(&mut self, prompt: &Prompt) -> Result<Option<SecretBytes>, Error> {
         let credentials = match &mut self.credentials {
             Some(credentials) => credentials,
-            empty => empty.insert(Credentials::find(self.link)?),
+            empty => {
+                let Link { host, authfile, .. } = self.link;
+                empty.insert(Credentials::find("libvirt", host, authfile.as_deref())?)
+            }
         };
         let ready = match prompt.want {
             Want::AuthName => credentials.authname.as_ref(),
@@ -128,7 +133,12 @@ impl Answers<'_> {
             Want::AuthName | Want::Realm | Want::Open => Question::open(text),
         };
         question.default.clone_from(&prompt.default);
-        Ok(self.ask.and_then(|ask| ask.ask(&question)))
+        let asked = Instant::now();
+        let answer = self.ask.and_then(|ask| ask.ask(&question));
+        if let Some(patience) = self.wire.patience().as_mut() {
+            patience.excuse(asked.elapsed());
+        }
+        Ok(answer)
     }
 
     /// The error of a step that failed; if it did for want of an answer, that.

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -52,6 +52,16 @@ impl Socket {
     /// Reads what there is. 0: the end.
     pub(super) fn read(&self, into: &mut [u8]) -> rustix::io::Result<usize> {
         retry_on_intr(|| rustix::io::read(&self.fd, &mut *into))
+    }
+
+    /// The same, but no later than this: then it ends with EAGAIN.
+    pub(super) fn read_until(&self, into: &mut [u8], end: Instant) -> rustix::io::Result<usize> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Errno::AGAIN);
+        }
+        set_socket_timeout(&self.fd, Timeout::Recv, Some(left))?;
+        self.read(into)
     }
 
     /// Sends all of it. Not by `Write`: a program that doesn't ignore SIGPIPE must not die of a server's end.

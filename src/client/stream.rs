@@ -8,6 +8,7 @@ use std::mem;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rustix::io::Errno;
 use secrecy::{ExposeSecret, ExposeSecretMut};
@@ -42,6 +43,7 @@ impl Stream {
             layered: opener.map(Layered::new),
             next: Arc::default(),
             clear: 0,
+            end: None,
         };
         Self { inflow, outflow: Outflow { socket, sealer, sealed: Vec::new(), rest: Vec::new() }, bits }
     }
@@ -94,6 +96,8 @@ pub(super) struct Inflow {
     pub(super) next: Arc<Next>,
     /// How much of the packet that is being read came in the clear.
     clear: usize,
+    /// When reading from the layer ends with EAGAIN, if that isn't the socket's business.
+    pub(super) end: Option<Instant>,
 }
 
 impl Inflow {
@@ -106,7 +110,7 @@ impl Inflow {
     pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, Stop> {
         loop {
             if let Some(layered) = &mut self.layered {
-                return layered.read(&self.socket, into);
+                return layered.read(&self.socket, into, self.end);
             }
             let read = self.socket.read(into).map_err(Stop::System)?;
             // The layer may have come while nothing else did: then these are its first bytes.
@@ -148,7 +152,7 @@ impl Layered {
         Self { opener, sealed: Vec::new(), opened: None }
     }
 
-    fn read(&mut self, socket: &Socket, into: &mut [u8]) -> Result<usize, Stop> {
+    fn read(&mut self, socket: &Socket, into: &mut [u8], end: Option<Instant>) -> Result<usize, Stop> {
         loop {
             if let Some((opened, taken)) = &mut self.opened {
                 let rest = &opened.expose_secret()[*taken..];
@@ -165,7 +169,11 @@ impl Layered {
                 _ => {
                     let have = self.sealed.len();
                     self.sealed.resize(MAX_RECORD.max(have + 1), 0);
-                    let read = socket.read(&mut self.sealed[have..]);
+                    let into = &mut self.sealed[have..];
+                    let read = match end {
+                        Some(end) => socket.read_until(into, end),
+                        None => socket.read(into),
+                    };
                     self.sealed.truncate(have + *read.as_ref().unwrap_or(&0));
                     if read.map_err(Stop::System)? == 0 {
                         return Ok(0);

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::ip;
+use super::patience::Patience;
 use super::socket::Socket;
 use super::stream::{Stop, Stream};
 use crate::net::layer::Broken;
@@ -32,7 +33,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub(super) fn connect(&self) -> Result<Stream, Error> {
+    pub(super) fn connect(&self, patience: &Patience) -> Result<Stream, Error> {
         let is_root = rustix::process::geteuid().is_root();
         let home = env::var_os("HOME").filter(|it| !it.is_empty() && !is_root).map(PathBuf::from);
         let files = Files::client(self.pkipath.as_deref(), home.as_deref());
@@ -41,16 +42,16 @@ impl Tls {
         for warning in connector.warnings() {
             tracing::warn!("{warning}");
         }
-        let socket = Socket::new(ip::connect(&self.host, self.port)?);
+        let socket = Socket::new(ip::connect(&self.host, self.port, patience.end)?);
         let handshake = connector.connect(&self.host).map_err(|error| unfit(&error))?;
-        let established = shake_hands(&socket, handshake)?;
+        let established = shake_hands(&socket, handshake, patience)?;
         let mut stream = Stream::in_layer(socket, established.layer);
-        confirmed(&mut stream)?;
+        confirmed(&mut stream, patience)?;
         Ok(stream)
     }
 }
 
-fn shake_hands(socket: &Socket, mut handshake: Handshake) -> Result<Established, Error> {
+fn shake_hands(socket: &Socket, mut handshake: Handshake, patience: &Patience) -> Result<Established, Error> {
     let mut record = Vec::new();
     let mut out = Vec::new();
     loop {
@@ -60,14 +61,14 @@ fn shake_hands(socket: &Socket, mut handshake: Handshake) -> Result<Established,
         out.clear();
         match stepped {
             Ok(Some(established)) => return Ok(established),
-            Ok(None) => receive(socket, &mut record)?,
+            Ok(None) => receive(socket, &mut record, patience)?,
             Err(error) => return Err(failed(&error).advise(error.advice())),
         }
     }
 }
 
 /// The next record, whole.
-fn receive(socket: &Socket, record: &mut Vec<u8>) -> Result<(), Error> {
+fn receive(socket: &Socket, record: &mut Vec<u8>, patience: &Patience) -> Result<(), Error> {
     record.clear();
     loop {
         let want = match Handshake::record(record) {
@@ -78,7 +79,10 @@ fn receive(socket: &Socket, record: &mut Vec<u8>) -> Result<(), Error> {
         };
         let have = record.len();
         record.resize(want.max(HEAD), 0);
-        let read = socket.read(&mut record[have..]).map_err(interrupted)?;
+        let read = socket.read_until(&mut record[have..], patience.end).map_err(|errno| match errno {
+            Errno::AGAIN => patience.over(),
+            errno => interrupted(errno),
+        })?;
         record.truncate(have + read);
         if read == 0 {
             return Err(failed("TLS handshake failed: the server has ended the connection").advise(NO_TLS));
@@ -87,15 +91,19 @@ fn receive(socket: &Socket, record: &mut Vec<u8>) -> Result<(), Error> {
 }
 
 /// Waits for the byte by which the server says that it has taken our certificate.
-fn confirmed(stream: &mut Stream) -> Result<(), Error> {
+fn confirmed(stream: &mut Stream, patience: &Patience) -> Result<(), Error> {
     let mut byte = [0];
-    let errno = match stream.inflow.read(&mut byte) {
+    stream.inflow.end = Some(patience.end);
+    let read = stream.inflow.read(&mut byte);
+    stream.inflow.end = None;
+    let errno = match read {
         Ok(1) if byte == [TAKEN] => return Ok(()),
         Ok(1) => {
             let detail = "server verification (of our certificate or IP address) failed";
             return Err(Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail).advise(NOT_TAKEN));
         }
         Ok(_) | Err(Stop::Layer(Broken::Closed)) => Errno::IO,
+        Err(Stop::System(Errno::AGAIN)) => return Err(patience.over()),
         Err(Stop::System(errno)) => errno,
         Err(Stop::Layer(Broken::Malformed(what))) => {
             return Err(failed(format!("Unable to read TLS confirmation: {what}")));

@@ -6,9 +6,11 @@ use std::os::unix::net::UnixStream;
 #[cfg(feature = "cli")]
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::ask::Ask;
 use super::autostart::Daemon;
+use super::patience::Patience;
 use super::program::Program;
 use super::socket::Socket;
 use super::ssh::Ssh;
@@ -59,15 +61,28 @@ impl Unix {
 }
 
 impl Way {
-    /// Goes it. `ask`: who can be asked for a password, or whether a host is the right one.
-    pub(super) fn go(&self, ask: Option<&dyn Ask>) -> Result<Stream, Error> {
+    /// Goes it. `ask`: who can be asked for a password, or whether a host is the right one. `limit`: how long a server on the
+    /// network may take; what is left of it goes on, unless a program of the user's is in between, or a socket in whose queue one
+    /// may wait.
+    pub(super) fn go(
+        &self,
+        ask: Option<&dyn Ask>,
+        limit: Duration,
+    ) -> Result<(Stream, Option<Patience>), Error> {
         match self {
-            Self::Unix(unix) => Ok(unix.connect()?.into()),
-            Self::Tcp { host, port, .. } => Ok(Stream::plain(Socket::new(ip::connect(host, *port)?))),
-            Self::Tls(tls) => tls.connect(),
-            Self::Ssh(ssh) => Ok(Stream::plain(ssh.program().start()?)),
-            Self::Ext(program) => Ok(Stream::plain(program.start()?)),
-            Self::Libssh(ssh) => Ok(Stream::plain(ssh.connect(ask)?)),
+            Self::Unix(unix) => Ok((unix.connect()?.into(), None)),
+            Self::Tcp { host, port, .. } => {
+                let patience = Patience::new("TCP", host, *port, limit);
+                let stream = Stream::plain(Socket::new(ip::connect(host, *port, patience.end)?));
+                Ok((stream, Some(patience)))
+            }
+            Self::Tls(tls) => {
+                let patience = Patience::new("TLS", &tls.host, tls.port, limit);
+                Ok((tls.connect(&patience)?, Some(patience)))
+            }
+            Self::Ssh(ssh) => Ok((Stream::plain(ssh.program().start()?), None)),
+            Self::Ext(program) => Ok((Stream::plain(program.start()?), None)),
+            Self::Libssh(ssh) => Ok((Stream::plain(ssh.connect(ask, limit)?), None)),
         }
     }
 

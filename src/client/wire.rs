@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::uuid::Uuid;
 use secrecy::ExposeSecret;
 
+use super::patience::Patience;
 use super::reader::Reader;
 use super::socket::Socket;
 use super::stream::{Next, Outflow, Stream};
@@ -39,6 +40,8 @@ pub(super) struct Wire {
     /// Short packets to be sent by whoever is next able to. Taken after `writing`, and never held while one waits.
     owed: Mutex<VecDeque<Vec<u8>>>,
     keepalive: AtomicBool,
+    /// With which replies are waited for; `None`: with all that there is.
+    patience: Mutex<Option<Patience>>,
     state: Mutex<State>,
     reader: OnceLock<ThreadId>,
     reading: Mutex<Option<Reading>>,
@@ -99,6 +102,7 @@ impl Wire {
             writing: Mutex::new(outflow),
             owed: Mutex::default(),
             keepalive: AtomicBool::new(false),
+            patience: Mutex::default(),
             state: Mutex::default(),
             reader: OnceLock::new(),
             reading: Mutex::default(),
@@ -114,6 +118,11 @@ impl Wire {
         _ = wire.reader.set(thread.thread().id());
         *wire.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(Reading { thread, ended });
         Ok(wire)
+    }
+
+    /// How long the server may take with its replies, while we are not in.
+    pub(super) fn patience(&self) -> MutexGuard<'_, Option<Patience>> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on the server may be pinged: it has said that it answers.
@@ -250,9 +259,19 @@ impl Wire {
     }
 
     fn wait(&self, reply: &Receiver<Answer>) -> Answer {
-        reply
-            .recv()
-            .unwrap_or_else(|_| Err(self.state().lost.clone().unwrap_or_else(|| self.socket.end_of_file())))
+        let end = self.patience().as_ref().map(|patience| patience.end);
+        let answer = match end {
+            None => reply.recv().ok(),
+            Some(end) => match reply.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => {
+                    let over = self.patience().as_ref().map(Patience::over);
+                    self.lose(over.unwrap_or_else(|| self.socket.end_of_file()));
+                    None
+                }
+                answer => answer.ok(),
+            },
+        };
+        answer.unwrap_or_else(|| Err(self.state().lost.clone().unwrap_or_else(|| self.socket.end_of_file())))
     }
 
     fn is_reader(&self) -> bool {

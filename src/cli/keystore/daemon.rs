@@ -11,7 +11,7 @@ use crate::administration::{Key, Status};
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::{prompt, uri};
+use crate::cli::{meant as meant_keystore, prompt};
 use crate::client::{Admin, Uri};
 use crate::driver::Root;
 use crate::secret::{Error, ErrorCode, ErrorDomain};
@@ -69,7 +69,10 @@ pub(super) fn meant(
     daemon: &DaemonArguments,
     connect: &ConnectArguments,
 ) -> Option<Result<PathBuf, Failure>> {
-    let named = uri(connect).and_then(|uri| Uri::parse(&uri).ok());
+    let named = match meant_keystore(connect) {
+        Ok(meant) => meant.and_then(|meant| Uri::parse(&meant.uri).ok()),
+        Err(failure) => return Some(Err(failure)),
+    };
     let is_daemon = named.is_some_and(|uri| uri.scheme == "secret" && DAEMONS.contains(&uri.path.as_str()));
     (is_daemon || daemon.admin_socket.is_some()).then(|| socket(daemon, connect))
 }
@@ -79,8 +82,8 @@ fn socket(daemon: &DaemonArguments, connect: &ConnectArguments) -> Result<PathBu
     if let Some(path) = &daemon.admin_socket {
         return Ok(path.clone());
     }
-    match uri(connect) {
-        Some(text) => socket_of(&text),
+    match meant_keystore(connect)? {
+        Some(meant) => socket_of(&meant.uri),
         None => in_directory("/session"),
     }
 }

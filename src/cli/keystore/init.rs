@@ -26,7 +26,7 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     refuse_keys(connect)?;
-    let uri = named(connect)?;
+    let uri = named(connect)?.uri;
     let options = OpenOptions { key_file: connect.key_file.clone(), ..OpenOptions::default() };
     if Embedded::exists(&uri)? {
         // Nobody shall think of a passphrase for nothing. The driver looks again, under its lock.

@@ -38,7 +38,7 @@ pub(super) fn open(arguments: &Arguments) -> Result<Embedded, Failure> {
 }
 
 fn open_with(arguments: &Arguments, given: &[Key]) -> Result<Embedded, Failure> {
-    let uri = named(&arguments.connect)?;
+    let uri = named(&arguments.connect)?.uri;
     if !Embedded::exists(&uri)? {
         return Err(Failure::told(format!("there is no keystore at {uri}"))
             .advise("mind the spelling; or make one with: strongroom init"));
@@ -56,7 +56,7 @@ fn open_with(arguments: &Arguments, given: &[Key]) -> Result<Embedded, Failure> 
 
 /// Where the keystore lies that no process has open: what works on its files needs them for itself.
 pub(super) fn root(connect: &ConnectArguments) -> Result<Root, Failure> {
-    let text = named(connect)?;
+    let text = named(connect)?.uri;
     match daemon::meant(&DaemonArguments::default(), connect) {
         Some(_) => daemon::root_of(&text),
         None => Ok(Embedded::root(&text)?),

@@ -8,6 +8,8 @@
 mod session;
 
 use std::path::PathBuf;
+#[cfg(not(feature = "libssh"))]
+use std::time::Duration;
 
 use super::ask::Ask;
 use super::socket::Socket;
@@ -21,6 +23,8 @@ pub(super) struct Libssh {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: Option<String>,
+    /// The file with credentials, if the URI names one.
+    pub(super) authfile: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     /// Tried in this order.
     pub(super) methods: Vec<Method>,
@@ -82,7 +86,7 @@ impl HostCheck {
 
 #[cfg(not(feature = "libssh"))]
 impl Libssh {
-    pub(super) fn connect(&self, _: Option<&dyn Ask>) -> Result<Socket, Error> {
+    pub(super) fn connect(&self, _: Option<&dyn Ask>, _: Duration) -> Result<Socket, Error> {
         let host = &self.host;
         Err(Error::new(
             ErrorCode::InvalidArg,

@@ -1,6 +1,7 @@
 //! The ssh client itself: the host's key, the user's proofs, and the channel that is carried to a socket pair.
 //!
-//! Leans on libssh for the protocol and the `known_hosts` file. Refuses to ask twice for what was proved: libssh hangs then.
+//! Leans on libssh for the protocol and the `known_hosts` file, and on `auth.conf` for a name and a password that lie ready, in
+//! groups `[auth-ssh-HOST]`: the password is for the method `password` alone, as in libvirt. Refuses to ask twice for what was proved: libssh hangs then.
 //!
 //! What is promised elsewhere ends here: libssh keeps passwords, and the bytes that it en- and decrypts, in memory of its own,
 //! which is neither locked nor wiped, and its binding copies passwords and answers on their way there. On our side of it they lie in
@@ -13,7 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libssh_rs::{
     AuthMethods, AuthStatus, Channel, KnownHosts, PublicKeyHashType, Session, SshKey, SshOption,
@@ -25,36 +26,53 @@ use secrecy::{ExposeSecret, ExposeSecretMut};
 use zeroize::Zeroizing;
 
 use super::super::ask::Question;
+use super::super::credentials::Credentials;
 use super::super::ip;
 use super::super::socket::Carrier;
 use super::{Ask, Error, ErrorCode, ErrorDomain, HostCheck, Libssh, Method, Socket};
 use crate::memory::SecretBytes;
 
 impl Libssh {
-    /// Connects, proves who is who, and runs the command on the far host. The socket leads to that command.
-    pub(in super::super) fn connect(&self, ask: Option<&dyn Ask>) -> Result<Socket, Error> {
-        let stream = ip::connect(&self.host, self.port)?;
+    /// Connects, proves who is who, and runs the command on the far host. The socket leads to that command. `limit`: how long the
+    /// host may take to be connected, and for each step.
+    pub(in super::super) fn connect(&self, ask: Option<&dyn Ask>, limit: Duration) -> Result<Socket, Error> {
+        // Not before somebody needs them: who has a key, and a name in the URI, doesn't.
+        let ready = (self.user.is_none() && self.methods.contains(&Method::Password))
+            .then(|| self.credentials())
+            .transpose()?;
+        let stream = ip::connect(&self.host, self.port, Instant::now() + limit)?;
         let watched = stream.try_clone().map_err(|error| self.failed(&error))?;
-        let session = self.session(stream)?;
+        let session = self.session(stream, ready.as_ref(), limit)?;
         session.connect().map_err(|error| self.failed(&error))?;
         self.check_host(&session, ask)?;
-        self.authenticate(&session, ask)?;
+        self.authenticate(&session, ask, ready)?;
         let channel = session.new_channel().map_err(|error| self.failed(&error))?;
         channel.open_session().map_err(|error| self.failed(&error))?;
         channel.request_exec(&self.far.command()).map_err(|error| self.failed(&error))?;
         self.carry(session, channel, watched)
     }
 
-    fn session(&self, stream: TcpStream) -> Result<Session, Error> {
+    fn credentials(&self) -> Result<Credentials, Error> {
+        Credentials::find("ssh", &self.host, self.authfile.as_deref())
+    }
+
+    fn session(
+        &self,
+        stream: TcpStream,
+        ready: Option<&Credentials>,
+        limit: Duration,
+    ) -> Result<Session, Error> {
         let session = Session::new().map_err(|error| self.failed(&error))?;
         let mut options = vec![
             SshOption::Hostname(self.host.clone()),
             SshOption::Port(self.port),
             SshOption::Socket(stream.into_raw_fd()), // the session's from now on, to close too
             SshOption::ProcessConfig(false),
+            SshOption::Timeout(limit),
         ];
-        if let Some(user) = &self.user {
-            options.push(SshOption::User(Some(user.clone())));
+        let known = ready.and_then(|ready| ready.username.as_ref()).map(text).transpose()?;
+        if let Some(user) = self.user.as_deref().or(known) {
+            options.push(SshOption::User(Some(user.to_owned())));
         }
         if let Some(file) = &self.known_hosts {
             options.push(SshOption::KnownHosts(Some(file.display().to_string())));
@@ -118,7 +136,12 @@ impl Libssh {
     }
 
     /// Tries one proof after the other, and stops at the first that is taken.
-    fn authenticate(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<(), Error> {
+    fn authenticate(
+        &self,
+        session: &Session,
+        ask: Option<&dyn Ask>,
+        mut ready: Option<Credentials>,
+    ) -> Result<(), Error> {
         if session.userauth_none(None).map_err(|error| self.failed(&error))? == AuthStatus::Success {
             return Ok(());
         }
@@ -138,7 +161,7 @@ impl Libssh {
             let status = match method {
                 Method::Agent => session.userauth_agent(None).ok(),
                 Method::PrivateKey => self.by_key(session, ask)?,
-                Method::Password => self.by_password(session, ask)?,
+                Method::Password => self.by_password(session, ask, ready.take())?,
                 Method::KeyboardInteractive => self.by_answers(session, ask)?,
             };
             if status == Some(AuthStatus::Success) {
@@ -150,7 +173,7 @@ impl Libssh {
             false => "None of the requested authentication methods are supported by the server",
         };
         let advice = "start an agent with a key that the host takes, or name one with keyfile=; a password can be asked for on a \
-                      terminal only";
+                      terminal only, or be in auth.conf";
         Err(Error::new(ErrorCode::AuthFailed, ErrorDomain::from_number(DOMAIN), told).advise(advice))
     }
 
@@ -171,7 +194,22 @@ impl Libssh {
         }
     }
 
-    fn by_password(&self, session: &Session, ask: Option<&dyn Ask>) -> Result<Option<AuthStatus>, Error> {
+    /// By the one that lies ready, once; then a person is asked.
+    fn by_password(
+        &self,
+        session: &Session,
+        ask: Option<&dyn Ask>,
+        ready: Option<Credentials>,
+    ) -> Result<Option<AuthStatus>, Error> {
+        let ready = ready.map_or_else(|| self.credentials(), Ok)?;
+        if let Some(password) = ready.password {
+            match session.userauth_password(None, Some(text(&password)?)) {
+                Ok(AuthStatus::Denied) => {
+                    tracing::warn!("{} doesn't take the password of auth.conf", self.host);
+                }
+                status => return Ok(status.ok()),
+            }
+        }
         let Some(ask) = ask else { return Ok(None) };
         let user = session.get_user_name().map_err(|error| self.failed(&error))?;
         let question = Question::hidden(format!("Enter {user}'s password for {}", self.host));
@@ -396,3 +434,38 @@ const MOST_SAID: usize = 4096;
 
 /// How long the session may take to end.
 const GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::super::ssh::{Far, Proxy};
+    use super::*;
+
+    #[test]
+    fn a_host_that_says_nothing_is_given_up() {
+        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = Far {
+            proxy: Proxy::Auto,
+            uri: String::new(),
+            read_only: false,
+            netcat: String::new(),
+            sockets: Vec::new(),
+        };
+        let libssh = Libssh {
+            host: "127.0.0.1".to_owned(),
+            port: mute.local_addr().unwrap().port(),
+            user: Some("u".to_owned()),
+            authfile: None,
+            key: None,
+            methods: Vec::new(),
+            known_hosts: None,
+            check: HostCheck::Ignore,
+            far,
+        };
+        let begun = Instant::now();
+        let Err(error) = libssh.connect(None, Duration::from_millis(200)) else { panic!("it is open") };
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(error.to_string().contains("imeout"), "{error}");
+    }
+}

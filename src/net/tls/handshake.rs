@@ -139,7 +139,7 @@ fn take_over<C: Connection>(connection: C, tickets: bool) -> Result<Layer, TlsEr
     })
 }
 
-/// A connection of rustls', whichever side it is.
+/// A connection of rustls', whichever side it is. Its two types have the same methods, and no trait.
 trait Connection {
     type Data;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -147,39 +147,29 @@ trait Connection {
     fn finish(self) -> Result<(ExtractedSecrets, Box<dyn Next>), Error>;
 }
 
-impl Connection for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
+macro_rules! connection {
+    ($side:ty, $data:ty) => {
+        impl Connection for $side {
+            type Data = $data;
 
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
+            fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, $data> {
+                self.process_tls_records(incoming)
+            }
 
-    fn state(&self) -> &CommonState {
-        self
-    }
+            fn state(&self) -> &CommonState {
+                self
+            }
 
-    fn finish(self) -> Result<(ExtractedSecrets, Box<dyn Next>), Error> {
-        let (secrets, next) = self.dangerous_into_kernel_connection()?;
-        Ok((secrets, Box::new(next)))
-    }
+            fn finish(self) -> Result<(ExtractedSecrets, Box<dyn Next>), Error> {
+                let (secrets, next) = self.dangerous_into_kernel_connection()?;
+                Ok((secrets, Box::new(next)))
+            }
+        }
+    };
 }
 
-impl Connection for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
-
-    fn state(&self) -> &CommonState {
-        self
-    }
-
-    fn finish(self) -> Result<(ExtractedSecrets, Box<dyn Next>), Error> {
-        let (secrets, next) = self.dangerous_into_kernel_connection()?;
-        Ok((secrets, Box::new(next)))
-    }
-}
+connection!(UnbufferedServerConnection, ServerConnectionData);
+connection!(UnbufferedClientConnection, ClientConnectionData);
 
 /// Goes on as far as what has come allows. `true`: the handshake is over.
 fn advance<C: Connection>(

@@ -18,7 +18,7 @@ use crate::administration::{Key, SlotStatus};
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::{Arguments, input, options, prompt, uri};
+use crate::cli::{Arguments, input, meant, options, prompt};
 use crate::clock;
 use crate::driver::{Driver, Keys, check_passphrase, read_host_key, read_or_make_host_key};
 use crate::memory::SecretBytes;
@@ -177,7 +177,7 @@ fn to_change(arguments: &Arguments, daemon: &DaemonArguments) -> Result<Reached,
 
 /// The keys to open something with that no process has open.
 pub(super) fn keys(connect: &ConnectArguments) -> Result<Keys, Failure> {
-    let uri = uri(connect).unwrap_or_else(|| DEFAULT.to_owned());
+    let uri = meant(connect)?.map_or_else(|| DEFAULT.to_owned(), |meant| meant.uri);
     Ok(Embedded::keys(&uri, options(connect)?)?)
 }
 
