@@ -152,10 +152,10 @@ fn a_name_and_a_password_that_lie_ready_are_shown() {
         ready(service, password);
         match Connection::open(uri) {
             Ok(connection) => {
-                assert!(does && connection.num_of_secrets().unwrap() == 0, "{service} {password} {uri}")
+                assert!(does && connection.num_of_secrets().unwrap() == 0, "{service} {password} {uri}");
             }
             Err(error) => {
-                assert!(!does && error.to_string().contains("rejected by the server"), "{uri}\n{error:?}")
+                assert!(!does && error.to_string().contains("rejected by the server"), "{uri}\n{error:?}");
             }
         }
     }
@@ -298,9 +298,7 @@ impl Far {
         let ssh = format!("#!/bin/sh\nexec ssh -F none -o UserKnownHostsFile={} \"$@\"\n", far.path("known"));
         fs::write(far.path("ssh"), ssh).unwrap();
         fs::set_permissions(far.path("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-        for (name, command) in [("libvirtd", LISTEN), ("sshd", "exec /usr/sbin/sshd -D -e")] {
-            _ = far.0.spawn(name, far.0.command("sh").args(["-euc", command]));
-        }
+        far.0.sh(LISTEN);
         let network = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(far.0.network().as_fd(), network).unwrap();
         let started = Instant::now();
@@ -344,7 +342,8 @@ ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_secret.so /run/drivers
 for key in host client; do ssh-keygen -q -t ed25519 -N '' -f /run/$key; done
 ";
 
-const LISTEN: &str = "LIBVIRT_DRIVER_DIR=/run/drivers exec libvirtd --listen";
+const LISTEN: &str = "LIBVIRT_DRIVER_DIR=/run/drivers libvirtd --listen > /run/libvirtd.log 2>&1 &
+/usr/sbin/sshd -E /run/sshd.log";
 
 const LIBVIRTD: &str = "listen_tls = 0
 listen_tcp = 1

@@ -11,7 +11,7 @@ use crate::administration::{Key, Status};
 use crate::cli::args::ConnectArguments;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::{meant as meant_keystore, prompt};
+use crate::cli::{self, prompt};
 use crate::client::{Admin, Uri};
 use crate::driver::Root;
 use crate::secret::{Error, ErrorCode, ErrorDomain};
@@ -69,7 +69,7 @@ pub(super) fn meant(
     daemon: &DaemonArguments,
     connect: &ConnectArguments,
 ) -> Option<Result<PathBuf, Failure>> {
-    let named = match meant_keystore(connect) {
+    let named = match cli::meant(connect) {
         Ok(meant) => meant.and_then(|meant| Uri::parse(&meant.uri).ok()),
         Err(failure) => return Some(Err(failure)),
     };
@@ -82,7 +82,7 @@ fn socket(daemon: &DaemonArguments, connect: &ConnectArguments) -> Result<PathBu
     if let Some(path) = &daemon.admin_socket {
         return Ok(path.clone());
     }
-    match meant_keystore(connect)? {
+    match cli::meant(connect)? {
         Some(meant) => socket_of(&meant.uri),
         None => in_directory("/session"),
     }
