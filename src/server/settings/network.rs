@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn tls_that_asks_nobody_must_be_meant() {
-        let open = read("tls_no_verify_certificate = 1").unwrap();
+        let open = read("tls_no_verify_certificate = 1; auth_tcp = 'none'; allow_cleartext_tcp = 1").unwrap();
         assert_eq!(open.judge_network(false, true), Ok(()), "nobody listens there");
         let (code, text, advice) = refused(open.judge_network(true, false));
         assert_eq!(code, 67);
