@@ -40,6 +40,10 @@ fn every_transport_carries_every_call() {
         transports.extend(["libssh", "libssh2"].map(|name| host.libssh(name, "auto", "")));
         transports.push(host.libssh("libssh", "normal", "")); // it is known by now
         transports.push(host.libssh("libssh", "normal", "&proxy=netcat"));
+        // Whose far command never stops complaining.
+        host.0.write("/run/bin/loud", "#!/bin/sh\nyes complaint >&2 &\nexec nc \"$@\"\n");
+        host.0.sh("chmod 755 /run/bin/loud");
+        transports.push(host.libssh("libssh", "normal", "&netcat=/run/bin/loud"));
     }
     for uri in transports {
         works(&uri);

@@ -66,17 +66,18 @@ impl Libssh {
         let mut options = vec![
             SshOption::Hostname(self.host.clone()),
             SshOption::Port(self.port),
-            SshOption::Socket(stream.into_raw_fd()), // the session's from now on, to close too
             SshOption::ProcessConfig(false),
             SshOption::Timeout(limit),
         ];
         let known = ready.and_then(|ready| ready.username.as_ref()).map(text).transpose()?;
-        if let Some(user) = self.user.as_deref().or(known) {
+        if let Some(user) = self.user.as_deref().or(known).filter(|user| !user.is_empty()) {
             options.push(SshOption::User(Some(user.to_owned())));
         }
         if let Some(file) = &self.known_hosts {
             options.push(SshOption::KnownHosts(Some(file.display().to_string())));
         }
+        // Last, and nothing fails between it and connecting: from there on the session closes it.
+        options.push(SshOption::Socket(stream.into_raw_fd()));
         for option in options {
             session.set_option(option).map_err(|error| self.failed(&error))?;
         }
@@ -183,15 +184,16 @@ impl Libssh {
             return Ok(session.userauth_public_key_auto(None, None).ok());
         };
         let file = file.display().to_string();
-        let key = SshKey::from_privkey_file(&file, Some("")).or_else(|bad| {
-            let question = Question::hidden(format!("Passphrase for key '{file}'"));
-            let passphrase = ask.and_then(|ask| ask.ask(&question)).ok_or(bad)?;
-            SshKey::from_privkey_file(&file, Some(&String::from_utf8_lossy(passphrase.expose_secret())))
-        });
-        match key {
-            Ok(key) => Ok(session.userauth_publickey(None, &key).ok()),
-            Err(_) => Err(failed(format!("error while opening private key '{file}', wrong passphrase?"))),
+        let mut key = SshKey::from_privkey_file(&file, Some("")).ok();
+        let question = Question::hidden(format!("Passphrase for key '{file}'"));
+        if key.is_none()
+            && let Some(passphrase) = ask.and_then(|ask| ask.ask(&question))
+        {
+            key = SshKey::from_privkey_file(&file, Some(text(&passphrase)?)).ok();
         }
+        let key = key
+            .ok_or_else(|| failed(format!("error while opening private key '{file}', wrong passphrase?")))?;
+        Ok(session.userauth_publickey(None, &key).ok())
     }
 
     /// By the one that lies ready, once; then a person is asked.
@@ -303,13 +305,14 @@ impl Pump {
     /// Carries until one side ends.
     fn run(&mut self) -> io::Result<()> {
         loop {
-            self.listen()?;
+            let complaints = self.listen()?;
             // The channel last: whatever is asked of libssh makes it read from its socket, for which poll doesn't wait any more.
             if self.take_back()? > 0 {
                 continue;
             }
             if self.channel.is_eof() || self.channel.is_closed() {
-                return self.listen(); // its last words
+                while self.listen()? > 0 {} // its last words
+                return Ok(());
             }
             if self.going == 0 {
                 match rustix::io::read(&self.theirs, self.out.expose_secret_mut()) {
@@ -322,7 +325,9 @@ impl Pump {
             // No more than the far host has room for: to wait for it would be to read nothing meanwhile.
             let now = self.channel.window_size().min(self.going);
             if now == 0 {
-                self.wait()?;
+                if complaints == 0 {
+                    self.wait()?;
+                }
                 continue;
             }
             let part = &self.out.expose_secret()[self.gone..self.gone + now];
@@ -365,19 +370,15 @@ impl Pump {
         Ok(read)
     }
 
-    /// Keeps what the far command complains of.
-    fn listen(&self) -> io::Result<()> {
+    /// Keeps what the far command complains of, a part at a time: it may never end.
+    fn listen(&self) -> io::Result<usize> {
         let mut part = [0; 512];
-        loop {
-            let read = self.channel.read_nonblocking(&mut part, true)?;
-            if read == 0 {
-                return Ok(());
-            }
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            said.extend_from_slice(&part[..read]);
-            let surplus = said.len().saturating_sub(MOST_SAID);
-            said.drain(..surplus);
-        }
+        let read = self.channel.read_nonblocking(&mut part, true)?;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend_from_slice(&part[..read]);
+        let surplus = said.len().saturating_sub(MOST_SAID);
+        said.drain(..surplus);
+        Ok(read)
     }
 }
 
