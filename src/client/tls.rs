@@ -91,11 +91,12 @@ fn confirmed(stream: &mut Stream) -> Result<(), Error> {
     let mut byte = [0];
     let errno = match stream.inflow.read(&mut byte) {
         Ok(1) if byte == [TAKEN] => return Ok(()),
-        Ok(1) => {
+        // Another byte; or it ends TLS in due form, which libvirt's client takes for one.
+        Ok(1) | Err(Stop::Layer(Broken::Closed)) => {
             let detail = "server verification (of our certificate or IP address) failed";
-            return Err(Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail).advise(NOT_TAKEN));
+            return Err(Error::new(ErrorCode::Rpc, ErrorDomain::Rpc, detail).advise(NOT_TAKEN));
         }
-        Ok(_) | Err(Stop::Layer(Broken::Closed)) => Errno::IO,
+        Ok(_) => Errno::IO,
         Err(Stop::System(errno)) => errno,
         Err(Stop::Layer(Broken::Malformed(what))) => {
             return Err(failed(format!("Unable to read TLS confirmation: {what}")));
