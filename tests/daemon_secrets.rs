@@ -155,6 +155,9 @@ impl<S: Read + Write + Send> Stream for S {}
 /// A client, whatever it speaks over.
 type AnyClient = Client<Box<dyn Stream>>;
 
+/// How somebody comes.
+type Door = fn(&Stage) -> AnyClient;
+
 /// A keystore, and what to look for.
 struct Stage {
     directory: tempfile::TempDir,
@@ -284,13 +287,13 @@ impl Stage {
     /// Packets that aren't as they should be, with a value in each. Gives whatever is answered.
     fn break_the_rules(&mut self) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
-        let doors: [(&str, &dyn Fn(&Self) -> AnyClient); 6] = [
-            ("main", &|stage| stage.client(Way::Unix)),
-            ("unopened", &|stage| at(&stage.place.socket())),
-            ("read-only", &|stage| at(&stage.place.read_only_socket()).opened().unwrap()),
-            ("admin", &|stage| at(&stage.place.admin_socket())),
-            ("TLS 1.3", &|stage| stage.client(Way::Tls13)),
-            ("TLS 1.2", &|stage| stage.client(Way::Tls12)),
+        let doors: [(&str, Door); 6] = [
+            ("main", |stage| stage.client(Way::Unix)),
+            ("unopened", |stage| at(&stage.place.socket())),
+            ("read-only", |stage| at(&stage.place.read_only_socket()).opened().unwrap()),
+            ("admin", |stage| at(&stage.place.admin_socket())),
+            ("TLS 1.3", |stage| stage.client(Way::Tls13)),
+            ("TLS 1.2", |stage| stage.client(Way::Tls12)),
         ];
         for (where_to, come) in doors {
             for length in [1, 30, 640, 2_060, 3_000, 7_000] {

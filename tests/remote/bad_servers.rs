@@ -64,33 +64,33 @@ struct Case {
 /// What libvirt's client does otherwise, and why.
 #[derive(Debug, Clone, Copy)]
 enum Differs {
-    InNothing,
+    Not,
     /// Code and domain are the same.
-    InWords(&'static str),
+    Words(&'static str),
     /// It goes on where ours doesn't.
-    InItsFate(&'static str),
+    Fates(&'static str),
 }
 
-use Differs::{InItsFate, InNothing, InWords};
+use Differs::{Fates, Not, Words};
 
 impl Differs {
     fn reason(self) -> &'static str {
         match self {
-            InNothing => "none",
-            InWords(reason) | InItsFate(reason) => reason,
+            Not => "none",
+            Words(reason) | Fates(reason) => reason,
         }
     }
 
     fn fits(self, ours: &Fate, theirs: &Fate) -> bool {
         match (self, ours, theirs) {
-            (InNothing, ours, theirs) => ours == theirs,
+            (Not, ours, theirs) => ours == theirs,
             (
-                InWords(_),
+                Words(_),
                 Fate::Refuses(code, domain, words),
                 Fate::Refuses(their_code, their_domain, their_words),
             ) => (code, domain) == (their_code, their_domain) && words != their_words,
-            (InWords(_), ..) => false,
-            (InItsFate(_), ours, theirs) => matches!((ours, theirs), (Fate::Refuses(..), Fate::GoesOn)),
+            (Words(_), ..) => false,
+            (Fates(_), ours, theirs) => matches!((ours, theirs), (Fate::Refuses(..), Fate::GoesOn)),
         }
     }
 }
@@ -103,13 +103,13 @@ const GOOD: Case = Case {
     files: "good",
     refused: true,
     forgivable: false,
-    differs: InNothing,
+    differs: Not,
 };
 
 const BAD_CERTIFICATE: Case =
-    Case { forgivable: true, differs: InWords("libvirt 9 says what is wrong in its log alone"), ..GOOD };
+    Case { forgivable: true, differs: Words("libvirt 9 says what is wrong in its log alone"), ..GOOD };
 
-const GNUTLS: Differs = InWords("libvirt passes on what GnuTLS says");
+const GNUTLS: Differs = Words("libvirt passes on what GnuTLS says");
 
 const CASES: &[Case] = &[
     Case { name: "as it should be", refused: false, ..GOOD },
@@ -170,7 +170,7 @@ const CASES: &[Case] = &[
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             })
         },
-        differs: InItsFate("libvirt doesn't look at a peer's extended key usage"),
+        differs: Fates("libvirt doesn't look at a peer's extended key usage"),
         ..BAD_CERTIFICATE
     },
     Case { name: "closes instead of confirming", manner: Manner::Closes, ..GOOD },
@@ -190,7 +190,7 @@ const CASES: &[Case] = &[
     Case {
         name: "our authority's file is garbage",
         files: "garbage",
-        differs: InWords("ours says what is wrong with it"),
+        differs: Words("ours says what is wrong with it"),
         ..GOOD
     },
 ];

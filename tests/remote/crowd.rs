@@ -26,41 +26,44 @@ fn two_hundred_are_served_at_once_beside_two_hundred_that_stall() {
     let server = Server::start(Kind::Strongroomd, &pki, &setup);
     let host = &server.host;
     let config = config(&pki);
-    let (served, sent_away) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let crowd = thread::scope(|scope| {
+    let (over, sent_away) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
         let (begin, begun) = channel();
         for group in 0..10 {
             let address = if group < 5 { [127, 0, 0, 1] } else { [127, 0, 0, group] };
-            let (begin, served, sent_away) = (begin.clone(), &served, &sent_away);
-            scope.spawn(move || inside(host, || keep_stalling(address, &begin, served, sent_away)));
+            let (begin, over, sent_away) = (begin.clone(), &over, &sent_away);
+            scope.spawn(move || inside(host, || keep_stalling(address, &begin, over, sent_away)));
         }
-        let have_begun = (0..10).all(|_| begun.recv_timeout(PATIENCE).is_ok());
-        let one = || inside(host, || connect(&config, PATIENCE));
+        let _however_it_ends = Raised(&over);
+        (0..10).for_each(|_| begun.recv_timeout(PATIENCE).unwrap());
+        let one = || inside(host, || connect(&config, PATIENCE).unwrap());
         let coming: Vec<_> = (0..GOOD).map(|_| scope.spawn(one)).collect();
-        let crowd: Vec<_> = coming.into_iter().map(thread::ScopedJoinHandle::join).collect();
-        // Before anything can fail: they would go on for ever.
-        served.store(true, Ordering::Relaxed);
-        assert!(have_begun);
-        crowd
+        let mut crowd: Vec<TlsClient> = coming.into_iter().map(|client| client.join().unwrap()).collect();
+        let counted = host.sh("virt-admin -c virtsecretd:///system srv-clients-info virtsecretd");
+        let there = counted.lines().find(|line| line.starts_with("nclients ")).unwrap_or(&counted);
+        assert_eq!(there.split_whitespace().last(), Some("200"), "{counted}");
+        thread::scope(|scope| {
+            for (part, clients) in crowd.chunks_mut(PART).enumerate() {
+                scope.spawn(move || each_gets_its_own(part * PART, clients));
+            }
+        });
     });
-    let mut crowd: Vec<TlsClient> = crowd.into_iter().map(|client| client.unwrap().unwrap()).collect();
+    assert!(sent_away.into_inner() > 0, "none of those who stalled had to go");
     let log = server.log();
     assert!(log.contains("stood still, and others waited"), "nobody waited:\n{log}");
-    assert!(sent_away.into_inner() > 0);
-    let counted = host.sh("virt-admin -c virtsecretd:///system srv-clients-info virtsecretd");
-    let there = counted.lines().find(|line| line.starts_with("nclients ")).unwrap_or(&counted);
-    assert_eq!(there.split_whitespace().last(), Some("200"), "{counted}");
-
-    let parts = GOOD / 10;
-    thread::scope(|scope| {
-        for (part, clients) in crowd.chunks_mut(parts).enumerate() {
-            scope.spawn(move || each_gets_its_own(part * parts, clients));
-        }
-    });
 }
 
-/// Twenty of them, as long as the good ones aren't all served.
-fn keep_stalling(address: [u8; 4], begin: &Sender<()>, served: &AtomicBool, sent_away: &AtomicUsize) {
+/// A flag that is up when this is gone.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Twenty of them, until it is over.
+fn keep_stalling(address: [u8; 4], begin: &Sender<()>, over: &AtomicBool, sent_away: &AtomicUsize) {
     let come = || {
         let socket = stall(address).unwrap();
         socket.set_nonblocking(true).unwrap();
@@ -68,7 +71,7 @@ fn keep_stalling(address: [u8; 4], begin: &Sender<()>, served: &AtomicBool, sent
     };
     let mut stalled: Vec<TcpStream> = (0..20).map(|_| come()).collect();
     begin.send(()).unwrap();
-    while !served.load(Ordering::Relaxed) {
+    while !over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(20)); // they do nothing: there is nothing to wait for
         for socket in &mut stalled {
             // It isn't answered; it is hung up on, or not.
@@ -107,6 +110,8 @@ fn value(number: usize) -> Vec<u8> {
 }
 
 const GOOD: usize = 200;
+/// As many speak on one thread.
+const PART: usize = 20;
 
 /// For the slowest of machines.
 const PATIENCE: Duration = Duration::from_secs(60);
