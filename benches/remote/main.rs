@@ -109,7 +109,9 @@ impl Bench {
             });
             let came = start.elapsed();
             let start = Instant::now();
-            thread::scope(|scope| crowd.iter_mut().for_each(|part| _ = scope.spawn(|| get_at_once(part))));
+            thread::scope(|scope| {
+                crowd.iter_mut().for_each(|part| _ = scope.spawn(move || get_at_once(part)))
+            });
             [came, start.elapsed()]
         });
         for (at, what) in ["come, and stay: s", "get a value at once: s"].into_iter().enumerate() {
