@@ -159,7 +159,8 @@ fn get_at_once(clients: &mut [TlsClient]) {
 
 /// A daemon with two values.
 fn started(pki: &Pki, kind: Kind) -> Server {
-    let setup = Setup { settings: "", mechanisms: "gssapi", kerberos: false, ssh: false, secrets: 0 };
+    let setup =
+        Setup { settings: "listen_tcp = 0", mechanisms: "gssapi", kerberos: false, ssh: false, secrets: 0 };
     let server = Server::start(kind, pki, &setup);
     server.host.sh(&format!("/usr/bin/python3 -c '{FILL}'"));
     server
