@@ -6,8 +6,12 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/pki.rs"]
+mod pki;
+
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -15,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use pki::Certificates;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -26,15 +31,11 @@ const EPHEMERAL: &str = "<secret ephemeral='yes'><uuid>3f6b2c1e-7a54-4d0b-9c1d-5
 fn sockets_from_systemd_are_served_by_their_names_and_left_in_place() {
     let place = Place::new();
     let names = ["main", "ro", "admin"].map(|name| place.path().join(name));
-    let [main, ro, admin] = names.each_ref().map(|path| OwnedFd::from(UnixListener::bind(path).unwrap()));
-    // Standard input, output and error become the descriptors 3, 4 and 5.
-    let script = "export LISTEN_PID=$$; exec 3<&0 4<&1 5<&2 </dev/null >\"$LOG\" 2>&1; exec \"$0\" \"$@\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, DAEMON, "--root"]).arg(place.root());
-    command.env("LISTEN_FDS", "3").env("LOG", place.path().join("log"));
-    command.env("LISTEN_FDNAMES", "virtsecretd.socket:strongroomd-ro.socket:virtsecretd-admin.socket");
+    let sockets = names.each_ref().map(|path| OwnedFd::from(UnixListener::bind(path).unwrap()));
+    let mut command =
+        place.activated(sockets, "virtsecretd.socket:strongroomd-ro.socket:virtsecretd-admin.socket");
     let ear = place.listen(&mut command);
-    let mut daemon = Daemon(command.stdin(main).stdout(ro).stderr(admin).spawn().unwrap());
+    let mut daemon = Daemon(command.spawn().unwrap());
     assert_eq!(heard(&ear), "READY=1");
     drop(command); // its descriptors, too
 
@@ -50,6 +51,83 @@ fn sockets_from_systemd_are_served_by_their_names_and_left_in_place() {
     daemon.signal(Signal::TERM);
     assert!(daemon.0.wait().unwrap().success());
     assert!(names.iter().all(|path| path.exists()), "they are systemd's to remove");
+}
+
+#[test]
+fn sockets_from_systemd_for_the_network_speak_what_their_names_say() {
+    let place = Place::new();
+    let certificates = Certificates::new(&place.path().join("pki"));
+    let settings = certificates.settings() + "auth_tcp = \"none\"\nallow_cleartext_tcp = 1\n";
+    fs::write(place.root().join("etc/virtsecretd.conf"), settings + &place.own_key()).unwrap();
+    let main = UnixListener::bind(place.path().join("main")).unwrap();
+    let [tls, tcp] = [0, 0].map(|any| TcpListener::bind(("127.0.0.1", any)).unwrap());
+    let [tls_port, tcp_port] = [&tls, &tcp].map(|socket| socket.local_addr().unwrap().port());
+    // The roles go by the names, whatever the order; and no --listen is needed for sockets that are there.
+    let sockets = [OwnedFd::from(tcp), OwnedFd::from(main), OwnedFd::from(tls)];
+    let mut command =
+        place.activated(sockets, "strongroomd-tcp.socket:virtsecretd.socket:virtsecretd-tls.socket");
+    let ear = place.listen(&mut command);
+    let mut daemon = Daemon(command.spawn().unwrap());
+    drop(command);
+    assert_eq!(heard(&ear), "READY=1");
+    let by_tls = format!("secret://localhost:{tls_port}/system?pkipath={}", certificates.directory.display());
+    let by_tcp = format!("secret+tcp://127.0.0.1:{tcp_port}/system");
+    fs::write(place.path().join("s.xml"), EPHEMERAL).unwrap();
+    let file = place.path().join("s.xml");
+    assert!(virsh(&by_tls, &["secret-define", file.to_str().unwrap()]).status.success());
+    let listed = virsh(&by_tcp, &["secret-list"]);
+    assert!(
+        String::from_utf8_lossy(&listed.stdout).contains("3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234"),
+        "{listed:?}"
+    );
+
+    // Not the one for the other.
+    let in_the_clear = virsh(&format!("secret+tcp://127.0.0.1:{tls_port}/system"), &["secret-list"]);
+    assert!(!in_the_clear.status.success(), "{in_the_clear:?}");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.0.wait().unwrap().success());
+    let log = fs::read_to_string(place.path().join("log")).unwrap();
+    assert!(log.contains("refused 127.0.0.1:") && log.contains("what came is no TLS record"), "{log}");
+}
+
+#[test]
+fn sockets_from_systemd_for_the_network_are_not_served_without_what_protects_them() {
+    let place = Place::new();
+    let network = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut number = 0;
+    let mut unix = || {
+        number += 1;
+        OwnedFd::from(UnixListener::bind(place.path().join(number.to_string())).unwrap())
+    };
+    for (socket, name, settings, status, expected) in [
+        (
+            network(),
+            "virtsecretd-tls.socket",
+            "ca_file = \"/no/such/ca.pem\"\n",
+            1,
+            "No server certificate path set",
+        ),
+        (
+            network(),
+            "virtsecretd-tcp.socket",
+            "auth_tcp = \"none\"\n",
+            1,
+            "auth_tcp is \"none\": on TCP every secret",
+        ),
+        (network(), "virtsecretd.socket", "", 6, "it is no Unix stream socket that listens"),
+        (unix(), "virtsecretd-tls.socket", "", 6, "it is no TCP socket that listens"),
+        (unix(), "strongroomd-tcp.socket", "", 6, "it is no TCP socket that listens"),
+    ] {
+        fs::write(place.root().join("etc/virtsecretd.conf"), format!("{settings}{}", place.own_key()))
+            .unwrap();
+        let sockets = [socket, unix(), unix()];
+        let mut command =
+            place.activated(sockets, &format!("{name}:virtsecretd-ro.socket:virtsecretd-admin.socket"));
+        let ended = command.status().unwrap();
+        let said = fs::read_to_string(place.path().join("log")).unwrap();
+        assert_eq!(ended.code(), Some(status), "{name}: {said}");
+        assert!(said.contains(expected) && said.contains("hint: "), "{name}: {said}");
+    }
 }
 
 #[test]
@@ -287,6 +365,18 @@ impl Place {
         command
     }
 
+    /// The daemon as systemd starts it, with these sockets by these names. What it says goes to the file `log`.
+    fn activated(&self, [first, second, third]: [OwnedFd; 3], names: &str) -> Command {
+        // Standard input, output and error become the descriptors 3, 4 and 5.
+        let script =
+            "export LISTEN_PID=$$; exec 3<&0 4<&1 5<&2 </dev/null >\"$LOG\" 2>&1; exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script, DAEMON, "--root"]).arg(self.root());
+        command.env("LISTEN_FDS", "3").env("LISTEN_FDNAMES", names).env("LOG", self.path().join("log"));
+        command.stdin(first).stdout(second).stderr(third);
+        command
+    }
+
     /// What systemd would hear of the program.
     fn listen(&self, command: &mut Command) -> UnixDatagram {
         let path = self.path().join("notify");
@@ -297,9 +387,12 @@ impl Place {
     }
 
     fn virsh(&self, socket: &Path, words: &[&str]) -> Output {
-        let uri = format!("secret+unix:///system?socket={}", socket.display());
-        Command::new("virsh").args(["-c", &uri]).args(words).output().unwrap()
+        virsh(&format!("secret+unix:///system?socket={}", socket.display()), words)
     }
+}
+
+fn virsh(uri: &str, words: &[&str]) -> Output {
+    Command::new("virsh").args(["-c", uri]).args(words).output().unwrap()
 }
 
 /// The next notification.

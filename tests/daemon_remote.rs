@@ -29,11 +29,7 @@ const UUID: &str = "3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234";
 fn stock_virsh_is_served_by_tcp_where_that_is_meant() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place(directory.path().into());
-    let (_daemon, address) = listen(
-        &place,
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nallow_cleartext_tcp = 1\n",
-        "tcp",
-    );
+    let (_daemon, address) = listen_in_the_clear(&place);
     let uri = format!("secret+tcp://{address}/system");
     a_day_with_virsh(&place, &uri);
     assert!(Client::virsh(&uri).says(&["secret-list"]).is_ok());
@@ -62,11 +58,7 @@ fn stock_virsh_is_served_by_tcp_where_that_is_meant() {
 fn who_comes_by_the_network_is_shown_to_administration() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place(directory.path().into());
-    let (_daemon, address) = listen(
-        &place,
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nallow_cleartext_tcp = 1\n",
-        "tcp",
-    );
+    let (_daemon, address) = listen_in_the_clear(&place);
     let client = Bare::open(address);
     let said = |words: &[&str]| virt_admin(&place, words);
     let (_, list) = said(&["client-list", "virtsecretd"]);
@@ -199,7 +191,7 @@ fn forty_silent_strangers_shut_nobody_out() {
     let pki = Pki::new(&place.0.join("pki"), "*");
     let (_daemon, tls) =
         listen(&place, &format!("{}listen_tcp = 1\nauth_tcp = \"sasl\"\n", pki.lines), "tls");
-    let tcp = listens(&place, "tcp");
+    let tcp = place.listens("tcp");
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(tcp).unwrap()).collect();
     let deadline = Instant::now() + PATIENCE;
     while log(&place).matches("has come: 127.0.0.1").count() < 20 {
@@ -332,24 +324,12 @@ fn virt_admin(place: &Place, words: &[&str]) -> (bool, String) {
 fn listen(place: &Place, lines: &str, kind: &str) -> (Daemon, SocketAddr) {
     let lines = format!("listen_addr = \"127.0.0.1\"\ntls_port = \"0\"\ntcp_port = \"0\"\n{lines}");
     let daemon = place.serve_with(&lines, &["--listen"]);
-    (daemon, listens(place, kind))
+    (daemon, place.listens(kind))
 }
 
-/// Where it listens for these.
-fn listens(place: &Place, kind: &str) -> SocketAddr {
-    let mark = format!(" {kind} 127.0.0.1:");
-    let deadline = Instant::now() + PATIENCE;
-    let address = loop {
-        let log = log(place); // it has a thread of its own
-        if let Some((_, behind)) = log.rsplit_once(&mark)
-            && let Some((port, _)) = behind.split_once([',', '\n', ' '])
-        {
-            break format!("127.0.0.1:{port}");
-        }
-        assert!(Instant::now() < deadline, "it doesn't say where it listens:\n{log}");
-        std::thread::yield_now();
-    };
-    address.parse().unwrap()
+/// The same by TCP alone, where nothing asks who comes.
+fn listen_in_the_clear(place: &Place) -> (Daemon, SocketAddr) {
+    listen(place, "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nallow_cleartext_tcp = 1\n", "tcp")
 }
 
 fn log(place: &Place) -> String {

@@ -2,20 +2,24 @@
 //!
 //! Each way of sending one has a random marker of its own. It is looked for in the log at its finest level, in what the
 //! daemon prints, in every answer but the one that may have it, in the environment, the command line and the memory of
-//! the process, at rest and stopped amid its calls, and in every file below the root. The control: a definition's
-//! description, which is no secret, is found in memory and on disk by the same looks. What the kernel holds of a
-//! connection is not the process's memory. Leans on `support::markers`; root reads the memory of others.
+//! the process, at rest and stopped amid its calls, and in every file below the root. Clients come by a Unix socket and by
+//! TLS, in both its versions. The control: a definition's description, which is no secret, is found in memory and on disk
+//! by the same looks. What the kernel holds of a connection is not the process's memory. Leans on `support::markers`; root reads the memory of others.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/pki.rs"]
+mod pki;
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use pki::Certificates;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{Pid, Signal, kill_process};
 use support::daemon::{Daemon, PATIENCE};
@@ -31,11 +35,14 @@ const PRIVATE: Uuid = Uuid::from_u128(2);
 #[test]
 fn nothing_that_clients_send_comes_to_light() {
     let mut stage = Stage::set();
-    let daemon = stage.place.serve("");
+    let daemon = stage.serve();
     stage.add_keys();
-    let mut answers = stage.play_by_the_rules(&daemon);
+    let (mut answers, mut held) = (Vec::new(), Vec::new());
+    for way in Way::ALL {
+        answers.extend(stage.play_by_the_rules(way));
+        held.extend(stage.begin_and_stop(way));
+    }
     answers.extend(stage.break_the_rules());
-    let held = stage.begin_and_stop();
 
     let pid = daemon.pid();
     let memory = stage.needles.in_process(pid);
@@ -71,7 +78,7 @@ fn nothing_that_clients_send_comes_to_light() {
 #[test]
 fn a_daemon_stopped_amid_its_calls_holds_values_in_secret_memory_alone() {
     let mut stage = Stage::set();
-    let daemon = stage.place.serve("");
+    let daemon = stage.serve();
     stage.add_keys();
     let mut client = daemon.client();
     let small = stage.marker("a small value");
@@ -83,30 +90,32 @@ fn a_daemon_stopped_amid_its_calls_holds_values_in_secret_memory_alone() {
     let (ended, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
     let again = || !ended.load(Ordering::Relaxed) && calls.fetch_add(1, Ordering::Relaxed) < usize::MAX;
     let (mut found, mut scanned) = (Vec::new(), 0);
-    let client = || daemon.client();
+    let (stage, again, small, large, token) = (&stage, &again, &small, &large, &token);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut client = client();
-            while again() {
-                assert!(matches!(client.get(OPEN).unwrap().unwrap().len(), 32 | 64_000));
-            }
-        });
-        scope.spawn(|| {
-            let mut client = client();
-            while again() {
-                client.set(OPEN, &small).unwrap().unwrap();
-                client.set(OPEN, &large).unwrap().unwrap();
-            }
-        });
-        scope.spawn(|| {
-            let mut client = client();
-            client.identify(&token).unwrap().unwrap();
-            while again() {
-                client.identify(&token).unwrap().unwrap();
-                client.set(PRIVATE, &small).unwrap().unwrap();
-                assert_eq!(client.get(PRIVATE).unwrap().unwrap(), small);
-            }
-        });
+        for way in Way::ALL {
+            scope.spawn(move || {
+                let mut client = stage.client(way);
+                while again() {
+                    assert!(matches!(client.get(OPEN).unwrap().unwrap().len(), 32 | 64_000));
+                }
+            });
+            scope.spawn(move || {
+                let mut client = stage.client(way);
+                while again() {
+                    client.set(OPEN, small).unwrap().unwrap();
+                    client.set(OPEN, large).unwrap().unwrap();
+                }
+            });
+            scope.spawn(move || {
+                let mut client = stage.client(way);
+                client.identify(token).unwrap().unwrap();
+                while again() {
+                    client.identify(token).unwrap().unwrap();
+                    client.set(PRIVATE, small).unwrap().unwrap();
+                    assert_eq!(client.get(PRIVATE).unwrap().unwrap(), small);
+                }
+            });
+        }
         let mut dice = Dice(Dice::seed());
         for _ in 0..STOPS {
             std::thread::sleep(Duration::from_micros(2_000 + dice.roll(8_000)));
@@ -119,14 +128,40 @@ fn a_daemon_stopped_amid_its_calls_holds_values_in_secret_memory_alone() {
         ended.store(true, Ordering::Relaxed);
     });
     assert_eq!(found, [""; 0], "in {STOPS} stops");
-    let calls = calls.into_inner();
+    // And when all is said and everybody is gone.
+    daemon.descriptors_at_rest();
+    assert_eq!(stage.needles.in_process(daemon.pid()).found, [""; 0], "at rest");
+    let calls = calls.load(Ordering::Relaxed);
     assert!(calls > STOPS, "only {calls} rounds");
     note(&format!("{STOPS} stops amid {calls} rounds of calls, {} MiB scanned", scanned >> 20));
 }
 
+/// Over what a client speaks.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Unix,
+    Tls13,
+    Tls12,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Unix, Self::Tls13, Self::Tls12];
+}
+
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// A client, whatever it speaks over.
+type AnyClient = Client<Box<dyn Stream>>;
+
+/// How somebody comes.
+type Door = fn(&Stage) -> AnyClient;
+
 /// A keystore, and what to look for.
 struct Stage {
     directory: tempfile::TempDir,
+    certificates: Certificates,
     place: Place,
     needles: Needles,
     /// What is no secret, and can be found.
@@ -142,7 +177,29 @@ impl Stage {
         let description: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
         let mut control = Needles::new();
         control.add("the control", description.as_bytes());
-        Self { directory, place, needles: Needles::new(), control, description }
+        let certificates = Certificates::new(&directory.path().join("pki"));
+        Self { directory, certificates, place, needles: Needles::new(), control, description }
+    }
+
+    /// The daemon, on a Unix socket and on the network.
+    fn serve(&self) -> Daemon {
+        let lines =
+            format!("listen_addr = \"127.0.0.1\"\ntls_port = \"0\"\n{}", self.certificates.settings());
+        self.place.serve_with(&lines, &["--listen"])
+    }
+
+    /// Somebody who has come and opened the keystore.
+    fn client(&self, way: Way) -> AnyClient {
+        let by_tls = |version| {
+            let client = tls::connect(self.place.listens("tls"), &self.certificates, version);
+            Client::over(Box::new(client.stream) as Box<dyn Stream>)
+        };
+        let client = match way {
+            Way::Unix => at(&self.place.socket()),
+            Way::Tls13 => by_tls(&rustls::version::TLS13),
+            Way::Tls12 => by_tls(&rustls::version::TLS12),
+        };
+        client.opened().unwrap()
     }
 
     /// The keystore's keys and the host's token are looked for too.
@@ -186,21 +243,25 @@ impl Stage {
     }
 
     /// Values are set and read, tokens shown, right and wrong. Gives the answers in which there must be nothing.
-    fn play_by_the_rules(&mut self, daemon: &Daemon) -> Vec<Vec<u8>> {
-        let mut client = daemon.client();
+    fn play_by_the_rules(&mut self, way: Way) -> Vec<Vec<u8>> {
+        let mut client = self.client(way);
         let mut answers = Vec::new();
         client.define(&self.xml(OPEN, false)).unwrap().unwrap();
         client.define(&self.xml(PRIVATE, true)).unwrap().unwrap();
-        let value = self.marker("a value");
+        let value = self.marker(&format!("a value, {way:?}"));
         client.set(OPEN, &value).unwrap().unwrap();
         assert_eq!(client.get(OPEN).unwrap().unwrap(), value);
-        let large = self.marker("a large value").repeat(2_048);
+        let large = self.marker(&format!("a large value, {way:?}")).repeat(2_048);
         client.set(OPEN, &large).unwrap().unwrap();
         assert_eq!(client.get(OPEN).unwrap().unwrap(), large);
-        let private = self.marker("a private value");
+        let private = self.marker(&format!("a private value, {way:?}"));
         client.set(PRIVATE, &private).unwrap().unwrap();
         answers.push(client.get(PRIVATE).unwrap().unwrap_err().body);
-        let wrong: String = self.marker("a wrong token").iter().map(|byte| format!("{byte:02x}")).collect();
+        let wrong: String = self
+            .marker(&format!("a wrong token, {way:?}"))
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         client.identify(wrong.as_bytes()).unwrap().unwrap();
         self.needles.add("a wrong token, as it was sent", wrong.as_bytes());
         answers.push(client.get(PRIVATE).unwrap().unwrap_err().body);
@@ -217,7 +278,7 @@ impl Stage {
         client.identify(&token).unwrap().unwrap();
         assert_eq!(client.get(PRIVATE).unwrap().unwrap(), private);
         client.undefine(PRIVATE).unwrap().unwrap();
-        let late = self.marker("a value for a secret that is gone");
+        let late = self.marker(&format!("a value for a secret that is gone, {way:?}"));
         answers.push(client.set(PRIVATE, &late).unwrap().unwrap_err().body);
         client.define(&self.xml(PRIVATE, true)).unwrap().unwrap();
         answers
@@ -226,13 +287,15 @@ impl Stage {
     /// Packets that aren't as they should be, with a value in each. Gives whatever is answered.
     fn break_the_rules(&mut self) -> Vec<Vec<u8>> {
         let mut answers = Vec::new();
-        let sockets = [
-            ("main", self.place.socket(), true),
-            ("unopened", self.place.socket(), false),
-            ("read-only", self.place.read_only_socket(), true),
-            ("admin", self.place.admin_socket(), false),
+        let doors: [(&str, Door); 6] = [
+            ("main", |stage| stage.client(Way::Unix)),
+            ("unopened", |stage| at(&stage.place.socket())),
+            ("read-only", |stage| at(&stage.place.read_only_socket()).opened().unwrap()),
+            ("admin", |stage| at(&stage.place.admin_socket())),
+            ("TLS 1.3", |stage| stage.client(Way::Tls13)),
+            ("TLS 1.2", |stage| stage.client(Way::Tls12)),
         ];
-        for (where_to, socket, open) in sockets {
+        for (where_to, come) in doors {
             for length in [1, 30, 640, 2_060, 3_000, 7_000] {
                 let name = |what: &str| format!("{what} of {} bytes over the {where_to} socket", length * 32);
                 let mut body = |what: &str| wire::set_body(OPEN, &self.marker(&name(what)).repeat(length));
@@ -263,47 +326,46 @@ impl Stage {
                     wire::call(number::SET_IDENTITY, 13, &body("a value as an identity")),
                     wire::call(number::AUTH_LIST, 99, &Xdr::default()),
                 ];
-                answers.extend(exchange(&socket, open, &packets));
+                answers.extend(exchange(come(self), &packets));
             }
         }
         answers
     }
 
     /// Values that are never sent to their end.
-    fn begin_and_stop(&mut self) -> Vec<UnixStream> {
+    fn begin_and_stop(&mut self, way: Way) -> Vec<AnyClient> {
         let mut held = Vec::new();
         for length in [100, 2_000] {
-            let value = self.marker("half a value").repeat(length);
+            let value = self.marker(&format!("half a value, {way:?}")).repeat(length);
             let packet = wire::call(number::SET_VALUE, 2, &wire::set_body(OPEN, &value));
-            let mut client = Client::open(&self.place.socket(), PATIENCE).unwrap();
+            let mut client = self.client(way);
             client.stream.write_all(&packet[..packet.len() - 40]).unwrap();
-            held.push(client.stream);
+            held.push(client);
         }
         // A call on another connection is answered when those halves have been looked at.
-        let mut client = Client::open(&self.place.socket(), PATIENCE).unwrap();
+        let mut client = self.client(way);
         (0..100).for_each(|_| drop(client.list().unwrap()));
         held
     }
 }
 
-/// Sends packets one after the other, and gives what is answered until the last of them is.
-fn exchange(socket: &Path, open: bool, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut client = match open {
-        true => Client::open(socket, PATIENCE).unwrap(),
-        false => Client::connect(socket, PATIENCE).unwrap(),
-    };
-    let mut writer = client.stream.try_clone().unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(move || packets.iter().for_each(|packet| _ = writer.write_all(packet)));
-        let mut answers = Vec::new();
-        loop {
-            let Packet { serial, body, .. } = client.receive().unwrap();
-            answers.push(body);
-            if serial == 99 {
-                return answers;
-            }
+/// Somebody who has only connected.
+fn at(socket: &Path) -> AnyClient {
+    Client::over(Box::new(Client::connect(socket, PATIENCE).unwrap().stream))
+}
+
+/// Sends packets one after the other, and gives what is answered until the last of them is. The answers are short: they
+/// wait where they are until all is sent.
+fn exchange(mut client: AnyClient, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    packets.iter().for_each(|packet| client.stream.write_all(packet).unwrap());
+    let mut answers = Vec::new();
+    loop {
+        let Packet { serial, body, .. } = client.receive().unwrap();
+        answers.push(body);
+        if serial == 99 {
+            return answers;
         }
-    })
+    }
 }
 
 fn random() -> [u8; 32] {

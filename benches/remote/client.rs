@@ -4,11 +4,12 @@
 //! that made them: [`inside`] does things there. Refuses a server that doesn't confirm our certificate.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType, bind, socket};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -49,9 +50,12 @@ pub(crate) fn connect(config: &Arc<ClientConfig>, patience: Duration) -> std::io
     Ok(Client::opened(stream, "secret:///system"))
 }
 
-/// A client that has begun a handshake, and says no more.
-pub(crate) fn stall() -> std::io::Result<TcpStream> {
-    let mut socket = TcpStream::connect_timeout(&([127, 0, 0, 1], 16514).into(), Duration::from_secs(1))?;
+/// A client from this address of loopback that has begun a handshake, and says no more.
+pub(crate) fn stall(from: [u8; 4]) -> std::io::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::from((from, 0)))?;
+    rustix::net::connect(&socket, &SocketAddr::from(([127, 0, 0, 1], 16514)))?;
+    let mut socket = TcpStream::from(socket);
     socket.write_all(&[0x16, 3, 1, 2, 0, 1])?;
     Ok(socket)
 }

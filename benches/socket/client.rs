@@ -66,7 +66,15 @@ impl<S: Read + Write> Client<S> {
 
     /// Sends the prepared call and waits for its reply. The reply, whole.
     pub(crate) fn call(&mut self) -> &[u8] {
+        self.send();
+        self.receive()
+    }
+
+    pub(crate) fn send(&mut self) {
         self.stream.write_all(&self.call).unwrap();
+    }
+
+    pub(crate) fn receive(&mut self) -> &[u8] {
         let mut have = 0;
         loop {
             if have == self.reply.len() {

@@ -489,6 +489,8 @@ fn who_is_not_let_in_is_told_the_next_step() {
     for (offered, wanted, refused, text) in [
         (vec![2], None, Some(denied), "authentication failed: access denied by policy"),
         (vec![7], None, None, "authentication failed: unsupported authentication type 7"),
+        #[cfg(not(feature = "sasl"))]
+        (vec![1], None, None, "authentication failed: the server wants SASL, which this build has not"),
         (
             vec![],
             Some(Authentication::Sasl(None)),

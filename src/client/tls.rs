@@ -98,11 +98,12 @@ fn confirmed(stream: &mut Stream, patience: &Patience) -> Result<(), Error> {
     stream.inflow.end = None;
     let errno = match read {
         Ok(1) if byte == [TAKEN] => return Ok(()),
-        Ok(1) => {
+        // Another byte; or it ends TLS in due form, which libvirt's client takes for one.
+        Ok(1) | Err(Stop::Layer(Broken::Closed)) => {
             let detail = "server verification (of our certificate or IP address) failed";
-            return Err(Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail).advise(NOT_TAKEN));
+            return Err(Error::new(ErrorCode::Rpc, ErrorDomain::Rpc, detail).advise(NOT_TAKEN));
         }
-        Ok(_) | Err(Stop::Layer(Broken::Closed)) => Errno::IO,
+        Ok(_) => Errno::IO,
         Err(Stop::System(Errno::AGAIN)) => return Err(patience.over()),
         Err(Stop::System(errno)) => errno,
         Err(Stop::Layer(Broken::Malformed(what))) => {

@@ -3,13 +3,16 @@
 //! The matrix is {virsh, python3-libvirt, strongroom} × {libvirtd, strongroomd} × the [`transports`], on a host's
 //! own loopback and between hosts, over IPv4 and IPv6. A cell lives a secret's whole life, then comes with wrong
 //! credentials. It passes, or it is listed in [`exceptions`] with its reason; a listed one that passes fails the test.
-//! `CELL=words` in the environment runs a part of it. [`refusals`] and [`capture`] are tests of their own.
+//! `CELL=words` in the environment runs a part of it. [`refusals`], [`bad_servers`], [`crowd`] and [`capture`] are tests of
+//! their own.
 //! Leans on real daemons, a real KDC and a real sshd, each on a host made of namespaces: root alone can run this.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod bad_servers;
 mod capture;
 mod clients;
+mod crowd;
 mod exceptions;
 #[path = "../support/host.rs"]
 mod host;
@@ -19,7 +22,12 @@ mod markers;
 #[path = "../support/pki.rs"]
 mod pki;
 mod refusals;
+#[allow(dead_code, reason = "the client of a bench")]
+#[path = "../../benches/socket/client.rs"]
+mod rpc;
 mod server;
+#[path = "../../benches/remote/client.rs"]
+mod tls_client;
 mod transports;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 //! level, and what it prints go to files beside the root. Refuses to outlive the test.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -52,6 +53,22 @@ impl Place {
         let mut command = self.command(lines);
         command.args(words);
         self.start(command)
+    }
+
+    /// Where the daemon listens for "tcp" or "tls", if that is on loopback.
+    pub(crate) fn listens(&self, kind: &str) -> SocketAddr {
+        let mark = format!(" {kind} 127.0.0.1:");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = std::fs::read_to_string(self.daemon_log()).unwrap_or_default(); // it has a thread of its own
+            if let Some((_, behind)) = log.rsplit_once(&mark)
+                && let Some((port, _)) = behind.split_once([',', '\n', ' '])
+            {
+                return format!("127.0.0.1:{port}").parse().unwrap();
+            }
+            assert!(Instant::now() < deadline, "it doesn't say where it listens:\n{log}");
+            std::thread::yield_now();
+        }
     }
 
     /// Starts one by such a command, and waits until it is ready.

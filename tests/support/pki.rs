@@ -6,6 +6,8 @@
 #![allow(dead_code, reason = "every test uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use std::path::{Path, PathBuf};
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
     DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
@@ -20,6 +22,40 @@ pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub(crate) struct Pair {
     pub(crate) certificate: String,
     pub(crate) key: String,
+}
+
+/// Certificates for both ends of loopback, in a directory that will do for `?pkipath=` and for a daemon's settings.
+pub(crate) struct Certificates {
+    pub(crate) directory: PathBuf,
+    pub(crate) authority: Authority,
+    pub(crate) client: Pair,
+}
+
+impl Certificates {
+    pub(crate) fn new(directory: &Path) -> Self {
+        std::fs::create_dir_all(directory).unwrap();
+        let authority = Authority::new("authority");
+        let (server, client) = (authority.server(&["localhost"], |_| ()), authority.client("good", |_| ()));
+        let ca = authority.pem();
+        for (file, content) in [
+            ("cacert.pem", &ca),
+            ("servercert.pem", &server.certificate),
+            ("serverkey.pem", &server.key),
+            ("clientcert.pem", &client.certificate),
+            ("clientkey.pem", &client.key),
+        ] {
+            std::fs::write(directory.join(file), content).unwrap();
+        }
+        Self { directory: directory.to_owned(), authority, client }
+    }
+
+    /// The daemon's settings that name them.
+    pub(crate) fn settings(&self) -> String {
+        let shown = self.directory.display();
+        format!(
+            "ca_file = \"{shown}/cacert.pem\"\ncert_file = \"{shown}/servercert.pem\"\nkey_file = \"{shown}/serverkey.pem\"\n"
+        )
+    }
 }
 
 impl Authority {

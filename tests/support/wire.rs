@@ -1,4 +1,5 @@
-//! libvirt's wire as a test speaks it: bodies, packets, calls and their answers, over a Unix socket.
+//! libvirt's wire as a test speaks it: bodies, packets, calls and their answers, over a Unix socket or
+//! any other stream.
 //!
 //! Written apart from `src/rpc`, so that the two can't share a mistake. Leans on std. Refuses to hide anything: an
 //! attacker builds its packets from the same parts as a good client, only worse.
@@ -120,20 +121,17 @@ pub(crate) struct Fault {
     pub(crate) body: Vec<u8>,
 }
 
-/// A client that keeps to the rules.
+/// A client that keeps to the rules. `S`: what it speaks over.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) stream: UnixStream,
+pub(crate) struct Client<S = UnixStream> {
+    pub(crate) stream: S,
     serial: u32,
 }
 
 impl Client {
     /// Connects, and opens the keystore. No answer may take longer than `patience`.
     pub(crate) fn open(socket: &Path, patience: Duration) -> io::Result<Self> {
-        let mut client = Self::connect(socket, patience)?;
-        client.call(number::AUTH_LIST, &Xdr::default())?.unwrap();
-        client.call(number::OPEN, &open_body("secret:///system"))?.unwrap();
-        Ok(client)
+        Self::connect(socket, patience)?.opened()
     }
 
     pub(crate) fn connect(socket: &Path, patience: Duration) -> io::Result<Self> {
@@ -142,10 +140,19 @@ impl Client {
         stream.set_write_timeout(Some(patience))?;
         Ok(Self::over(stream))
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Over a connection that is there.
-    pub(crate) fn over(stream: UnixStream) -> Self {
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, serial: 0 }
+    }
+
+    /// Opens the keystore.
+    pub(crate) fn opened(mut self) -> io::Result<Self> {
+        self.call(number::AUTH_LIST, &Xdr::default())?.unwrap();
+        self.call(number::OPEN, &open_body("secret:///system"))?.unwrap();
+        Ok(self)
     }
 
     /// Calls, and waits for the answer; events and pings in between are dropped.

@@ -10,7 +10,6 @@ use std::ops::Range;
 use ring::aead::{self, AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce};
 use rustls::ConnectionTrafficSecrets as Secrets;
 use secrecy::ExposeSecret;
-use zeroize::Zeroize;
 
 use crate::memory::{Exhausted, SecretBytes, scrubbed};
 use crate::net::layer::Broken;
@@ -122,47 +121,48 @@ impl Cipher {
         }
     }
 
-    /// Appends a record that carries the next `length` bytes of `from`, at most [`MAX_PART`]. The plaintext is copied to where
-    /// it is then encrypted: it doesn't stay.
+    /// Appends a record that carries what `from` has, `length` bytes, at most [`MAX_PART`]. They are encrypted on the `bench`,
+    /// which must have room for one more: not for a moment are they where the records are.
     pub(super) fn seal<'a>(
         &mut self,
         kind: u8,
         length: usize,
         from: impl Iterator<Item = &'a [u8]>,
+        bench: &mut [u8],
         sealed: &mut Vec<u8>,
     ) -> Result<(), Broken> {
+        let typed = usize::from(self.version == Version::Tls13);
+        let plain = bench.get_mut(..length + typed).ok_or(LONG)?;
         let nonce = self.nonce()?;
         let number = self.sequence;
         self.sequence = number.checked_add(1).ok_or(WORN)?;
-        let typed = usize::from(self.version == Version::Tls13);
         let whole = self.explicit() + length + typed + aead::MAX_TAG_LEN;
-        // First of all: bytes that are moved stay where they were, too.
         sealed.reserve(HEAD + whole);
         let shown = if self.version == Version::Tls13 { kind::DATA } else { kind };
         let [high, low] = u16::try_from(whole).map_err(|_| LONG)?.to_be_bytes();
         let head = [shown, 3, 3, high, low];
         sealed.extend_from_slice(&head);
         sealed.extend_from_slice(&nonce[NONCE_LEN - self.explicit()..]);
-        let start = sealed.len();
         let tag = scrubbed(|| {
-            from.for_each(|part| sealed.extend_from_slice(part));
-            if typed == 1 {
-                sealed.push(kind);
+            let mut at = 0;
+            for part in from {
+                plain[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
             }
-            let plain = &mut sealed[start..];
             let nonce = Nonce::assume_unique_for_key(nonce);
             match self.version {
-                Version::Tls13 => self.key()?.seal_in_place_separate_tag(nonce, Aad::from(head), plain),
+                Version::Tls13 => {
+                    plain[at] = kind;
+                    self.key()?.seal_in_place_separate_tag(nonce, Aad::from(head), plain)
+                }
                 Version::Tls12 => {
                     let aad = Aad::from(authenticated(number, kind, length));
                     self.key()?.seal_in_place_separate_tag(nonce, aad, plain)
                 }
             }
         });
-        let Ok(tag) = tag else {
-            sealed[start..].zeroize();
-            return Err(Broken::Malformed("a TLS record could not be sealed"));
-        };
+        let Ok(tag) = tag else { return Err(Broken::Malformed("a TLS record could not be sealed")) };
+        sealed.extend_from_slice(plain);
         sealed.extend_from_slice(tag.as_ref());
         Ok(())
     }

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::kernel::KernelConnection;
 use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
+use secrecy::ExposeSecretMut;
 
 use super::after::{Asked, Message, alert};
 use super::cipher::{Cipher, HEAD, MAX_PART, Unfit, Version, kind};
-use crate::memory::scrubbed;
+use crate::memory::{SecretBytes, scrubbed};
 use crate::net::layer::{Broken, Layer, MAX_RECORD, Open, Seal};
 
 /// The layer of a connection whose handshake gave these keys. `tickets`: the other end is a server, which may send some.
@@ -185,7 +186,7 @@ impl Seal for Sealer {
     fn close(&mut self, sealed: &mut Vec<u8>) {
         if self.over.is_none() {
             // Where it fails there is nothing left to say.
-            _ = self.seal_one(kind::ALERT, &[&CLOSE_NOTIFY], sealed);
+            _ = self.seal_one(kind::ALERT, &[&CLOSE_NOTIFY], &mut [0; SMALL_BENCH], sealed);
             self.over = Some(Broken::Closed);
         }
     }
@@ -195,43 +196,69 @@ impl Sealer {
     fn seal_all(&mut self, plain: &[&[u8]], sealed: &mut Vec<u8>) -> Result<(), Broken> {
         let total: usize = plain.iter().map(|part| part.len()).sum();
         sealed.reserve(total + total.div_ceil(MAX_PART) * MOST_AROUND);
+        let mut bench = bench(total)?;
+        let bench = bench.expose_secret_mut();
+        let most = bench.len() - 1;
         // A record takes from as many parts as it has room for.
         let mut record: Vec<&[u8]> = Vec::with_capacity(plain.len());
-        let mut room = MAX_PART;
+        let mut room = most;
         for mut part in plain.iter().copied().filter(|part| !part.is_empty()) {
             while part.len() > room {
                 let (now, later) = part.split_at(room);
                 record.push(now);
-                self.seal_data(&record, sealed)?;
+                self.seal_data(&record, bench, sealed)?;
                 record.clear();
-                (part, room) = (later, MAX_PART);
+                (part, room) = (later, most);
             }
             record.push(part);
             room -= part.len();
         }
-        if record.is_empty() { Ok(()) } else { self.seal_data(&record, sealed) }
+        if record.is_empty() { Ok(()) } else { self.seal_data(&record, bench, sealed) }
     }
 
-    fn seal_data(&mut self, parts: &[&[u8]], sealed: &mut Vec<u8>) -> Result<(), Broken> {
+    fn seal_data(&mut self, parts: &[&[u8]], bench: &mut [u8], sealed: &mut Vec<u8>) -> Result<(), Broken> {
         let worn = self.cipher.records() >= self.renew_after;
         match self.cipher.version() {
             Version::Tls12 if worn => {
                 return Err(Broken::Malformed("as much was sent as TLS 1.2 allows under one key"));
             }
             Version::Tls13 if self.shared.owed.swap(false, Ordering::Acquire) || worn => {
-                self.seal_one(kind::HANDSHAKE, &[&KEY_UPDATE], sealed)?;
+                self.seal_one(kind::HANDSHAKE, &[&KEY_UPDATE], &mut [0; SMALL_BENCH], sealed)?;
                 self.cipher = self.shared.renewed(|next| next.to_seal())?;
             }
             _ => {}
         }
-        self.seal_one(kind::DATA, parts, sealed)
+        self.seal_one(kind::DATA, parts, bench, sealed)
     }
 
-    fn seal_one(&mut self, kind: u8, parts: &[&[u8]], sealed: &mut Vec<u8>) -> Result<(), Broken> {
+    fn seal_one(
+        &mut self,
+        kind: u8,
+        parts: &[&[u8]],
+        bench: &mut [u8],
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
         let length = parts.iter().map(|part| part.len()).sum();
-        self.cipher.seal(kind, length, parts.iter().copied(), sealed)
+        self.cipher.seal(kind, length, parts.iter().copied(), bench, sealed)
     }
 }
+
+/// Secret memory in which records are sealed that carry so many bytes in all. Where it is scarce, shorter records do.
+fn bench(total: usize) -> Result<SecretBytes, Broken> {
+    let mut longest = total.min(MAX_PART);
+    loop {
+        match SecretBytes::zeroed(longest + 1) {
+            Ok(bench) => return Ok(bench),
+            Err(_) if longest > LEAST_PART => longest = (longest / 2).max(LEAST_PART),
+            Err(_) => return Err(Broken::Malformed("there is no secret memory to seal a TLS record in")),
+        }
+    }
+}
+
+/// For what is no secret: alerts and KeyUpdates.
+const SMALL_BENCH: usize = 8;
+/// Shorter than that no record is made for want of memory.
+const LEAST_PART: usize = 63;
 
 /// A KeyUpdate that asks for none (RFC 8446, 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];

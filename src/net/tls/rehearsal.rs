@@ -24,7 +24,10 @@ pub(crate) fn records(old: bool, mut bytes: &[u8]) {
         let (content, rest) = rest.split_at(length);
         bytes = rest;
         let mut sealed = Vec::new();
-        if craft.seal(what, content.len(), [content].into_iter(), &mut sealed).is_err() {
+        if craft
+            .seal(what, content.len(), [content].into_iter(), &mut vec![0; content.len() + 1], &mut sealed)
+            .is_err()
+        {
             return;
         }
         let mut data = Vec::new();

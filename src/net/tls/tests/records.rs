@@ -3,6 +3,7 @@
 use rustls::crypto::cipher::{AeadKey, Iv};
 
 use super::*;
+use crate::memory::scarcity::while_scarce;
 use crate::net::tls::cipher::kind::{ALERT, DATA, HANDSHAKE};
 
 fn hex(text: &str) -> Vec<u8> {
@@ -45,7 +46,9 @@ fn open(opener: &mut Opener, record: &[u8]) -> Result<Vec<u8>, Broken> {
 
 fn crafted(cipher: &mut Cipher, kind: u8, content: &[u8]) -> Vec<u8> {
     let mut record = Vec::new();
-    cipher.seal(kind, content.len(), [content].into_iter(), &mut record).unwrap();
+    cipher
+        .seal(kind, content.len(), [content].into_iter(), &mut vec![0; content.len() + 1], &mut record)
+        .unwrap();
     record
 }
 
@@ -137,12 +140,23 @@ fn the_sealer_takes_a_new_key_long_before_it_must() {
 }
 
 #[test]
+fn nothing_is_sealed_where_it_could_be_read() {
+    for version in [Version::Tls13, Version::Tls12] {
+        let (_, mut sealer, _) = pair(version);
+        let mut sealed = Vec::new();
+        while_scarce(|| sealer.seal(&[b"attack at dawn"], &mut sealed)).unwrap_err();
+        assert_eq!(sealed, b"");
+        assert!(sealer.seal(&[b"or don't"], &mut sealed).is_err(), "a part of the stream is missing");
+    }
+}
+
+#[test]
 fn no_number_is_used_twice() {
     let mut cipher = Cipher::new(Version::Tls13, u64::MAX - 1, &secrets(1)).unwrap();
     let mut sealed = Vec::new();
-    cipher.seal(DATA, 1, [&b"x"[..]].into_iter(), &mut sealed).unwrap();
+    cipher.seal(DATA, 1, [&b"x"[..]].into_iter(), &mut [0; 2], &mut sealed).unwrap();
     assert_eq!(
-        cipher.seal(DATA, 1, [&b"x"[..]].into_iter(), &mut sealed).unwrap_err(),
+        cipher.seal(DATA, 1, [&b"x"[..]].into_iter(), &mut [0; 2], &mut sealed).unwrap_err(),
         cipher.open(&mut [0; 40]).unwrap_err()
     );
 }
