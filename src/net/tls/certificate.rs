@@ -2,11 +2,11 @@
 //!
 //! Leans on x509-cert. Refuses nothing of its own: what can't be read is an error of that crate's.
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use x509_cert::TbsCertificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::AssociatedOid;
-use x509_cert::der::{self, Decode};
+use x509_cert::der::{self, Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 use x509_cert::time::Time;
@@ -21,7 +21,9 @@ pub(super) struct Certificate {
     pub(super) subject: String,
     /// Who has signed it.
     pub(super) issuer: String,
-    /// The last common name.
+    /// Its public key.
+    pub(super) key: SubjectPublicKeyInfoDer<'static>,
+    /// The common names, from the first to the last.
     pub(super) common_names: Vec<String>,
     pub(super) not_before: Time,
     pub(super) not_after: Time,
@@ -60,6 +62,7 @@ impl Certificate {
         Ok(Self {
             subject: dn::print(certificate.subject()),
             issuer: dn::print(certificate.issuer()),
+            key: certificate.subject_public_key_info().to_der()?.into(),
             common_names: dn::common_names(certificate.subject()),
             not_before: certificate.validity().not_before,
             not_after: certificate.validity().not_after,

@@ -15,6 +15,7 @@ use x509_cert::der::Decode;
 
 use super::certificate::Certificate;
 use super::error::TlsError;
+use super::revocation;
 use super::verify::{Judge, Side};
 use crate::net::dn;
 
@@ -180,23 +181,34 @@ pub(super) fn revocation_lists(
             }
         };
         let issuer = dn::print(&list.issuer);
-        match authorities.iter().find(|authority| authority.subject == issuer) {
-            None => fault(
+        let mut named = authorities.iter().filter(|authority| authority.subject == issuer);
+        let signer = named.clone().find(|authority| revocation::is_signed_by(der, &authority.key));
+        match signer {
+            None if named.next().is_none() => fault(
                 false,
                 format!(
-                    "The revocation list {file} is by {issuer}, who is not in the CA file: it counts for nothing"
+                    "The revocation list {file} is by {issuer}, who is not in the CA file: it counts for nothing but \
+                     certificates that come with that CA's own"
                 ),
                 "put the list of the CA there that signs the certificates",
             ),
-            Some(authority) if authority.usage.as_ref().is_some_and(|usage| !usage.value.crl_sign()) => {
-                fault(
-                    true,
-                    format!(
-                        "The revocation list {file} is by {issuer}, whose certificate does not permit signing such lists"
-                    ),
-                    "make the CA's certificate anew with the key usage cRLSign (certtool: crl_signing_key)",
-                );
-            }
+            None => fault(
+                false,
+                format!(
+                    "The revocation list {file} is by {issuer}, but not signed by the CA of that name in the CA \
+                     file: it counts for nothing"
+                ),
+                "put the list there that this CA has signed, or add the CA to the file that has signed it",
+            ),
+            // GnuTLS doesn't ask for it, and to pass over what a CA has revoked would be the worse fault.
+            Some(signer) if signer.usage.as_ref().is_some_and(|usage| !usage.value.crl_sign()) => fault(
+                false,
+                format!(
+                    "The revocation list {file} is by {issuer}, whose certificate does not permit signing such lists: \
+                     it counts here, but others may pass over it"
+                ),
+                "make the CA's certificate anew with the key usage cRLSign (certtool: crl_signing_key)",
+            ),
             Some(_) => {}
         }
         if let Some(next) = list.next_update

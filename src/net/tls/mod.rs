@@ -17,6 +17,7 @@ mod priority;
 mod record;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod rehearsal;
+mod revocation;
 mod survey;
 mod verify;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use handshake::{AnyClient, OneServer};
 pub(crate) use handshake::{Established, Handshake};
 use identity::Identities;
 use priority::Choice;
+use revocation::Revoked;
 #[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "to survey is the command line's"))]
 pub(crate) use survey::Survey;
 use verify::Judge;
@@ -193,7 +195,8 @@ impl Loaded {
         let authorities = files::certificates("CA certificate", &files.ca)?;
         let lists = files.crl.as_deref().map(files::revocation_lists).transpose()?.unwrap_or_default();
         let identities = Identities::load(&files.own, side)?;
-        let judge = Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists)?;
+        let revoked = Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists)?;
+        let judge = Judge::new(&files.ca, &authorities, revoked)?;
         let now = UnixTime::now();
         let mut faults = Vec::new();
         if rules.sanity {

@@ -12,6 +12,7 @@ use super::certificate::Certificate;
 use super::check::{self, Fault, Role};
 use super::files::{Files, certificates, revocation_lists};
 use super::identity::Identities;
+use super::revocation::Revoked;
 use super::verify::{Judge, Side, is_for, shown};
 
 /// What was found.
@@ -84,10 +85,13 @@ impl Survey {
             Ok(identities) => identities,
             Err(error) => return self.faults.push(error.into()),
         };
-        let judge = authorities.ok().and_then(|authorities| {
-            // What can't be read of it was told above.
-            Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists.unwrap_or_default()).ok()
-        });
+        // What can't be read of it was told above.
+        let revoked =
+            Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists.unwrap_or_default()).ok();
+        let judge = authorities
+            .ok()
+            .zip(revoked)
+            .and_then(|(authorities, revoked)| Judge::new(&files.ca, &authorities, revoked).ok());
         for identity in &identities.0 {
             let Some(der) = identity.chain().first() else { continue };
             let mut faults = check::certificate(&identity.path, der, Role::Own(side), now);

@@ -1,23 +1,23 @@
 //! Whether the other end's certificate is accepted: its chain to a CA of ours, dates, revocation, purpose, and its name.
 //!
-//! Leans on webpki for chains and signatures. Refuses what GnuTLS would refuse in libvirt's place, and one thing more: a
+//! Leans on webpki for chains and signatures, and on `revocation`. Refuses what GnuTLS would refuse in libvirt's place, and one thing more: a
 //! certificate whose purposes don't hold the one it comes with, even if that extension isn't critical (RFC 5280, 4.2.1.12).
 //! Revocation lists count as far as they go: a CA without one is no error, nor is a list that should have been renewed.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage,
-    OwnedCertRevocationList, RequiredEkuNotFoundContext, RevocationOptionsBuilder, UnknownStatusPolicy,
+    EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
     VerifiedPath,
 };
 
 use super::certificate::{Certificate, Name};
 use super::error::TlsError;
 use super::files::garbled;
+use super::revocation::Revoked;
 
 /// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +41,13 @@ impl fmt::Display for Side {
 #[derive(Debug)]
 pub(super) struct Judge {
     authorities: Vec<Authority>,
-    revoked: Vec<CertRevocationList<'static>>,
+    revoked: Revoked,
 }
 
 #[derive(Debug)]
 struct Authority {
     anchor: TrustAnchor<'static>,
+    key: SubjectPublicKeyInfoDer<'static>,
     /// In seconds since 1970.
     not_before: u64,
     not_after: u64,
@@ -56,8 +57,7 @@ impl Judge {
     pub(super) fn new(
         file: &Path,
         authorities: &[CertificateDer<'static>],
-        crl: Option<&PathBuf>,
-        lists: &[CertificateRevocationListDer<'static>],
+        revoked: Revoked,
     ) -> Result<Self, TlsError> {
         let authority = |der: &CertificateDer<'static>| {
             let unfit = |error: String| garbled("CA certificate", file, &error);
@@ -65,17 +65,9 @@ impl Judge {
             let about = Certificate::read(der).map_err(|error| unfit(error.to_string()))?;
             let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
             let (not_before, not_after) = (seconds(about.not_before), seconds(about.not_after));
-            Ok::<_, TlsError>(Authority { anchor: anchor.to_owned(), not_before, not_after })
+            Ok::<_, TlsError>(Authority { anchor: anchor.to_owned(), key: about.key, not_before, not_after })
         };
-        let list = |der: &CertificateRevocationListDer<'static>| {
-            let list = OwnedCertRevocationList::from_der(der);
-            let path = crl.map_or(Path::new(""), PathBuf::as_path);
-            list.map(Into::into).map_err(|error| garbled("CA revocation list", path, &told(&error)))
-        };
-        Ok(Self {
-            authorities: authorities.iter().map(authority).collect::<Result<_, _>>()?,
-            revoked: lists.iter().map(list).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { authorities: authorities.iter().map(authority).collect::<Result<_, _>>()?, revoked })
     }
 
     /// Judges the chain that the other end has shown; gives the name of whom it is for.
@@ -125,14 +117,32 @@ impl Judge {
         let (first, others) = chain.split_first().ok_or(Error::UnknownIssuer)?;
         let first = EndEntityCert::try_from(first)?;
         let anchors: Vec<_> = self.authorities.iter().map(|authority| authority.anchor.clone()).collect();
-        let revoked: Vec<_> = self.revoked.iter().collect();
-        let revocation = RevocationOptionsBuilder::new(&revoked).ok();
-        let revocation =
-            revocation.map(|builder| builder.with_status_policy(UnknownStatusPolicy::Allow).build());
-        // webpki asks no anchor how old it is.
-        let fresh = |path: &VerifiedPath<'_>| self.is_in_time(path.anchor(), now);
+        // webpki asks no anchor how old it is, and of several lists by one CA it looks at the first alone.
+        let passes = |path: &VerifiedPath<'_>| {
+            self.is_in_time(path.anchor(), now)?;
+            self.is_not_revoked(path)
+        };
         let algorithms = webpki::ALL_VERIFICATION_ALGS;
-        first.verify_for_usage(algorithms, &anchors, others, now, purpose, revocation, Some(&fresh))?;
+        first.verify_for_usage(algorithms, &anchors, others, now, purpose, None, Some(&passes))?;
+        Ok(())
+    }
+
+    /// Whether no certificate of a path is in a list by its issuer: by the key that has signed it, or by that of a CA that
+    /// has the same name. A CA that was renewed with a new key revokes with that what it has signed with the old one.
+    fn is_not_revoked(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
+        let whole = || std::iter::once(&**path.end_entity()).chain(path.intermediate_certificates());
+        for certificate in whole() {
+            let keys = || {
+                let issuer = certificate.issuer();
+                let between = path.intermediate_certificates().filter(|one| one.subject() == issuer);
+                let own = self.authorities.iter().filter(|one| one.anchor.subject.as_ref() == issuer);
+                let own = own.map(|authority| authority.key.clone());
+                own.chain(between.map(|one| one.subject_public_key_info())).collect()
+            };
+            if self.revoked.holds(certificate, keys) {
+                return Err(Error::CertRevoked);
+            }
+        }
         Ok(())
     }
 
@@ -276,14 +286,12 @@ fn words(error: &Error) -> String {
 }
 
 /// webpki's own words: names of what is wrong, as it calls them.
-fn told(error: &Error) -> String {
+pub(super) fn told(error: &Error) -> String {
     match error {
         Error::BadDer | Error::TrailingData(_) => "it is garbled".to_owned(),
         Error::CaUsedAsEndEntity => "a CA's certificate stands in the place of somebody's own".to_owned(),
         Error::EndEntityUsedAsCa => "it was signed by a certificate that is no CA's".to_owned(),
         Error::UnsupportedCertVersion => "it is no certificate of version 3".to_owned(),
-        Error::IssuerNotCrlSigner => "its CA may not sign revocation lists".to_owned(),
-        Error::InvalidCrlSignatureForPublicKey => "the revocation list is not signed by its CA".to_owned(),
         other => other.to_string(),
     }
 }

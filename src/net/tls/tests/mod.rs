@@ -3,6 +3,7 @@
 mod gnutls;
 mod handshakes;
 mod judging;
+mod revoking;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ use super::*;
 pub(super) struct Pki {
     pub(super) directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
+    /// The same, who may sign lists: rcgen asks.
+    lists: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
@@ -43,7 +46,14 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(directory.path().join("cacert.pem"), certificate.pem()).unwrap();
-        Self { directory, issuer: Issuer::new(params, key) }
+        Self::of(directory, params, key)
+    }
+
+    fn of(directory: tempfile::TempDir, params: CertificateParams, key: KeyPair) -> Self {
+        let mut lists = params.clone();
+        lists.key_usages.push(KeyUsagePurpose::CrlSign);
+        let lists = Issuer::new(lists, KeyPair::from_pem(&key.serialize_pem()).unwrap());
+        Self { directory, issuer: Issuer::new(params, key), lists }
     }
 
     /// With a server's and a client's certificate, both good.
@@ -95,6 +105,11 @@ impl Pki {
 
     /// Puts a revocation list in its place, with these serial numbers.
     pub(super) fn revoke(&self, serials: &[u64], next_update: i32) {
+        std::fs::write(self.directory.path().join("cacrl.pem"), self.list(serials, next_update)).unwrap();
+    }
+
+    /// A revocation list as PEM.
+    pub(super) fn list(&self, serials: &[u64], next_update: i32) -> String {
         let revoked_cert = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2025, 1, 1),
@@ -109,8 +124,7 @@ impl Pki {
             revoked_certs: serials.iter().map(revoked_cert).collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };
-        let list = list.signed_by(&self.issuer).unwrap();
-        std::fs::write(self.directory.path().join("cacrl.pem"), list.pem().unwrap()).unwrap();
+        list.signed_by(&self.lists).unwrap().pem().unwrap()
     }
 
     pub(super) fn files(&self, side: Side) -> Files {
