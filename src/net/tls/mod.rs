@@ -95,6 +95,7 @@ impl Acceptor {
         // libvirt's clients read one record after the handshake, and it must be the byte that says yes.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ignore_client_order = choice.server_precedence;
         let allowed = allowed.map(<[String]>::to_vec);
         Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, warnings })
     }
@@ -223,7 +224,8 @@ impl Loaded {
         if let Some(first) = fatal.into_iter().next() {
             return Err(first.into());
         }
-        let warnings = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice)).collect();
+        let rest = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice));
+        let warnings = choice.warning.iter().cloned().chain(rest).collect();
         Ok(Self { identities, judge, choice, warnings })
     }
 }
