@@ -23,6 +23,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -171,6 +172,9 @@ impl Connector {
 
     /// A handshake with the server of this name or address, as the URI has it (an IPv6 address without brackets).
     pub(crate) fn connect(&self, host: &str) -> Result<Handshake, TlsError> {
+        // A zone says by which of this host's links an address is reached: no certificate knows it.
+        let address = host.split_once('%').map(|(address, _)| address);
+        let host = address.filter(|address| address.parse::<Ipv6Addr>().is_ok()).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             TlsError::new(format!("Unable to set TLS server name: no certificate can be for '{host}'"))
                 .advise("use the host's name as it stands in its certificate")
@@ -199,9 +203,9 @@ impl Loaded {
         let revoked = Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists)?;
         let judge = Judge::new(&files.ca, &authorities, revoked)?;
         let now = UnixTime::now();
-        let mut faults = Vec::new();
+        let mut faults = identities.hidden.clone();
         if rules.sanity {
-            for identity in &identities.0 {
+            for identity in &identities.all {
                 let first = identity.chain().first();
                 faults.extend(
                     first
@@ -212,7 +216,7 @@ impl Loaded {
             for der in &authorities {
                 faults.extend(check::certificate(&files.ca, der, Role::Authority, now));
             }
-            for identity in &identities.0 {
+            for identity in &identities.all {
                 faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, &judge, now));
             }
         }

@@ -92,7 +92,7 @@ impl Survey {
             .ok()
             .zip(revoked)
             .and_then(|(authorities, revoked)| Judge::new(&files.ca, &authorities, revoked).ok());
-        for identity in &identities.0 {
+        for identity in &identities.all {
             let Some(der) = identity.chain().first() else { continue };
             let mut faults = check::certificate(&identity.path, der, Role::Own(side), now);
             if let Some(judge) = &judge

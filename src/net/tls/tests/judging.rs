@@ -182,6 +182,15 @@ fn a_server_must_be_the_host_that_was_asked_for() {
 }
 
 #[test]
+fn the_zone_of_an_address_is_no_part_of_it() {
+    let local = |server: &mut CertificateParams| server.subject_alt_names = named(&["fe80::1"]);
+    assert_eq!(server("fe80::1%eth0", local), Ok(()));
+    let other = "Certificate C=GB,CN=server.example owner does not match the hostname fe80::2".to_owned();
+    assert_eq!(server("fe80::2%eth0", local), Err(other));
+    assert!(Pki::whole().connector().connect("host.example%eth0").is_err());
+}
+
+#[test]
 fn a_certificate_that_names_no_host_is_for_its_common_name() {
     let bare = |server: &mut CertificateParams| server.subject_alt_names.clear();
     assert_eq!(server("server.example", bare), Ok(()));
