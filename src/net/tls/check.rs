@@ -121,6 +121,17 @@ pub(super) fn certificate(path: &Path, der: &CertificateDer<'_>, role: Role, now
     faults
 }
 
+/// A certificate among those of the CAs that may sign no others, and so proves nobody: where it isn't looked at closer.
+pub(super) fn proves_nobody(path: &Path, der: &CertificateDer<'_>) -> Option<Fault> {
+    let certificate = Certificate::read(der).ok().filter(|certificate| !certificate.may_sign())?;
+    let text = format!(
+        "The certificate of {} in {} is no CA's, or may not sign certificates: it proves nobody",
+        certificate.subject,
+        path.display()
+    );
+    Some(Fault::new(false, text, "put the certificate of the CA there that has signed it"))
+}
+
 fn dates(file: &str, certificate: &Certificate, role: Role, now: UnixTime, faults: &mut Vec<Fault>) {
     let whose = match role {
         Role::Authority => "CA".to_owned(),

@@ -43,8 +43,8 @@ use priority::Choice;
 use revocation::Revoked;
 #[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "to survey is the command line's"))]
 pub(crate) use survey::Survey;
-use verify::Judge;
 pub(crate) use verify::Side;
+use verify::{Judge, Proof};
 
 /// What is insisted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,14 +116,16 @@ impl Acceptor {
 
     /// Whether the client with these certificates may come in.
     fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judged {
-        let judged = self.judge.judge(chain, Side::Client, now).and_then(|name| match &self.allowed {
-            Some(allowed) if !allowed.iter().any(|pattern| glob::matches(pattern, &name)) => {
-                let text = "Client's Distinguished name is not on the list of allowed clients";
-                Err(TlsError::refusal(format!("{text}: {name}"))
-                    .advise("if it is to come in, add the name, or a pattern of it, to tls_allowed_dn_list"))
-            }
-            _ => Ok(name),
-        });
+        let judged =
+            self.judge.judge(chain, Side::Client, now).and_then(|Proof { name, .. }| match &self.allowed {
+                Some(allowed) if !allowed.iter().any(|pattern| glob::matches(pattern, &name)) => {
+                    let text = "Client's Distinguished name is not on the list of allowed clients";
+                    Err(TlsError::refusal(format!("{text}: {name}")).advise(
+                        "if it is to come in, add the name, or a pattern of it, to tls_allowed_dn_list",
+                    ))
+                }
+                _ => Ok(name),
+            });
         match judged {
             Ok(name) => Judged::Proved(name),
             Err(error) if !self.verify => Judged::Excused(error),
@@ -219,6 +221,8 @@ impl Loaded {
             for identity in &identities.all {
                 faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, &judge, now));
             }
+        } else {
+            faults.extend(authorities.iter().filter_map(|der| check::proves_nobody(&files.ca, der)));
         }
         if let Some(crl) = &files.crl {
             faults.extend(check::revocation_lists(crl, &lists, &authorities, now));

@@ -101,7 +101,8 @@ impl Survey {
                 faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, judge, now));
             }
             if let (Side::Server, Some(host)) = (side, host) {
-                faults.extend(not_for(&identity.path, der, host));
+                let constrained = judge.as_ref().is_some_and(|judge| judge.constrains(identity.chain(), now));
+                faults.extend(not_for(&identity.path, der, host, constrained));
             }
             self.tell(&format!("{side} certificate"), &identity.path, der, faults);
         }
@@ -130,12 +131,18 @@ fn places(pkipath: Option<&Path>, home: Option<&Path>, side: Side) -> Files {
 }
 
 /// A server's certificate that isn't for the name that the host has.
-fn not_for(path: &Path, der: &CertificateDer<'_>, host: &str) -> Option<Fault> {
+fn not_for(path: &Path, der: &CertificateDer<'_>, host: &str, constrained: bool) -> Option<Fault> {
     let name = ServerName::try_from(host).ok()?;
-    is_for(der, &name).err()?;
+    is_for(der, &name, constrained).err()?;
     let certificate = Certificate::read(der).ok()?;
     let names: Vec<_> = certificate.names.iter().map(shown).collect();
-    let names = if names.is_empty() { certificate.common_names } else { names }.join(", ");
+    let names = match (names.is_empty(), constrained) {
+        (false, _) => names.join(", "),
+        (true, false) => certificate.common_names.join(", "),
+        (true, true) => {
+            "no host: its CA may sign for some alone, and the subject's name doesn't count".to_owned()
+        }
+    };
     let text =
         format!("The server certificate {} is for {names}; this host calls itself {host}", path.display());
     Some(Fault::new(false, text, "clients must reach it by a name or an address in the certificate"))

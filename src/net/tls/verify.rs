@@ -44,6 +44,15 @@ pub(super) struct Judge {
     revoked: Revoked,
 }
 
+/// What a chain has proved.
+#[derive(Debug)]
+pub(super) struct Proof {
+    /// Whom it is for.
+    pub(super) name: String,
+    /// Whether a certificate on the way binds the names of those below it.
+    pub(super) constrained: bool,
+}
+
 #[derive(Debug)]
 struct Authority {
     anchor: TrustAnchor<'static>,
@@ -54,6 +63,7 @@ struct Authority {
 }
 
 impl Judge {
+    /// What may sign no certificates becomes no authority, whoever has put it into the file.
     pub(super) fn new(
         file: &Path,
         authorities: &[CertificateDer<'static>],
@@ -61,22 +71,26 @@ impl Judge {
     ) -> Result<Self, TlsError> {
         let authority = |der: &CertificateDer<'static>| {
             let unfit = |error: String| garbled("CA certificate", file, &error);
-            let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| unfit(told(&error)))?;
             let about = Certificate::read(der).map_err(|error| unfit(error.to_string()))?;
+            let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| unfit(told(&error)))?;
+            if !about.may_sign() {
+                return Ok(None);
+            }
             let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
             let (not_before, not_after) = (seconds(about.not_before), seconds(about.not_after));
-            Ok::<_, TlsError>(Authority { anchor: anchor.to_owned(), key: about.key, not_before, not_after })
+            Ok(Some(Authority { anchor: anchor.to_owned(), key: about.key, not_before, not_after }))
         };
-        Ok(Self { authorities: authorities.iter().map(authority).collect::<Result<_, _>>()?, revoked })
+        let authorities = authorities.iter().filter_map(|der| authority(der).transpose());
+        Ok(Self { authorities: authorities.collect::<Result<_, TlsError>>()?, revoked })
     }
 
-    /// Judges the chain that the other end has shown; gives the name of whom it is for.
+    /// Judges the chain that the other end has shown.
     pub(super) fn judge(
         &self,
         chain: &[CertificateDer<'_>],
         side: Side,
         now: UnixTime,
-    ) -> Result<String, TlsError> {
+    ) -> Result<Proof, TlsError> {
         let Some(first) = chain.first() else {
             return Err(TlsError::refusal("Unable to verify TLS peer: No certificate was found.")
                 .advise(format!("the {side} shows none: give it one that this host's CA has signed")));
@@ -88,7 +102,8 @@ impl Judge {
             Side::Server => KeyUsage::server_auth(),
             Side::Client => KeyUsage::client_auth(),
         };
-        self.follow(chain, Purpose(purpose), now).map_err(|error| refusal(&error, &certificate, side))?;
+        let constrained =
+            self.follow(chain, Purpose(purpose), now).map_err(|error| refusal(&error, &certificate, side))?;
         // As libvirt does, after GnuTLS has said yes: a usage that must be understood must fit.
         if let Some(usage) = &certificate.usage
             && usage.critical
@@ -100,31 +115,41 @@ impl Judge {
             ))
             .advise("make it anew with the key usage digitalSignature (certtool: signing_key)"));
         }
-        Ok(certificate.subject)
+        Ok(Proof { name: certificate.subject, constrained })
     }
 
     /// Whether a chain leads to one of the authorities, whatever it is for. For one's own.
     pub(super) fn leads_here(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), String> {
-        self.follow(chain, AnyPurpose, now).map_err(|error| words(&error))
+        self.follow(chain, AnyPurpose, now).map(|_| ()).map_err(|error| words(&error))
     }
 
+    /// Whether a chain leads here through a certificate that binds the names of those below it.
+    pub(super) fn constrains(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        self.follow(chain, AnyPurpose, now).unwrap_or_default()
+    }
+
+    /// Follows a chain to an authority. `true`: names were bound on the way.
     fn follow(
         &self,
         chain: &[CertificateDer<'_>],
         purpose: impl ExtendedKeyUsageValidator,
         now: UnixTime,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (first, others) = chain.split_first().ok_or(Error::UnknownIssuer)?;
         let first = EndEntityCert::try_from(first)?;
         let anchors: Vec<_> = self.authorities.iter().map(|authority| authority.anchor.clone()).collect();
-        // webpki asks no anchor how old it is, and of several lists by one CA it looks at the first alone.
+        // webpki asks no anchor how old it is, no CA between whether it may sign, and looks at the first list of each alone.
         let passes = |path: &VerifiedPath<'_>| {
             self.is_in_time(path.anchor(), now)?;
+            if !between(path, Certificate::may_sign)? {
+                return Err(Error::EndEntityUsedAsCa);
+            }
             self.is_not_revoked(path)
         };
         let algorithms = webpki::ALL_VERIFICATION_ALGS;
-        first.verify_for_usage(algorithms, &anchors, others, now, purpose, None, Some(&passes))?;
-        Ok(())
+        let path = first.verify_for_usage(algorithms, &anchors, others, now, purpose, None, Some(&passes))?;
+        Ok(path.anchor().name_constraints.is_some()
+            || !between(&path, |certificate| !certificate.constrains)?)
     }
 
     /// Whether no certificate of a path is in a list by its issuer: by the key that has signed it, or by that of a CA that
@@ -165,10 +190,25 @@ impl Judge {
     }
 }
 
+/// Whether this is so of all CAs between a certificate and its authority.
+fn between(path: &VerifiedPath<'_>, holds: fn(&Certificate) -> bool) -> Result<bool, Error> {
+    for one in path.intermediate_certificates() {
+        let certificate = Certificate::read(&one.der()).map_err(|_| Error::BadDer)?;
+        if !holds(&certificate) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether a server's certificate is for this host. With webpki's rules, and where those say no, with GnuTLS's two
 /// indulgences: a certificate that names no host at all beside its subject may do so there, in its one common name; and an
-/// address may be written as if it were a name.
-pub(super) fn is_for(der: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<(), TlsError> {
+/// address may be written as if it were a name. Neither where names are `constrained` by a CA: that binds what webpki reads.
+pub(super) fn is_for(
+    der: &CertificateDer<'_>,
+    host: &ServerName<'_>,
+    constrained: bool,
+) -> Result<(), TlsError> {
     let strict =
         EndEntityCert::try_from(der).is_ok_and(|der| der.verify_is_valid_for_subject_name(host).is_ok());
     if strict {
@@ -185,14 +225,21 @@ pub(super) fn is_for(der: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<
         (_, true, [name]) => certificate.serves(Side::Server) && fits(name, &text),
         _ => false,
     };
-    if indulged {
+    if indulged && !constrained {
         return Ok(());
     }
     let subject = &certificate.subject;
     let names = certificate.names.iter().map(shown);
     let names: Vec<_> = names.chain(certificate.common_names.iter().cloned()).collect();
+    let advice = if indulged {
+        "its CA may sign for certain names alone: have it made anew with this one among its subject's other names \
+         (certtool: dns_name)"
+            .to_owned()
+    } else {
+        format!("it is for {}: use such a name in the URI", names.join(", "))
+    };
     Err(TlsError::refusal(format!("Certificate {subject} owner does not match the hostname {text}"))
-        .advise(format!("it is for {}: use such a name in the URI", names.join(", "))))
+        .advise(advice))
 }
 
 /// Whether a name in a certificate, perhaps with `*` for its first part, is this host's.

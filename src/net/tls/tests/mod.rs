@@ -1,5 +1,6 @@
 //! A CA of one's own, peers made by rustls alone, and the conversations between them and us.
 
+mod authorities;
 mod gnutls;
 mod handshakes;
 mod judging;
@@ -27,6 +28,8 @@ pub(super) struct Pki {
     issuer: Issuer<'static, KeyPair>,
     /// The same, who may sign lists: rcgen asks.
     lists: Issuer<'static, KeyPair>,
+    /// What stands behind each certificate that is issued.
+    behind: String,
 }
 
 impl Pki {
@@ -53,7 +56,24 @@ impl Pki {
         let mut lists = params.clone();
         lists.key_usages.push(KeyUsagePurpose::CrlSign);
         let lists = Issuer::new(lists, KeyPair::from_pem(&key.serialize_pem()).unwrap());
-        Self { directory, issuer: Issuer::new(params, key), lists }
+        Self { directory, issuer: Issuer::new(params, key), lists, behind: String::new() }
+    }
+
+    /// A CA that this one has signed; what it issues comes with its certificate.
+    pub(super) fn below(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "CA below");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.serial_number = Some(SerialNumber::from(5));
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let mut below = Self::of(tempfile::tempdir().unwrap(), params, key);
+        below.behind = certificate;
+        std::fs::copy(self.files(Side::Server).ca, below.files(Side::Server).ca).unwrap();
+        below
     }
 
     /// With a server's and a client's certificate, both good.
@@ -99,7 +119,7 @@ impl Pki {
         }
         change(&mut params);
         let certificate = params.signed_by(key, &self.issuer).unwrap();
-        std::fs::write(place, certificate.pem()).unwrap();
+        std::fs::write(place, certificate.pem() + &self.behind).unwrap();
         self.private(key_place, &key.serialize_pem());
     }
 

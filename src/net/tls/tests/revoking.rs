@@ -89,19 +89,8 @@ fn a_list_by_a_ca_that_may_sign_none_counts_and_is_worth_a_warning() {
 #[test]
 fn a_ca_between_revokes_what_it_has_signed() {
     let pki = Pki::whole();
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Between");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let key = KeyPair::generate().unwrap();
-    params.serial_number = Some(SerialNumber::from(5));
-    let certificate = params.signed_by(&key, &pki.issuer).unwrap().pem();
-    let between = Pki::of(tempfile::tempdir().unwrap(), params, key);
+    let between = pki.below(|_| {});
     between.issue(Side::Client, |client| client.serial_number = Some(SerialNumber::from(9)));
-    let place = &between.files(Side::Client).own[0].0;
-    let own = std::fs::read_to_string(place).unwrap();
-    std::fs::write(place, own + &certificate).unwrap();
     for (list, expected) in [
         (between.list(&[8], 4000), Ok(())),
         (between.list(&[9], 4000), Err(REVOKED.to_owned())),
