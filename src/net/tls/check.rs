@@ -14,7 +14,7 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 
 use super::certificate::Certificate;
-use super::error::TlsError;
+use super::error::{TlsError, visible};
 use super::revocation;
 use super::verify::{Judge, Side};
 use crate::net::dn;
@@ -30,7 +30,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(super) fn new(fatal: bool, text: String, advice: impl Into<String>) -> Self {
-        Self { text, advice: advice.into(), fatal }
+        Self { text: visible(text), advice: visible(advice), fatal }
     }
 }
 

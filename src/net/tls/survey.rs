@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certificate::Certificate;
 use super::check::{self, Fault, Role};
+use super::error::visible;
 use super::files::{Files, certificates, revocation_lists};
 use super::identity::Identities;
 use super::revocation::Revoked;
@@ -115,7 +116,8 @@ impl Survey {
             && let Ok(certificate) = Certificate::read(der)
         {
             let (path, until) = (path.display(), certificate.not_after.to_date_time());
-            self.good.push(format!("{what} {path}: {}, valid until {until}", certificate.subject));
+            let good = format!("{what} {path}: {}, valid until {until}", certificate.subject);
+            self.good.push(visible(good));
         }
         self.faults.extend(faults);
     }
