@@ -1,8 +1,10 @@
 //! Whether the other end's certificate is accepted: its chain to a CA of ours, dates, revocation, purpose, and its name.
 //!
-//! Leans on webpki for chains and signatures, and on `revocation`. Refuses what GnuTLS would refuse in libvirt's place, and one thing more: a
-//! certificate whose purposes don't hold the one it comes with, even if that extension isn't critical (RFC 5280, 4.2.1.12).
-//! Revocation lists count as far as they go: a CA without one is no error, nor is a list that should have been renewed.
+//! Leans on webpki for chains and signatures, and on `revocation`. Refuses what GnuTLS would refuse in libvirt's place, and
+//! three things more: a certificate whose purposes don't hold the one it comes with, even if that extension isn't critical
+//! (RFC 5280, 4.2.1.12); one that was signed by a certificate of version 3 that doesn't say that it is a CA's; and a common
+//! name in the place of a host's where a CA may sign for certain names alone. Revocation lists count as far as they go: a CA
+//! without one is no error, nor is a list that should have been renewed.
 
 use std::fmt;
 use std::net::IpAddr;
