@@ -69,6 +69,9 @@ fn other_hosts_by_tls_and_passwords_in_it() {
     assert!(shown.lines().any(|line| line == "C=GB,O=Example,CN=node7.example.org"), "{shown}");
     assert_eq!(lists(&shown), 2, "{shown}");
     says_why(&shown, &["refused ", "CN=node7.example.org", "has been revoked"]);
+    let second = script("docs/remote/tls.md", "<!-- tested apart -->");
+    let shown = run_on(&host, "the second thief", &format!("{A_SECOND_CLIENT}\n{second}\n{BOTH_ARE_OUT}"));
+    assert_eq!(lists(&shown), 1, "{shown}");
     host.sh("rm /etc/pki/CA/cacrl.pem; kill $(cat /run/virtsecretd.pid)
         while [ -e /run/virtsecretd.pid ]; do sleep 0.02; done");
     let shown = live_on(&host, "docs/remote/scram.md");
@@ -189,14 +192,13 @@ fn host() -> Host {
 
 /// Runs all of a page's tested blocks on a host, in order. Gives what was shown.
 fn live_on(host: &Host, page: &str) -> String {
+    run_on(host, page, &script(page, "<!-- tested -->"))
+}
+
+fn run_on(host: &Host, page: &str, script: &str) -> String {
     let programs = Path::new(env!("CARGO_BIN_EXE_strongroom")).parent().unwrap();
     let mut command = host.command("timeout");
-    command.args([
-        "120",
-        "sh",
-        "-euc",
-        &format!("mkdir -p /run/page; cd /run/page\n{PATIENT}\n{}", script(page)),
-    ]);
+    command.args(["120", "sh", "-euc", &format!("mkdir -p /run/page; cd /run/page\n{PATIENT}\n{script}")]);
     command.env("PATH", format!("{}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", programs.display()));
     // Tickets lie in /tmp otherwise, which isn't the host's alone.
     let output = command.env("KRB5CCNAME", "FILE:/run/tickets").output().unwrap();
@@ -210,17 +212,34 @@ const PATIENT: &str =
 
 const DAEMON_LOG: &str = "cat /var/log/libvirt/*.log 2> /dev/null || true";
 
+const A_SECOND_CLIENT: &str = r#"
+certtool --generate-certificate --load-privkey authority/clientkey.pem --template authority/client.info \
+    --load-ca-certificate authority/cacert.pem --load-ca-privkey authority/cakey.pem --outfile authority/node8cert.pem
+for one in client node8; do
+    install -D authority/cacert.pem $one/cacert.pem
+    install authority/${one}cert.pem $one/clientcert.pem
+    install -m 600 authority/clientkey.pem $one/clientkey.pem
+done
+strongroom -c "secret://vault.example.org/system?pkipath=$PWD/node8" secret-list
+"#;
+
+const BOTH_ARE_OUT: &str = r#"
+for one in client node8; do
+    if strongroom -c "secret://vault.example.org/system?pkipath=$PWD/$one" secret-list; then exit 1; fi
+done
+"#;
+
 const SSHD_CONFIG: &str = "HostKey /etc/ssh/host_key
 UsePAM no
 PermitRootLogin yes
 ";
 
-/// All of a page's tested blocks.
-fn script(page: &str) -> String {
+/// All of a page's blocks under this mark.
+fn script(page: &str, mark: &str) -> String {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
-    let behind = text.split("<!-- tested -->\n```sh\n").skip(1);
-    let blocks: Vec<_> = behind.map(|rest| rest.split("\n```").next().unwrap()).collect();
-    assert!(!blocks.is_empty(), "{page} has no tested block");
+    let mark = format!("{mark}\n```sh\n");
+    let blocks: Vec<_> = text.split(&*mark).skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    assert!(!blocks.is_empty(), "{page} has no block under {mark}");
     blocks.join("\n")
 }
 
@@ -230,7 +249,11 @@ fn live(page: &str) -> (tempfile::TempDir, String) {
     let program = Path::new(env!("CARGO_BIN_EXE_strongroom"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("sh");
-    command.args(["-euc", &script(page)]).current_dir(&directory).env("PATH", path).stdin(Stdio::null());
+    command
+        .args(["-euc", &script(page, "<!-- tested -->")])
+        .current_dir(&directory)
+        .env("PATH", path)
+        .stdin(Stdio::null());
     for variable in ["VIRSH_DEFAULT_CONNECT_URI", "LIBVIRT_DEFAULT_URI", "STRONGROOM_KEY_FILE"] {
         command.env_remove(variable);
     }

@@ -21,7 +21,7 @@ pub use rpc::fuzz_rpc;
 #[cfg(feature = "daemon")]
 pub use session::fuzz_session;
 pub use store::{fuzz_frames, fuzz_keyring};
-pub use tls::fuzz_tls;
+pub use tls::{fuzz_certificate, fuzz_tls};
 pub use uri::fuzz_uri;
 
 use crate::secret::Definition;
@@ -83,6 +83,11 @@ mod tests {
     }
 
     #[test]
+    fn the_certificate_corpus_holds() {
+        replay("fuzz/corpus/certificate", fuzz_certificate);
+    }
+
+    #[test]
     fn the_conf_corpus_holds() {
         replay("fuzz/corpus/conf", fuzz_conf);
     }
@@ -113,21 +118,29 @@ mod tests {
         replay("fuzz/corpus/uri", fuzz_uri);
     }
 
-    /// The corpus again, cut and spoilt at every offset of what is short, and at some of what is long.
-    #[test]
-    fn tls_cut_and_spoilt_anywhere_does_not_panic() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/tls");
-        for entry in folder.read_dir().unwrap() {
+    /// A corpus again, cut and spoilt at every offset of what is short, and at some of what is long.
+    fn spoil(folder: &str, body: fn(&[u8])) {
+        for entry in Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).read_dir().unwrap() {
             let whole = std::fs::read(entry.unwrap().path()).unwrap();
             for at in (1..whole.len()).step_by(1 + whole.len() / 100) {
-                fuzz_tls(&whole[..at]);
+                body(&whole[..at]);
                 for spoiler in [1, 0x80, 0xFF] {
                     let mut bytes = whole.clone();
                     bytes[at] ^= spoiler;
-                    fuzz_tls(&bytes);
+                    body(&bytes);
                 }
             }
         }
+    }
+
+    #[test]
+    fn tls_cut_and_spoilt_anywhere_does_not_panic() {
+        spoil("fuzz/corpus/tls", fuzz_tls);
+    }
+
+    #[test]
+    fn certificates_cut_and_spoilt_anywhere_do_not_panic() {
+        spoil("fuzz/corpus/certificate", fuzz_certificate);
     }
 
     /// One document, cut at every offset, and spoilt there in eight ways.

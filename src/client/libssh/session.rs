@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use libssh_rs::{
     AuthMethods, AuthStatus, Channel, KnownHosts, PublicKeyHashType, Session, SshKey, SshOption,
 };
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use secrecy::{ExposeSecret, ExposeSecretMut};
@@ -304,6 +304,7 @@ struct Pump {
 impl Pump {
     /// Carries until one side ends.
     fn run(&mut self) -> io::Result<()> {
+        let mut quiet = false;
         loop {
             let complaints = self.listen()?;
             // The channel last: whatever is asked of libssh makes it read from its socket, for which poll doesn't wait any more.
@@ -325,8 +326,10 @@ impl Pump {
             // No more than the far host has room for: to wait for it would be to read nothing meanwhile.
             let now = self.channel.window_size().min(self.going);
             if now == 0 {
+                // Complaints that came with the last look at the channel are still with libssh. Not to have heard them does no harm,
+                // unless the far host has no room left for anything else: so a quiet moment comes before a long wait.
                 if complaints == 0 {
-                    self.wait()?;
+                    quiet = !self.wait(if quiet { None } else { Some(&MOMENT) })?;
                 }
                 continue;
             }
@@ -339,14 +342,15 @@ impl Pump {
         }
     }
 
-    /// Until something comes from the far host; or from us, unless there is something of ours still to go.
-    fn wait(&self) -> io::Result<()> {
+    /// Until something comes from the far host; or from us, unless there is something of ours still to go. `false`: nothing has.
+    fn wait(&self, limit: Option<&Timespec>) -> io::Result<bool> {
         let both = [&self.watched as &dyn std::os::fd::AsFd, &self.theirs];
         let mut both = both.map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN));
         let awaited = if self.going == 0 { &mut both[..] } else { &mut both[..1] };
-        match poll(awaited, None) {
-            Err(error) if error != Errno::INTR => Err(error.into()),
-            _ => Ok(()),
+        match poll(awaited, limit) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -432,6 +436,9 @@ const AT_ONCE: usize = 32 << 10;
 
 /// How much of the far command's complaints is kept, in bytes.
 const MOST_SAID: usize = 4096;
+
+/// A quiet moment.
+const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// How long the session may take to end.
 const GRACE: Duration = Duration::from_secs(1);

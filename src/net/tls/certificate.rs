@@ -2,13 +2,13 @@
 //!
 //! Leans on x509-cert. Refuses nothing of its own: what can't be read is an error of that crate's.
 
-use rustls::pki_types::CertificateDer;
-use x509_cert::TbsCertificate;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use x509_cert::certificate::{TbsCertificate, Version};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::oid::AssociatedOid;
-use x509_cert::der::{self, Decode};
+use x509_cert::der::{self, Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, NameConstraints, SubjectAltName};
 use x509_cert::time::Time;
 
 use super::verify::Side;
@@ -21,12 +21,18 @@ pub(super) struct Certificate {
     pub(super) subject: String,
     /// Who has signed it.
     pub(super) issuer: String,
-    /// The last common name.
+    /// Its public key.
+    pub(super) key: SubjectPublicKeyInfoDer<'static>,
+    /// The common names, from the first to the last.
     pub(super) common_names: Vec<String>,
     pub(super) not_before: Time,
     pub(super) not_after: Time,
     /// Whether it says that it is a CA's, or that it is none.
     pub(super) is_ca: Option<bool>,
+    /// Whether it is of version 1, which knows no CAs, and is its own issuer's.
+    is_old_root: bool,
+    /// Whether it binds the names in certificates below it.
+    pub(super) constrains: bool,
     pub(super) usage: Option<Extension<KeyUsage>>,
     pub(super) purposes: Option<Extension<ExtendedKeyUsage>>,
     /// The names and addresses that it is for.
@@ -60,14 +66,26 @@ impl Certificate {
         Ok(Self {
             subject: dn::print(certificate.subject()),
             issuer: dn::print(certificate.issuer()),
+            key: certificate.subject_public_key_info().to_der()?.into(),
             common_names: dn::common_names(certificate.subject()),
             not_before: certificate.validity().not_before,
             not_after: certificate.validity().not_after,
             is_ca: extension::<BasicConstraints>(certificate)?.map(|basic| basic.value.ca),
+            is_old_root: certificate.version() == Version::V1
+                && certificate.subject() == certificate.issuer(),
+            constrains: certificate
+                .extensions()
+                .is_some_and(|all| all.iter().any(|one| one.extn_id == NameConstraints::OID)),
             usage: extension(certificate)?,
             purposes: extension(certificate)?,
             names: names.iter().filter_map(name).collect(),
         })
+    }
+
+    /// Whether it may sign others. Of the old roots, which can't say so, GnuTLS believes those that are in a CA file.
+    pub(super) fn may_sign(&self) -> bool {
+        self.is_ca.unwrap_or(self.is_old_root)
+            && self.usage.as_ref().is_none_or(|usage| usage.value.key_cert_sign())
     }
 
     /// Whether its purposes, if it has any, are good for this side.

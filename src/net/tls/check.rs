@@ -14,7 +14,8 @@ use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 
 use super::certificate::Certificate;
-use super::error::TlsError;
+use super::error::{TlsError, visible};
+use super::revocation;
 use super::verify::{Judge, Side};
 use crate::net::dn;
 
@@ -29,7 +30,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(super) fn new(fatal: bool, text: String, advice: impl Into<String>) -> Self {
-        Self { text, advice: advice.into(), fatal }
+        Self { text: visible(text), advice: visible(advice), fatal }
     }
 }
 
@@ -120,6 +121,17 @@ pub(super) fn certificate(path: &Path, der: &CertificateDer<'_>, role: Role, now
     faults
 }
 
+/// A certificate among those of the CAs that may sign no others, and so proves nobody: where it isn't looked at closer.
+pub(super) fn proves_nobody(path: &Path, der: &CertificateDer<'_>) -> Option<Fault> {
+    let certificate = Certificate::read(der).ok().filter(|certificate| !certificate.may_sign())?;
+    let text = format!(
+        "The certificate of {} in {} is no CA's, or may not sign certificates: it proves nobody",
+        certificate.subject,
+        path.display()
+    );
+    Some(Fault::new(false, text, "put the certificate of the CA there that has signed it"))
+}
+
 fn dates(file: &str, certificate: &Certificate, role: Role, now: UnixTime, faults: &mut Vec<Fault>) {
     let whose = match role {
         Role::Authority => "CA".to_owned(),
@@ -180,23 +192,34 @@ pub(super) fn revocation_lists(
             }
         };
         let issuer = dn::print(&list.issuer);
-        match authorities.iter().find(|authority| authority.subject == issuer) {
-            None => fault(
+        let mut named = authorities.iter().filter(|authority| authority.subject == issuer);
+        let signer = named.clone().find(|authority| revocation::is_signed_by(der, &authority.key));
+        match signer {
+            None if named.next().is_none() => fault(
                 false,
                 format!(
-                    "The revocation list {file} is by {issuer}, who is not in the CA file: it counts for nothing"
+                    "The revocation list {file} is by {issuer}, who is not in the CA file: it counts for nothing but \
+                     certificates that come with that CA's own"
                 ),
                 "put the list of the CA there that signs the certificates",
             ),
-            Some(authority) if authority.usage.as_ref().is_some_and(|usage| !usage.value.crl_sign()) => {
-                fault(
-                    true,
-                    format!(
-                        "The revocation list {file} is by {issuer}, whose certificate does not permit signing such lists"
-                    ),
-                    "make the CA's certificate anew with the key usage cRLSign (certtool: crl_signing_key)",
-                );
-            }
+            None => fault(
+                false,
+                format!(
+                    "The revocation list {file} is by {issuer}, but not signed by the CA of that name in the CA \
+                     file: it counts for nothing"
+                ),
+                "put the list there that this CA has signed, or add the CA to the file that has signed it",
+            ),
+            // GnuTLS doesn't ask for it, and to pass over what a CA has revoked would be the worse fault.
+            Some(signer) if signer.usage.as_ref().is_some_and(|usage| !usage.value.crl_sign()) => fault(
+                false,
+                format!(
+                    "The revocation list {file} is by {issuer}, whose certificate does not permit signing such lists: \
+                     it counts here, but others may pass over it"
+                ),
+                "make the CA's certificate anew with the key usage cRLSign (certtool: crl_signing_key)",
+            ),
             Some(_) => {}
         }
         if let Some(next) = list.next_update

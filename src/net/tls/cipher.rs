@@ -64,9 +64,9 @@ impl Cipher {
         self.version
     }
 
-    /// How many records there have been under these keys.
-    pub(super) fn records(&self) -> u64 {
-        self.sequence
+    /// Whether its keys wear out before its numbers do: AES-GCM's (RFC 8446, 5.5).
+    pub(super) fn wears_out(&self) -> bool {
+        self.algorithm != &CHACHA20_POLY1305
     }
 
     /// How strong the key is.

@@ -1,8 +1,9 @@
 //! What is wrong with TLS, in one line: libvirt's words where it has them, whose certificate it is, and what to do.
 //!
-//! Leans on nothing. Refuses to hold anything but texts, and bytes of a key are never among them.
+//! Leans on nothing. Refuses to hold anything but texts, and bytes of a key are never among them; nor does it let what it
+//! quotes begin a line of its own.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::Path;
 
@@ -16,7 +17,7 @@ pub(crate) struct TlsError {
 
 impl TlsError {
     pub(super) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), advice: String::new(), refusal: false }
+        Self { text: visible(text), advice: String::new(), refusal: false }
     }
 
     /// A file can't be read: `what` it is, and why.
@@ -39,7 +40,7 @@ impl TlsError {
     }
 
     pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = advice.into();
+        self.advice = visible(advice);
         self
     }
 
@@ -62,3 +63,41 @@ impl fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
+
+/// A text with what isn't seen in it escaped as RFC 4514 does it: a certificate's names are quoted before it is proved, and
+/// a terminal would obey them.
+pub(super) fn visible(text: impl Into<String>) -> String {
+    let text = text.into();
+    // Directions of writing, and ends of lines and paragraphs.
+    let hides = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hides) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if hides(character) {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                _ = write!(shown, "\\{byte:02X}");
+            }
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_quoted_can_speak_for_us() {
+        let error = TlsError::new("CN=a\n\u{1b}[2Jhint: \u{202e}").advise("it is for b\r\0\u{85}Zoë");
+        assert_eq!(error.to_string(), r"CN=a\0A\1B[2Jhint: \E2\80\AE");
+        assert_eq!(error.advice(), r"it is for b\0D\00\C2\85Zoë");
+        assert_eq!(visible("C=GB,CN=Zoë Ω"), "C=GB,CN=Zoë Ω");
+    }
+}

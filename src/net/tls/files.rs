@@ -60,8 +60,8 @@ impl Files {
             ca: "/etc/pki/CA/cacert.pem".into(),
             crl: Some("/etc/pki/CA/cacrl.pem".into()),
             own: vec![(
-                format!("/etc/pki/libvirt/{side}cert.pem").into(),
-                format!("/etc/pki/libvirt/private/{side}key.pem").into(),
+                format!("{SYSTEM}/{side}cert.pem").into(),
+                format!("{SYSTEM}/private/{side}key.pem").into(),
             )],
         };
         // Each of them by itself; certificate and key as a pair.
@@ -211,6 +211,8 @@ pub(super) fn garbled(what: &str, path: &Path, why: &str) -> TlsError {
         .advise("the file is to be PEM text, as certtool and openssl write it")
 }
 
+/// The host's own certificates and keys.
+pub(super) const SYSTEM: &str = "/etc/pki/libvirt";
 const ENCRYPTED: &str = "it is encrypted, and nobody is there to ask for its passphrase";
 const MAX_FILE: usize = 64 << 10;
 const MAX_CERTIFICATES: usize = 16;

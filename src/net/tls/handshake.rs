@@ -302,8 +302,8 @@ impl ServerCertVerifier for OneServer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
-        let judged =
-            self.judge.judge(&chain, Side::Server, now).and_then(|_| is_for(end_entity, server_name));
+        let judged = self.judge.judge(&chain, Side::Server, now);
+        let judged = judged.and_then(|proof| is_for(end_entity, server_name, proof.constrained));
         match judged {
             Err(error) if self.verify => {
                 Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))

@@ -17,11 +17,13 @@ mod priority;
 mod record;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod rehearsal;
+mod revocation;
 mod survey;
 mod verify;
 #[cfg(test)]
 mod tests;
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,10 +40,11 @@ use handshake::{AnyClient, OneServer};
 pub(crate) use handshake::{Established, Handshake};
 use identity::Identities;
 use priority::Choice;
+use revocation::Revoked;
 #[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "to survey is the command line's"))]
 pub(crate) use survey::Survey;
-use verify::Judge;
 pub(crate) use verify::Side;
+use verify::{Judge, Proof};
 
 /// What is insisted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +96,7 @@ impl Acceptor {
         // libvirt's clients read one record after the handshake, and it must be the byte that says yes.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ignore_client_order = choice.server_precedence;
         let allowed = allowed.map(<[String]>::to_vec);
         Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, warnings })
     }
@@ -112,14 +116,16 @@ impl Acceptor {
 
     /// Whether the client with these certificates may come in.
     fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judged {
-        let judged = self.judge.judge(chain, Side::Client, now).and_then(|name| match &self.allowed {
-            Some(allowed) if !allowed.iter().any(|pattern| glob::matches(pattern, &name)) => {
-                let text = "Client's Distinguished name is not on the list of allowed clients";
-                Err(TlsError::refusal(format!("{text}: {name}"))
-                    .advise("if it is to come in, add the name, or a pattern of it, to tls_allowed_dn_list"))
-            }
-            _ => Ok(name),
-        });
+        let judged =
+            self.judge.judge(chain, Side::Client, now).and_then(|Proof { name, .. }| match &self.allowed {
+                Some(allowed) if !allowed.iter().any(|pattern| glob::matches(pattern, &name)) => {
+                    let text = "Client's Distinguished name is not on the list of allowed clients";
+                    Err(TlsError::refusal(format!("{text}: {name}")).advise(
+                        "if it is to come in, add the name, or a pattern of it, to tls_allowed_dn_list",
+                    ))
+                }
+                _ => Ok(name),
+            });
         match judged {
             Ok(name) => Judged::Proved(name),
             Err(error) if !self.verify => Judged::Excused(error),
@@ -168,6 +174,9 @@ impl Connector {
 
     /// A handshake with the server of this name or address, as the URI has it (an IPv6 address without brackets).
     pub(crate) fn connect(&self, host: &str) -> Result<Handshake, TlsError> {
+        // A zone says by which of this host's links an address is reached: no certificate knows it.
+        let address = host.split_once('%').map(|(address, _)| address);
+        let host = address.filter(|address| address.parse::<Ipv6Addr>().is_ok()).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             TlsError::new(format!("Unable to set TLS server name: no certificate can be for '{host}'"))
                 .advise("use the host's name as it stands in its certificate")
@@ -193,11 +202,12 @@ impl Loaded {
         let authorities = files::certificates("CA certificate", &files.ca)?;
         let lists = files.crl.as_deref().map(files::revocation_lists).transpose()?.unwrap_or_default();
         let identities = Identities::load(&files.own, side)?;
-        let judge = Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists)?;
+        let revoked = Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists)?;
+        let judge = Judge::new(&files.ca, &authorities, revoked)?;
         let now = UnixTime::now();
-        let mut faults = Vec::new();
+        let mut faults = identities.hidden.clone();
         if rules.sanity {
-            for identity in &identities.0 {
+            for identity in &identities.all {
                 let first = identity.chain().first();
                 faults.extend(
                     first
@@ -208,9 +218,11 @@ impl Loaded {
             for der in &authorities {
                 faults.extend(check::certificate(&files.ca, der, Role::Authority, now));
             }
-            for identity in &identities.0 {
+            for identity in &identities.all {
                 faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, &judge, now));
             }
+        } else {
+            faults.extend(authorities.iter().filter_map(|der| check::proves_nobody(&files.ca, der)));
         }
         if let Some(crl) = &files.crl {
             faults.extend(check::revocation_lists(crl, &lists, &authorities, now));
@@ -220,7 +232,8 @@ impl Loaded {
         if let Some(first) = fatal.into_iter().next() {
             return Err(first.into());
         }
-        let warnings = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice)).collect();
+        let rest = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice));
+        let warnings = choice.warning.iter().cloned().chain(rest).collect();
         Ok(Self { identities, judge, choice, warnings })
     }
 }

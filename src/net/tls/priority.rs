@@ -1,7 +1,7 @@
 //! GnuTLS's priority strings, as far as their wishes can be met: versions of TLS and the three ciphers that it is spoken with.
 //!
 //! Leans on rustls for what there is. Refuses, loudly, a wish that it can't fulfil; what is taken away that was never there
-//! (old versions, old ciphers) is no such wish.
+//! (old versions, old ciphers) is no such wish. The system's own policy (`@SYSTEM`) can't be read here: that is a warning.
 
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::version::{TLS12, TLS13};
@@ -13,7 +13,12 @@ use super::error::TlsError;
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    /// With the suites in the order of the wish.
     pub(super) provider: CryptoProvider,
+    /// Whether a server goes by its own order of suites, not by its client's.
+    pub(super) server_precedence: bool,
+    /// What isn't as the string says.
+    pub(super) warning: Option<String>,
 }
 
 /// What a string asks for; without one, all.
@@ -25,12 +30,19 @@ pub(super) fn choose(priority: Option<&str>) -> Result<Choice, TlsError> {
     };
     let mut words = text.split(':');
     let base = words.next().unwrap_or_default();
-    let mut ciphers = vec!["AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305"];
+    // GnuTLS's order.
+    let mut ciphers = vec!["AES-256-GCM", "CHACHA20-POLY1305", "AES-128-GCM"];
     let mut versions = vec!["VERS-TLS1.3", "VERS-TLS1.2"];
+    let (mut server_precedence, mut warning) = (false, None);
     match base {
-        // The system's own policy is GnuTLS's affair; what is left here is stricter than any of them.
-        "NORMAL" | "PERFORMANCE" | "PFS" | "SECURE128" => {}
-        _ if base.starts_with('@') => {}
+        "NORMAL" | "PFS" | "SECURE128" => {}
+        "PERFORMANCE" => ciphers = vec!["AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305"],
+        _ if base.starts_with('@') => {
+            warning = Some(format!(
+                "TLS session priority {text}: {base} is taken for NORMAL, for the system's policy is GnuTLS's own: \
+                 where it is to be stricter than TLS 1.2 with AES-128, say so here, as in SECURE256:-VERS-TLS1.2"
+            ));
+        }
         "SECURE192" | "SECURE256" => ciphers.retain(|cipher| *cipher != "AES-128-GCM"),
         "NONE" => (ciphers, versions) = (Vec::new(), Vec::new()),
         _ => return Err(refused(base)),
@@ -55,12 +67,15 @@ pub(super) fn choose(priority: Option<&str>) -> Result<Choice, TlsError> {
             }),
             ("-" | "!", Some((list, removed))) => list.retain(|one| !removed.contains(one)),
             ("-" | "!", None) if NEVER_THERE.iter().any(|never| name.starts_with(never)) => {}
+            ("%", None) if name == "SERVER_PRECEDENCE" => server_precedence = true,
             ("%", None) if HARMLESS.contains(&name) => {}
             _ => return Err(refused(word)),
         }
     }
     let mut provider = ring::default_provider();
-    provider.cipher_suites.retain(|suite| ciphers.contains(&cipher(suite.suite())));
+    let place = |suite: CipherSuite| ciphers.iter().position(|known| *known == cipher(suite));
+    provider.cipher_suites.retain(|suite| place(suite.suite()).is_some());
+    provider.cipher_suites.sort_by_key(|suite| place(suite.suite()));
     let all: [(&str, &'static SupportedProtocolVersion); 2] =
         [("VERS-TLS1.3", &TLS13), ("VERS-TLS1.2", &TLS12)];
     let versions: Vec<_> =
@@ -71,7 +86,7 @@ pub(super) fn choose(priority: Option<&str>) -> Result<Choice, TlsError> {
         ))
         .advise("leave in TLS 1.3 or 1.2, and one of AES-256-GCM, AES-128-GCM and CHACHA20-POLY1305"));
     }
-    Ok(Choice { versions, provider })
+    Ok(Choice { versions, provider, server_precedence, warning })
 }
 
 /// What GnuTLS calls a suite's cipher.
@@ -117,11 +132,5 @@ const NEVER_THERE: &[&str] = &[
     "CTYPE-OPENPGP",
 ];
 /// Switches that ask for what is done anyway.
-const HARMLESS: &[&str] = &[
-    "COMPAT",
-    "SERVER_PRECEDENCE",
-    "SAFE_RENEGOTIATION",
-    "DISABLE_SAFE_RENEGOTIATION",
-    "NO_TICKETS",
-    "NO_TICKETS_TLS12",
-];
+const HARMLESS: &[&str] =
+    &["COMPAT", "SAFE_RENEGOTIATION", "DISABLE_SAFE_RENEGOTIATION", "NO_TICKETS", "NO_TICKETS_TLS12"];

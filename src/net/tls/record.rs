@@ -42,7 +42,7 @@ fn halves(opening: Cipher, sealing: Cipher, next: Box<dyn Next>, tickets: bool) 
         fruitless: 0,
         over: None,
     };
-    (opener, Sealer { cipher: sealing, shared, renew_after: RENEW_AFTER, over: None })
+    (opener, Sealer { cipher: sealing, shared, sealed: 0, renew_after: RENEW_AFTER, over: None })
 }
 
 /// How long the record is that begins with `front`, if it may be as long as it says.
@@ -169,6 +169,8 @@ impl Opener {
 struct Sealer {
     cipher: Cipher,
     shared: Arc<Shared>,
+    /// Bytes of records under this key.
+    sealed: u64,
     renew_after: u64,
     over: Option<Broken>,
 }
@@ -217,7 +219,7 @@ impl Sealer {
     }
 
     fn seal_data(&mut self, parts: &[&[u8]], bench: &mut [u8], sealed: &mut Vec<u8>) -> Result<(), Broken> {
-        let worn = self.cipher.records() >= self.renew_after;
+        let worn = self.cipher.wears_out() && self.sealed >= self.renew_after;
         match self.cipher.version() {
             Version::Tls12 if worn => {
                 return Err(Broken::Malformed("as much was sent as TLS 1.2 allows under one key"));
@@ -225,6 +227,7 @@ impl Sealer {
             Version::Tls13 if self.shared.owed.swap(false, Ordering::Acquire) || worn => {
                 self.seal_one(kind::HANDSHAKE, &[&KEY_UPDATE], &mut [0; SMALL_BENCH], sealed)?;
                 self.cipher = self.shared.renewed(|next| next.to_seal())?;
+                self.sealed = 0;
             }
             _ => {}
         }
@@ -238,8 +241,10 @@ impl Sealer {
         bench: &mut [u8],
         sealed: &mut Vec<u8>,
     ) -> Result<(), Broken> {
-        let length = parts.iter().map(|part| part.len()).sum();
-        self.cipher.seal(kind, length, parts.iter().copied(), bench, sealed)
+        let (length, before) = (parts.iter().map(|part| part.len()).sum(), sealed.len());
+        self.cipher.seal(kind, length, parts.iter().copied(), bench, sealed)?;
+        self.sealed += (sealed.len() - before) as u64;
+        Ok(())
     }
 }
 
@@ -266,8 +271,10 @@ const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 /// Head, explicit nonce, type and tag: the most that stands around a record's content.
 const MOST_AROUND: usize = HEAD + 8 + 1 + 16;
-/// After so many records under one key comes the next. AES-GCM could go on to 2^24.5 of the longest (RFC 8446, 5.5).
-const RENEW_AFTER: u64 = 1 << 23;
+/// After so many bytes under one key of AES-GCM comes the next: 2^24 of the longest records, where RFC 8446 (5.5) allows
+/// 2^24.5. What wears out is blocks, and each record's head and tag count as much as its own two do. ChaCha20-Poly1305 has
+/// no such end before its numbers have theirs.
+const RENEW_AFTER: u64 = 1 << 38;
 /// As many records without data as come in a row at most: tickets, KeyUpdates, empty ones.
 const MAX_FRUITLESS: u32 = 32;
 

@@ -10,8 +10,10 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certificate::Certificate;
 use super::check::{self, Fault, Role};
+use super::error::visible;
 use super::files::{Files, certificates, revocation_lists};
 use super::identity::Identities;
+use super::revocation::Revoked;
 use super::verify::{Judge, Side, is_for, shown};
 
 /// What was found.
@@ -84,11 +86,14 @@ impl Survey {
             Ok(identities) => identities,
             Err(error) => return self.faults.push(error.into()),
         };
-        let judge = authorities.ok().and_then(|authorities| {
-            // What can't be read of it was told above.
-            Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists.unwrap_or_default()).ok()
-        });
-        for identity in &identities.0 {
+        // What can't be read of it was told above.
+        let revoked =
+            Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists.unwrap_or_default()).ok();
+        let judge = authorities
+            .ok()
+            .zip(revoked)
+            .and_then(|(authorities, revoked)| Judge::new(&files.ca, &authorities, revoked).ok());
+        for identity in &identities.all {
             let Some(der) = identity.chain().first() else { continue };
             let mut faults = check::certificate(&identity.path, der, Role::Own(side), now);
             if let Some(judge) = &judge
@@ -97,7 +102,8 @@ impl Survey {
                 faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, judge, now));
             }
             if let (Side::Server, Some(host)) = (side, host) {
-                faults.extend(not_for(&identity.path, der, host));
+                let constrained = judge.as_ref().is_some_and(|judge| judge.constrains(identity.chain(), now));
+                faults.extend(not_for(&identity.path, der, host, constrained));
             }
             self.tell(&format!("{side} certificate"), &identity.path, der, faults);
         }
@@ -110,7 +116,8 @@ impl Survey {
             && let Ok(certificate) = Certificate::read(der)
         {
             let (path, until) = (path.display(), certificate.not_after.to_date_time());
-            self.good.push(format!("{what} {path}: {}, valid until {until}", certificate.subject));
+            let good = format!("{what} {path}: {}, valid until {until}", certificate.subject);
+            self.good.push(visible(good));
         }
         self.faults.extend(faults);
     }
@@ -126,12 +133,18 @@ fn places(pkipath: Option<&Path>, home: Option<&Path>, side: Side) -> Files {
 }
 
 /// A server's certificate that isn't for the name that the host has.
-fn not_for(path: &Path, der: &CertificateDer<'_>, host: &str) -> Option<Fault> {
+fn not_for(path: &Path, der: &CertificateDer<'_>, host: &str, constrained: bool) -> Option<Fault> {
     let name = ServerName::try_from(host).ok()?;
-    is_for(der, &name).err()?;
+    is_for(der, &name, constrained).err()?;
     let certificate = Certificate::read(der).ok()?;
     let names: Vec<_> = certificate.names.iter().map(shown).collect();
-    let names = if names.is_empty() { certificate.common_names } else { names }.join(", ");
+    let names = match (names.is_empty(), constrained) {
+        (false, _) => names.join(", "),
+        (true, false) => certificate.common_names.join(", "),
+        (true, true) => {
+            "no host: its CA may sign for some alone, and the subject's name doesn't count".to_owned()
+        }
+    };
     let text =
         format!("The server certificate {} is for {names}; this host calls itself {host}", path.display());
     Some(Fault::new(false, text, "clients must reach it by a name or an address in the certificate"))

@@ -1,23 +1,25 @@
 //! Whether the other end's certificate is accepted: its chain to a CA of ours, dates, revocation, purpose, and its name.
 //!
-//! Leans on webpki for chains and signatures. Refuses what GnuTLS would refuse in libvirt's place, and one thing more: a
-//! certificate whose purposes don't hold the one it comes with, even if that extension isn't critical (RFC 5280, 4.2.1.12).
-//! Revocation lists count as far as they go: a CA without one is no error, nor is a list that should have been renewed.
+//! Leans on webpki for chains and signatures, and on `revocation`. Refuses what GnuTLS would refuse in libvirt's place, and
+//! three things more: a certificate whose purposes don't hold the one it comes with, even if that extension isn't critical
+//! (RFC 5280, 4.2.1.12); one that was signed by a certificate of version 3 that doesn't say that it is a CA's; and a common
+//! name in the place of a host's where a CA may sign for certain names alone. Revocation lists count as far as they go: a CA
+//! without one is no error, nor is a list that should have been renewed.
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, TrustAnchor, UnixTime};
 use webpki::{
-    CertRevocationList, EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage,
-    OwnedCertRevocationList, RequiredEkuNotFoundContext, RevocationOptionsBuilder, UnknownStatusPolicy,
+    EndEntityCert, Error, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext,
     VerifiedPath,
 };
 
 use super::certificate::{Certificate, Name};
 use super::error::TlsError;
 use super::files::garbled;
+use super::revocation::Revoked;
 
 /// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,50 +43,56 @@ impl fmt::Display for Side {
 #[derive(Debug)]
 pub(super) struct Judge {
     authorities: Vec<Authority>,
-    revoked: Vec<CertRevocationList<'static>>,
+    revoked: Revoked,
+}
+
+/// What a chain has proved.
+#[derive(Debug)]
+pub(super) struct Proof {
+    /// Whom it is for.
+    pub(super) name: String,
+    /// Whether a certificate on the way binds the names of those below it.
+    pub(super) constrained: bool,
 }
 
 #[derive(Debug)]
 struct Authority {
     anchor: TrustAnchor<'static>,
+    key: SubjectPublicKeyInfoDer<'static>,
     /// In seconds since 1970.
     not_before: u64,
     not_after: u64,
 }
 
 impl Judge {
+    /// What may sign no certificates becomes no authority, whoever has put it into the file.
     pub(super) fn new(
         file: &Path,
         authorities: &[CertificateDer<'static>],
-        crl: Option<&PathBuf>,
-        lists: &[CertificateRevocationListDer<'static>],
+        revoked: Revoked,
     ) -> Result<Self, TlsError> {
         let authority = |der: &CertificateDer<'static>| {
             let unfit = |error: String| garbled("CA certificate", file, &error);
-            let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| unfit(told(&error)))?;
             let about = Certificate::read(der).map_err(|error| unfit(error.to_string()))?;
+            let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| unfit(told(&error)))?;
+            if !about.may_sign() {
+                return Ok(None);
+            }
             let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
             let (not_before, not_after) = (seconds(about.not_before), seconds(about.not_after));
-            Ok::<_, TlsError>(Authority { anchor: anchor.to_owned(), not_before, not_after })
+            Ok(Some(Authority { anchor: anchor.to_owned(), key: about.key, not_before, not_after }))
         };
-        let list = |der: &CertificateRevocationListDer<'static>| {
-            let list = OwnedCertRevocationList::from_der(der);
-            let path = crl.map_or(Path::new(""), PathBuf::as_path);
-            list.map(Into::into).map_err(|error| garbled("CA revocation list", path, &told(&error)))
-        };
-        Ok(Self {
-            authorities: authorities.iter().map(authority).collect::<Result<_, _>>()?,
-            revoked: lists.iter().map(list).collect::<Result<_, _>>()?,
-        })
+        let authorities = authorities.iter().filter_map(|der| authority(der).transpose());
+        Ok(Self { authorities: authorities.collect::<Result<_, TlsError>>()?, revoked })
     }
 
-    /// Judges the chain that the other end has shown; gives the name of whom it is for.
+    /// Judges the chain that the other end has shown.
     pub(super) fn judge(
         &self,
         chain: &[CertificateDer<'_>],
         side: Side,
         now: UnixTime,
-    ) -> Result<String, TlsError> {
+    ) -> Result<Proof, TlsError> {
         let Some(first) = chain.first() else {
             return Err(TlsError::refusal("Unable to verify TLS peer: No certificate was found.")
                 .advise(format!("the {side} shows none: give it one that this host's CA has signed")));
@@ -96,7 +104,8 @@ impl Judge {
             Side::Server => KeyUsage::server_auth(),
             Side::Client => KeyUsage::client_auth(),
         };
-        self.follow(chain, Purpose(purpose), now).map_err(|error| refusal(&error, &certificate, side))?;
+        let constrained =
+            self.follow(chain, Purpose(purpose), now).map_err(|error| refusal(&error, &certificate, side))?;
         // As libvirt does, after GnuTLS has said yes: a usage that must be understood must fit.
         if let Some(usage) = &certificate.usage
             && usage.critical
@@ -108,31 +117,59 @@ impl Judge {
             ))
             .advise("make it anew with the key usage digitalSignature (certtool: signing_key)"));
         }
-        Ok(certificate.subject)
+        Ok(Proof { name: certificate.subject, constrained })
     }
 
     /// Whether a chain leads to one of the authorities, whatever it is for. For one's own.
     pub(super) fn leads_here(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), String> {
-        self.follow(chain, AnyPurpose, now).map_err(|error| words(&error))
+        self.follow(chain, AnyPurpose, now).map(|_| ()).map_err(|error| words(&error))
     }
 
+    /// Whether a chain leads here through a certificate that binds the names of those below it.
+    pub(super) fn constrains(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        self.follow(chain, AnyPurpose, now).unwrap_or_default()
+    }
+
+    /// Follows a chain to an authority. `true`: names were bound on the way.
     fn follow(
         &self,
         chain: &[CertificateDer<'_>],
         purpose: impl ExtendedKeyUsageValidator,
         now: UnixTime,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (first, others) = chain.split_first().ok_or(Error::UnknownIssuer)?;
         let first = EndEntityCert::try_from(first)?;
         let anchors: Vec<_> = self.authorities.iter().map(|authority| authority.anchor.clone()).collect();
-        let revoked: Vec<_> = self.revoked.iter().collect();
-        let revocation = RevocationOptionsBuilder::new(&revoked).ok();
-        let revocation =
-            revocation.map(|builder| builder.with_status_policy(UnknownStatusPolicy::Allow).build());
-        // webpki asks no anchor how old it is.
-        let fresh = |path: &VerifiedPath<'_>| self.is_in_time(path.anchor(), now);
+        // webpki asks no anchor how old it is, no CA between whether it may sign, and looks at the first list of each alone.
+        let passes = |path: &VerifiedPath<'_>| {
+            self.is_in_time(path.anchor(), now)?;
+            if !between(path, Certificate::may_sign)? {
+                return Err(Error::EndEntityUsedAsCa);
+            }
+            self.is_not_revoked(path)
+        };
         let algorithms = webpki::ALL_VERIFICATION_ALGS;
-        first.verify_for_usage(algorithms, &anchors, others, now, purpose, revocation, Some(&fresh))?;
+        let path = first.verify_for_usage(algorithms, &anchors, others, now, purpose, None, Some(&passes))?;
+        Ok(path.anchor().name_constraints.is_some()
+            || !between(&path, |certificate| !certificate.constrains)?)
+    }
+
+    /// Whether no certificate of a path is in a list by its issuer: by the key that has signed it, or by that of a CA that
+    /// has the same name. A CA that was renewed with a new key revokes with that what it has signed with the old one.
+    fn is_not_revoked(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
+        let whole = || std::iter::once(&**path.end_entity()).chain(path.intermediate_certificates());
+        for certificate in whole() {
+            let keys = || {
+                let issuer = certificate.issuer();
+                let between = path.intermediate_certificates().filter(|one| one.subject() == issuer);
+                let own = self.authorities.iter().filter(|one| one.anchor.subject.as_ref() == issuer);
+                let own = own.map(|authority| authority.key.clone());
+                own.chain(between.map(|one| one.subject_public_key_info())).collect()
+            };
+            if self.revoked.holds(certificate, keys) {
+                return Err(Error::CertRevoked);
+            }
+        }
         Ok(())
     }
 
@@ -155,10 +192,25 @@ impl Judge {
     }
 }
 
+/// Whether this is so of all CAs between a certificate and its authority.
+fn between(path: &VerifiedPath<'_>, holds: fn(&Certificate) -> bool) -> Result<bool, Error> {
+    for one in path.intermediate_certificates() {
+        let certificate = Certificate::read(&one.der()).map_err(|_| Error::BadDer)?;
+        if !holds(&certificate) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether a server's certificate is for this host. With webpki's rules, and where those say no, with GnuTLS's two
 /// indulgences: a certificate that names no host at all beside its subject may do so there, in its one common name; and an
-/// address may be written as if it were a name.
-pub(super) fn is_for(der: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<(), TlsError> {
+/// address may be written as if it were a name. Neither where names are `constrained` by a CA: that binds what webpki reads.
+pub(super) fn is_for(
+    der: &CertificateDer<'_>,
+    host: &ServerName<'_>,
+    constrained: bool,
+) -> Result<(), TlsError> {
     let strict =
         EndEntityCert::try_from(der).is_ok_and(|der| der.verify_is_valid_for_subject_name(host).is_ok());
     if strict {
@@ -175,14 +227,21 @@ pub(super) fn is_for(der: &CertificateDer<'_>, host: &ServerName<'_>) -> Result<
         (_, true, [name]) => certificate.serves(Side::Server) && fits(name, &text),
         _ => false,
     };
-    if indulged {
+    if indulged && !constrained {
         return Ok(());
     }
     let subject = &certificate.subject;
     let names = certificate.names.iter().map(shown);
     let names: Vec<_> = names.chain(certificate.common_names.iter().cloned()).collect();
+    let advice = if indulged {
+        "its CA may sign for certain names alone: have it made anew with this one among its subject's other names \
+         (certtool: dns_name)"
+            .to_owned()
+    } else {
+        format!("it is for {}: use such a name in the URI", names.join(", "))
+    };
     Err(TlsError::refusal(format!("Certificate {subject} owner does not match the hostname {text}"))
-        .advise(format!("it is for {}: use such a name in the URI", names.join(", "))))
+        .advise(advice))
 }
 
 /// Whether a name in a certificate, perhaps with `*` for its first part, is this host's.
@@ -276,14 +335,12 @@ fn words(error: &Error) -> String {
 }
 
 /// webpki's own words: names of what is wrong, as it calls them.
-fn told(error: &Error) -> String {
+pub(super) fn told(error: &Error) -> String {
     match error {
         Error::BadDer | Error::TrailingData(_) => "it is garbled".to_owned(),
         Error::CaUsedAsEndEntity => "a CA's certificate stands in the place of somebody's own".to_owned(),
         Error::EndEntityUsedAsCa => "it was signed by a certificate that is no CA's".to_owned(),
         Error::UnsupportedCertVersion => "it is no certificate of version 3".to_owned(),
-        Error::IssuerNotCrlSigner => "its CA may not sign revocation lists".to_owned(),
-        Error::InvalidCrlSignatureForPublicKey => "the revocation list is not signed by its CA".to_owned(),
         other => other.to_string(),
     }
 }

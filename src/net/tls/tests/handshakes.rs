@@ -162,3 +162,46 @@ fn versions_and_ciphers_are_the_priority_strings() {
         assert_eq!(server(priority).is_ok(), good, "{priority}");
     }
 }
+
+/// Which suite a client and a server agree on that have these strings.
+fn agreed(client: &str, server: &str) -> CipherSuite {
+    let pki = Pki::whole();
+    let rules = |priority: &str| Rules { priority: Some(priority.to_owned()), ..Rules::default() };
+    let acceptor = Acceptor::load(&pki.files(Side::Server), &rules(server), None).map(Arc::new).unwrap();
+    let connector = Connector::load(&pki.files(Side::Client), &rules(client)).unwrap();
+    let mut hello = Vec::new();
+    connector.connect("host.example").unwrap().step(&mut [], &mut hello).unwrap();
+    let mut answer = Vec::new();
+    acceptor.accept().unwrap().step(&mut hello, &mut answer).unwrap();
+    // Head, type and length, version, random, a session's name: then the suite.
+    let name = usize::from(answer[43]);
+    CipherSuite::from(u16::from_be_bytes([answer[44 + name], answer[45 + name]]))
+}
+
+#[test]
+fn ciphers_are_preferred_as_they_were_named() {
+    use CipherSuite::*;
+    let chacha = "NORMAL:-CIPHER-ALL:+CHACHA20-POLY1305:+AES-256-GCM";
+    for (client, server, suite) in [
+        ("NORMAL", "NORMAL", TLS13_AES_256_GCM_SHA384),
+        ("PERFORMANCE", "NORMAL", TLS13_AES_128_GCM_SHA256),
+        (chacha, "NORMAL", TLS13_CHACHA20_POLY1305_SHA256),
+        ("NORMAL", chacha, TLS13_AES_256_GCM_SHA384),
+        ("NORMAL", &format!("{chacha}:%SERVER_PRECEDENCE"), TLS13_CHACHA20_POLY1305_SHA256),
+        (&format!("{chacha}:-VERS-TLS1.3"), "NORMAL", TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+    ] {
+        assert_eq!(agreed(client, server), suite, "{client} and {server}");
+    }
+}
+
+#[test]
+fn the_systems_policy_is_not_ours_to_read_and_that_is_said() {
+    let pki = Pki::whole();
+    let warnings = |priority: &str| {
+        let rules = Rules { priority: Some(priority.to_owned()), ..Rules::default() };
+        Acceptor::load(&pki.files(Side::Server), &rules, None).unwrap().warnings().to_vec()
+    };
+    assert_eq!(warnings("NORMAL"), [""; 0]);
+    let told = warnings("@LIBVIRT,SYSTEM");
+    assert!(told[0].contains("@LIBVIRT,SYSTEM is taken for NORMAL"), "{told:?}");
+}

@@ -114,6 +114,24 @@ fn a_revoked_certificate_is_refused_and_others_are_not() {
 }
 
 #[test]
+fn a_name_of_several_lines_is_quoted_in_one_and_matched_as_it_is() {
+    let name = "x\nhint: run this\u{1b}[2J";
+    let (pki, other) = (Pki::whole(), Pki::new());
+    let change = |params: &mut CertificateParams| params.distinguished_name.push(DnType::CommonName, name);
+    other.issue(Side::Server, change);
+    let rules = Rules { sanity: false, ..Rules::default() };
+    let acceptor = Arc::new(Acceptor::load(&other.files(Side::Server), &rules, None).unwrap());
+    let mut handshake = pki.connector().connect("host.example").unwrap();
+    let error = both(&mut handshake, &mut acceptor.accept().unwrap()).0.err().unwrap();
+    assert!(error.to_string().contains(r"CN=x\0Ahint: run this\1B[2J"), "{error}");
+    assert!(!format!("{error}{}", error.advice()).contains(char::is_control), "{error}");
+    pki.issue(Side::Client, change);
+    let allowed = [format!("C=GB,CN={name}")];
+    let acceptor = Acceptor::load(&pki.files(Side::Server), &Rules::default(), Some(&allowed)).unwrap();
+    assert_eq!(judged(&pki.connector(), &Arc::new(acceptor)), Ok(()));
+}
+
+#[test]
 fn the_list_of_names_decides_and_an_empty_one_lets_nobody_in() {
     let pki = Pki::whole();
     let load = |allowed: &[&str], verify| {
@@ -179,6 +197,15 @@ fn a_server_must_be_the_host_that_was_asked_for() {
     assert!(
         server("a.b.example.org", |server| server.subject_alt_names = named(&["*.example.org"])).is_err()
     );
+}
+
+#[test]
+fn the_zone_of_an_address_is_no_part_of_it() {
+    let local = |server: &mut CertificateParams| server.subject_alt_names = named(&["fe80::1"]);
+    assert_eq!(server("fe80::1%eth0", local), Ok(()));
+    let other = "Certificate C=GB,CN=server.example owner does not match the hostname fe80::2".to_owned();
+    assert_eq!(server("fe80::2%eth0", local), Err(other));
+    assert!(Pki::whole().connector().connect("host.example%eth0").is_err());
 }
 
 #[test]

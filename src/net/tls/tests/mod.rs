@@ -1,8 +1,10 @@
 //! A CA of one's own, peers made by rustls alone, and the conversations between them and us.
 
+mod authorities;
 mod gnutls;
 mod handshakes;
 mod judging;
+mod revoking;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -24,6 +26,10 @@ use super::*;
 pub(super) struct Pki {
     pub(super) directory: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
+    /// The same, who may sign lists: rcgen asks.
+    lists: Issuer<'static, KeyPair>,
+    /// What stands behind each certificate that is issued.
+    behind: String,
 }
 
 impl Pki {
@@ -43,7 +49,31 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(directory.path().join("cacert.pem"), certificate.pem()).unwrap();
-        Self { directory, issuer: Issuer::new(params, key) }
+        Self::of(directory, params, key)
+    }
+
+    fn of(directory: tempfile::TempDir, params: CertificateParams, key: KeyPair) -> Self {
+        let mut lists = params.clone();
+        lists.key_usages.push(KeyUsagePurpose::CrlSign);
+        let lists = Issuer::new(lists, KeyPair::from_pem(&key.serialize_pem()).unwrap());
+        Self { directory, issuer: Issuer::new(params, key), lists, behind: String::new() }
+    }
+
+    /// A CA that this one has signed; what it issues comes with its certificate.
+    pub(super) fn below(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "CA below");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.serial_number = Some(SerialNumber::from(5));
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let mut below = Self::of(tempfile::tempdir().unwrap(), params, key);
+        below.behind = certificate;
+        std::fs::copy(self.files(Side::Server).ca, below.files(Side::Server).ca).unwrap();
+        below
     }
 
     /// With a server's and a client's certificate, both good.
@@ -89,12 +119,17 @@ impl Pki {
         }
         change(&mut params);
         let certificate = params.signed_by(key, &self.issuer).unwrap();
-        std::fs::write(place, certificate.pem()).unwrap();
+        std::fs::write(place, certificate.pem() + &self.behind).unwrap();
         self.private(key_place, &key.serialize_pem());
     }
 
     /// Puts a revocation list in its place, with these serial numbers.
     pub(super) fn revoke(&self, serials: &[u64], next_update: i32) {
+        std::fs::write(self.directory.path().join("cacrl.pem"), self.list(serials, next_update)).unwrap();
+    }
+
+    /// A revocation list as PEM.
+    pub(super) fn list(&self, serials: &[u64], next_update: i32) -> String {
         let revoked_cert = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2025, 1, 1),
@@ -109,8 +144,7 @@ impl Pki {
             revoked_certs: serials.iter().map(revoked_cert).collect(),
             key_identifier_method: rcgen::KeyIdMethod::Sha256,
         };
-        let list = list.signed_by(&self.issuer).unwrap();
-        std::fs::write(self.directory.path().join("cacrl.pem"), list.pem().unwrap()).unwrap();
+        list.signed_by(&self.lists).unwrap().pem().unwrap()
     }
 
     pub(super) fn files(&self, side: Side) -> Files {

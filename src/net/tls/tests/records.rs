@@ -117,9 +117,10 @@ fn a_record_that_was_touched_does_not_open_and_nothing_opens_behind_it() {
 }
 
 #[test]
-fn the_sealer_takes_a_new_key_long_before_it_must() {
+fn the_sealer_takes_a_new_key_before_the_old_one_is_worn() {
     let (mut opener, mut sealer, _) = pair(Version::Tls13);
-    sealer.renew_after = 3;
+    sealer.renew_after = 60;
+    let mut updates = 0;
     for round in 0..10_u8 {
         let mut sealed = Vec::new();
         sealer.seal(&[&[round; 5]], &mut sealed).unwrap();
@@ -128,15 +129,40 @@ fn the_sealer_takes_a_new_key_long_before_it_must() {
             let length = opener.record(&sealed).unwrap().unwrap();
             data.extend(open(&mut opener, &sealed[..length]).unwrap());
             sealed.drain(..length);
+            updates += usize::from(!sealed.is_empty());
         }
         assert_eq!(data, [round; 5]);
     }
-    assert!(sealer.cipher.records() <= 3);
+    // A record of 27 bytes: three of them are more than 60.
+    assert_eq!(updates, 3);
+}
+
+#[test]
+fn over_tls_1_2_bytes_wear_a_key_out_and_chacha20s_never() {
+    let seal = |sealer: &mut Sealer, length: usize| sealer.seal(&[&vec![7; length]], &mut Vec::new());
     let (_, mut sealer, _) = pair(Version::Tls12);
-    sealer.renew_after = 1;
-    let mut sealed = Vec::new();
-    sealer.seal(&[b"one"], &mut sealed).unwrap();
-    assert!(sealer.seal(&[b"two"], &mut sealed).is_err(), "TLS 1.2 has no second key");
+    sealer.renew_after = 3000;
+    for _ in 0..100 {
+        seal(&mut sealer, 1).unwrap(); // 30 bytes each
+    }
+    assert!(seal(&mut sealer, 1).is_err(), "TLS 1.2 has no second key");
+    assert!(seal(&mut sealer, 1).is_err());
+    let (_, mut sealer, _) = pair(Version::Tls12);
+    sealer.renew_after = 3000;
+    seal(&mut sealer, 3000).unwrap();
+    assert!(seal(&mut sealer, 1).is_err(), "one long record counts as much as many short ones");
+    for version in [Version::Tls12, Version::Tls13] {
+        let key =
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key: AeadKey::from([1; 32]), iv: Iv::from([1; 12]) };
+        let cipher = || Cipher::new(version, 0, &key).unwrap();
+        let (_, mut sealer) = halves(cipher(), cipher(), Box::new(Counting(1)), true);
+        sealer.renew_after = 3;
+        for _ in 0..10 {
+            let mut sealed = Vec::new();
+            sealer.seal(&[b"on"], &mut sealed).unwrap();
+            assert_eq!(sealed.len(), HEAD + 2 + 16 + usize::from(version == Version::Tls13));
+        }
+    }
 }
 
 #[test]
