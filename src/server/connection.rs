@@ -109,7 +109,7 @@ struct Serving {
     work: JoinSet<Done>,
     /// When it came.
     since: Instant,
-    /// Half a packet is held, either way.
+    /// It holds what others may need, and it is for the client to move.
     stuck: Option<Stuck>,
     /// When part of a packet was seen that still isn't whole.
     half: Option<Instant>,
@@ -139,12 +139,13 @@ impl Serving {
             if self.last && self.out.is_empty() && self.work.is_empty() {
                 return "it is done";
             }
-            let interest = match (self.out.has_room(&self.stream), self.may_read() && self.paused.is_none()) {
+            let has_room = self.out.has_room(&self.stream);
+            let interest = match (has_room, self.may_read() && self.paused.is_none()) {
                 (false, _) => Some(Interest::WRITABLE),
                 (true, true) => Some(Interest::READABLE),
                 (true, false) => None,
             };
-            self.see_whether_it_moves();
+            self.see_whether_it_moves(has_room);
             if let Some(deadline) = self.deadline()
                 && armed.is_none_or(|armed| deadline < armed)
             {
@@ -393,17 +394,16 @@ impl Serving {
         self.welcome.client.read_only.store(self.session.is_read_only(), Ordering::Relaxed);
     }
 
-    /// Notes since when it holds half a packet, and when that last got less.
-    fn see_whether_it_moves(&mut self) {
-        let out = self.out.missing();
-        let missing = self.inbound.missing().unwrap_or(0) + out;
-        let now = Instant::now();
-        self.stuck = match self.stuck {
-            _ if missing == 0 => None,
-            Some(stuck) if stuck.missing == missing => Some(stuck),
-            Some(stuck) => Some(Stuck { moved: now, missing, ..stuck }),
-            None => Some(Stuck { since: now, moved: now, missing }),
+    /// Notes since when it holds something for want of a move of its own, and when that last got less: half a packet, either way;
+    /// or calls, though whole, that are not answered, because it doesn't read what it is told, or others need the room.
+    fn see_whether_it_moves(&mut self, has_room: bool) {
+        let unanswered = match (has_room, self.paused) {
+            (false, _) => self.inbound.held(),
+            (true, Some(_)) => self.inbound.unanswered(),
+            (true, None) => 0,
         };
+        let missing = self.inbound.missing().unwrap_or(0) + unanswered + self.out.missing();
+        self.stuck = Stuck::seen(self.stuck, missing);
     }
 
     /// Whether another call may come.
@@ -427,7 +427,7 @@ impl Serving {
     fn tick(&mut self) -> Option<Ending> {
         let now = Instant::now();
         if self.stuck.is_some_and(|stuck| now >= stuck.moved + LONGEST_STANDSTILL) {
-            return Some("it stood still amid a packet");
+            return Some("it stood still with a packet half way");
         }
         if self.is_loitering() && now >= self.since + LONGEST_ANONYMITY {
             return Some("it didn't authenticate");
@@ -498,7 +498,7 @@ const TURN: usize = 64;
 /// How long a client waits for others to make room, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long half a packet may stand still, either way.
+/// How long half a packet, or calls that can't be answered, may stand still.
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.

@@ -139,6 +139,20 @@ impl Inbound {
         }
     }
 
+    /// How much it holds that has come and wasn't looked at: of packets, whole or not, and of records.
+    pub(super) fn held(&self) -> usize {
+        self.records.as_ref().map_or(0, Records::held)
+    }
+
+    /// The same, if a small call is there whole. A large one that waits for room is no reason to let anybody go.
+    pub(super) fn unanswered(&self) -> usize {
+        let front = self.records.as_ref().map_or(&[][..], Records::front);
+        match packet_length_of(front) {
+            Some(length) if length <= front.len().min(LONGEST_SMALL) && self.large.is_none() => front.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether what it holds is worth another look before more has come.
     pub(super) fn holds_packet(&self) -> bool {
         let front = self.records.as_ref().map_or(&[][..], Records::front);

@@ -102,6 +102,11 @@ impl Records {
         self.room = None; // wiped, as it is dropped
     }
 
+    /// How much waits here, opened or not.
+    pub(super) fn held(&self) -> usize {
+        self.front().len() + self.sealed.len()
+    }
+
     /// If it holds part of a record: how much may still come, at most.
     pub(super) fn missing(&self) -> Option<usize> {
         (!self.sealed.is_empty() && !self.holds_record()).then(|| MAX_RECORD - self.sealed.len())
