@@ -257,9 +257,9 @@ impl Serving {
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
             let (known, at_length) = (session.is_authenticated(), session.may_say_much());
-            let room = |header: &Header| match known {
+            let room = |header: &Header, length| match known {
                 true => large.then(|| Room::of(header)),
-                false if at_length && room::is_sasl(header) => large.then_some(Room::SASL),
+                false if at_length && room::is_sasl(header) => large.then(|| Room::sasl(length)),
                 false => Some(Room::NONE),
             };
             let held = inbound.holds_packet();

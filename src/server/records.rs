@@ -344,19 +344,24 @@ mod tests {
             loop {
                 let mut kept = None;
                 let (page, transit) = (&mut self.page, &self.transit);
-                let seen =
-                    match self.inbound.receive(self.socket.as_fd(), page, rest, transit, |_| room, &mut kept)
-                    {
-                        Ok(Incoming::Packet(header, arguments)) => {
-                            Seen::Packet(header.serial, arguments.to_vec())
-                        }
-                        Ok(Incoming::Crowded) => Seen::Crowded,
-                        Ok(Incoming::Part) => Seen::Part,
-                        Ok(Incoming::Starved(..)) => Seen::End("starved"),
-                        Ok(Incoming::End(ending)) => Seen::End(ending),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
-                        Err(error) => panic!("{error}"),
-                    };
+                let seen = match self.inbound.receive(
+                    self.socket.as_fd(),
+                    page,
+                    rest,
+                    transit,
+                    |_, _| room,
+                    &mut kept,
+                ) {
+                    Ok(Incoming::Packet(header, arguments)) => {
+                        Seen::Packet(header.serial, arguments.to_vec())
+                    }
+                    Ok(Incoming::Crowded) => Seen::Crowded,
+                    Ok(Incoming::Part) => Seen::Part,
+                    Ok(Incoming::Starved(..)) => Seen::End("starved"),
+                    Ok(Incoming::End(ending)) => Seen::End(ending),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
+                    Err(error) => panic!("{error}"),
+                };
                 drop(kept);
                 self.inbound.wipe(&mut self.page);
                 if seen != Seen::Part {
