@@ -67,13 +67,15 @@ pub(crate) struct Acceptor {
     judge: Judge,
     allowed: Option<Vec<String>>,
     verify: bool,
+    revokes: bool,
     warnings: Vec<String>,
 }
 
 impl Acceptor {
     /// Reads the files. `allowed`: patterns of the names that may come in; `None` for all, none of them for nobody.
     pub(crate) fn load(files: &Files, rules: &Rules, allowed: Option<&[String]>) -> Result<Self, TlsError> {
-        let Loaded { identities, judge, choice, mut warnings } = Loaded::from(files, rules, Side::Server)?;
+        let Loaded { identities, judge, choice, revokes, mut warnings } =
+            Loaded::from(files, rules, Side::Server)?;
         let algorithms = choice.provider.signature_verification_algorithms;
         if !rules.verify {
             warnings.push("clients are not verified: whoever reaches the TLS port is let in".to_owned());
@@ -94,12 +96,17 @@ impl Acceptor {
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let allowed = allowed.map(<[String]>::to_vec);
-        Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, warnings })
+        Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, revokes, warnings })
     }
 
     /// What isn't as it should be, though it works.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether it has a list of what is revoked.
+    pub(crate) fn revokes(&self) -> bool {
+        self.revokes
     }
 
     /// A handshake with a client that has just come.
@@ -147,7 +154,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// Reads the files.
     pub(crate) fn load(files: &Files, rules: &Rules) -> Result<Self, TlsError> {
-        let Loaded { identities, judge, choice, warnings } = Loaded::from(files, rules, Side::Client)?;
+        let Loaded { identities, judge, choice, warnings, .. } = Loaded::from(files, rules, Side::Client)?;
         let algorithms = choice.provider.signature_verification_algorithms;
         let config = ClientConfig::builder_with_provider(Arc::new(choice.provider))
             .with_protocol_versions(&choice.versions)
@@ -184,6 +191,7 @@ struct Loaded {
     identities: Identities,
     judge: Judge,
     choice: Choice,
+    revokes: bool,
     warnings: Vec<String>,
 }
 
@@ -191,7 +199,7 @@ impl Loaded {
     fn from(files: &Files, rules: &Rules, side: Side) -> Result<Self, TlsError> {
         let choice = priority::choose(rules.priority.as_deref())?;
         let authorities = files::certificates("CA certificate", &files.ca)?;
-        let lists = files.crl.as_deref().map(files::revocation_lists).transpose()?.unwrap_or_default();
+        let lists = files.revocation_lists()?;
         let identities = Identities::load(&files.own, side)?;
         let judge = Judge::new(&files.ca, &authorities, files.crl.as_ref(), &lists)?;
         let now = UnixTime::now();
@@ -221,7 +229,7 @@ impl Loaded {
             return Err(first.into());
         }
         let warnings = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice)).collect();
-        Ok(Self { identities, judge, choice, warnings })
+        Ok(Self { identities, judge, choice, revokes: !lists.is_empty(), warnings })
     }
 }
 
