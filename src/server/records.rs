@@ -482,6 +482,9 @@ mod tests {
             assert!(matches!(reader.look(Rest::Soon, None), Seen::Packet(found, _) if found == serial));
             assert_eq!(reader.inbound.holds_packet(), serial < 99);
             assert!(reader.holds().0 > 0, "what is left over is counted");
+            let calls = (99 - serial as usize) * packets.len() / 100;
+            let unanswered = if calls > 0 { calls + 2 } else { 0 };
+            assert_eq!((reader.inbound.held(), reader.inbound.unanswered()), (calls + 2, unanswered));
         }
         assert_eq!((reader.look(Rest::Soon, None), reader.inbound.missing()), (Seen::Nothing, Some(2)));
     }
@@ -516,6 +519,11 @@ mod tests {
         assert_eq!(reader.look(Rest::Soon, None), Seen::Crowded);
         assert!(reader.inbound.holds_packet(), "to be looked at again");
         assert_eq!(reader.inbound.missing(), None, "it is for us to go on");
+        assert_eq!(
+            (reader.inbound.held() > 0, reader.inbound.unanswered()),
+            (true, 0),
+            "nobody is let go for it"
+        );
         other.write_all(&sealed[20 * 1004..]).unwrap();
         assert!(matches!(reader.look(Rest::Soon, ALL), Seen::Packet(1, body) if body.len() == 60_000));
     }

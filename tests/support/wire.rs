@@ -1,4 +1,5 @@
-//! libvirt's wire as a test speaks it: bodies, packets, calls and their answers, over a Unix socket.
+//! libvirt's wire as a test speaks it: bodies, packets, calls and their answers, over a Unix socket, or whatever
+//! else carries bytes both ways.
 //!
 //! Written apart from `src/rpc`, so that the two can't share a mistake. Leans on std. Refuses to hide anything: an
 //! attacker builds its packets from the same parts as a good client, only worse.
@@ -122,8 +123,8 @@ pub(crate) struct Fault {
 
 /// A client that keeps to the rules.
 #[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) stream: UnixStream,
+pub(crate) struct Client<S = UnixStream> {
+    pub(crate) stream: S,
     serial: u32,
 }
 
@@ -142,9 +143,11 @@ impl Client {
         stream.set_write_timeout(Some(patience))?;
         Ok(Self::over(stream))
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Over a connection that is there.
-    pub(crate) fn over(stream: UnixStream) -> Self {
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, serial: 0 }
     }
 
