@@ -1,5 +1,5 @@
-//! SASL in the daemon: who is known by name, what stands still with whoever knows the users, and when there is nothing to
-//! authenticate by.
+//! SASL in the daemon: who is known by name, what stands still with whoever knows the users, when there is nothing to
+//! authenticate by, what is refused on TCP, and where a password lies that comes in pieces.
 //!
 //! Leans on Cyrus with a configuration of the test's own (`SASL_CONF_PATH`), on saslpasswd2 and virt-admin. Where Cyrus shall
 //! wait, the test is its `saslauthd`, and doesn't answer. Refuses to use anything of the host's.
@@ -10,12 +10,14 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::Place;
 use support::daemon::{Daemon, PATIENCE};
+use support::markers::Needles;
 use support::wire::{Client, Xdr, call, number};
 
 #[test]
@@ -57,20 +59,7 @@ fn strangers_whom_nobody_judges_hold_up_neither_calls_nor_the_end() {
 fn administration_sees_by_what_name_a_client_is_known() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place(directory.path().into());
-    let users = place.0.join("users");
-    let mut maker = Command::new("saslpasswd2")
-        .args(["-p", "-c", "-f"])
-        .args([users.to_str().unwrap(), "fred"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("saslpasswd2: apt-get install sasl2-bin");
-    maker.stdin.take().unwrap().write_all(b"correct horse").unwrap();
-    assert!(maker.wait().unwrap().success());
-    let lines = format!(
-        "mech_list: PLAIN\npwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {}\n",
-        users.display()
-    );
-    let _daemon = start(&place, "auth_unix_rw = \"sasl\"\n", &lines);
+    let _daemon = start(&place, "auth_unix_rw = \"sasl\"\n", &password_file(&place, "PLAIN"));
     let mut fred = Client::connect(&place.socket(), PATIENCE).unwrap();
     fred.call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
     fred.call(number::SASL_START, &plain("fred", "correct horse")).unwrap().unwrap();
@@ -109,6 +98,95 @@ fn sockets_that_nobody_could_come_in_by_stop_the_start() {
     assert!(daemon.stop().success());
 }
 
+#[test]
+fn what_shows_a_password_is_refused_on_tcp_whatever_was_offered() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let tcp = format!("{TCP}tcp_min_ssf = 112\n");
+    let sasl = password_file(&place, "DIGEST-MD5 SCRAM-SHA-256 PLAIN");
+    let mut command = prepared(&place, &tcp, &sasl);
+    command.arg("--listen");
+    let _daemon = place.start(command);
+    let mut client = by_tcp(&place);
+    for mechanism in ["PLAIN", "SCRAM-SHA-256"] {
+        let offer = client.call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
+        assert_eq!(&offer[4..14], b"DIGEST-MD5", "{:?}", String::from_utf8_lossy(&offer));
+        assert!(!String::from_utf8_lossy(&offer).contains(mechanism));
+        let start = started(mechanism, "\0fred\0correct horse");
+        let refused = client.call(number::SASL_START, &start).unwrap().unwrap_err();
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (45, "authentication failed: authentication failed")
+        );
+        hear(&place, &["SASL refused 127.0.0.1", &format!("mechanism '{mechanism}' isn't offered")]);
+        assert!(!log(&place).contains("correct horse"));
+    }
+    client.call(number::AUTH_LIST, &Xdr::default()).unwrap().unwrap();
+    assert!(client.call(number::NUM_OF_SECRETS, &Xdr::default()).unwrap().is_err(), "it is let in");
+}
+
+#[test]
+fn tcp_offers_only_what_encrypts_as_strongly_as_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let offered = |bits: u32| {
+        let sasl = password_file(&place, "DIGEST-MD5 GSSAPI");
+        let mut command = prepared(&place, &format!("{TCP}tcp_min_ssf = {bits}\n"), &sasl);
+        command.arg("--listen");
+        _ = std::fs::remove_file(place.daemon_log());
+        let daemon = place.start(command);
+        let offer = by_tcp(&place).call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
+        assert!(daemon.stop().success());
+        String::from_utf8_lossy(&offer[4..]).trim_end_matches('\0').to_owned()
+    };
+    let (weak, strong) = (offered(112), offered(256));
+    assert!(weak.contains("DIGEST-MD5") && weak.contains("GSSAPI"), "{weak}");
+    assert_eq!(strong, "GSSAPI");
+
+    // And if nothing is as strong, it doesn't start.
+    let lines = format!("{TCP}tcp_min_ssf = 256\n");
+    let mut command = prepared(&place, &lines, &password_file(&place, "DIGEST-MD5"));
+    let status = command.arg("--listen").status().unwrap();
+    let said = std::fs::read_to_string(place.daemon_output()).unwrap();
+    assert!(status.code() == Some(6) && said.contains("for TCP"), "{status}: {said}");
+}
+
+#[test]
+fn a_password_that_comes_in_pieces_is_in_no_memory_but_secret_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let sasl = password_file(&place, "PLAIN");
+    let daemon = start(&place, "auth_unix_rw = \"sasl\"\n", &sasl);
+    let password = "Zq7-vG2x_Kw9.bT4+Lr8:nM3~hP6=sD5";
+    let mut needles = Needles::new();
+    needles.add("the password", password.as_bytes());
+    // On the wire each of its bytes is a word.
+    needles.add("the password on its way", &password.bytes().fold(Xdr::default(), Xdr::number).0);
+    let clean = |when: &str| {
+        let memory = needles.in_process(daemon.pid());
+        assert_eq!(memory.found, [""; 0], "{when}");
+        assert_eq!(memory.secret, 1, "one mapping of secret memory, which can't be read");
+    };
+    for (what, filler) in
+        [("a short one", 0), ("one of more than a page", 5_000), ("a very long one", 40_000)]
+    {
+        let mut client = Client::connect(&place.socket(), PATIENCE).unwrap();
+        client.call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
+        let packet =
+            call(number::SASL_START, 2, &plain("fred", &(password.to_owned() + &"x".repeat(filler))));
+        let (front, back) = packet.split_at(packet.len() - 40);
+        client.stream.write_all(front).unwrap();
+        std::thread::sleep(Duration::from_millis(400)); // what hasn't come after a quarter of a second is late
+        if filler == 0 {
+            clean("while the rest is missing");
+        }
+        client.stream.write_all(back).unwrap();
+        let refusal = client.receive().unwrap();
+        assert_eq!((refusal.procedure, refusal.status), (number::SASL_START, 1), "{what}");
+        clean(what);
+    }
+}
+
 fn start(place: &Place, lines: &str, sasl: &str) -> Daemon {
     place.start(prepared(place, lines, sasl))
 }
@@ -124,9 +202,60 @@ fn prepared(place: &Place, lines: &str, sasl: &str) -> Command {
     command
 }
 
+/// What Cyrus is to be told: fred has a password, and these are the mechanisms.
+fn password_file(place: &Place, mechanisms: &str) -> String {
+    let users = place.0.join("users");
+    let mut maker = Command::new("saslpasswd2")
+        .args(["-p", "-c", "-f"])
+        .args([users.to_str().unwrap(), "fred"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("saslpasswd2: apt-get install sasl2-bin");
+    maker.stdin.take().unwrap().write_all(b"correct horse").unwrap();
+    assert!(maker.wait().unwrap().success());
+    format!(
+        "mech_list: {mechanisms}\npwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {}\n",
+        users.display()
+    )
+}
+
 /// The first word of somebody who shows a password.
 fn plain(user: &str, password: &str) -> Xdr {
-    let said = format!("\0{user}\0{password}");
-    let head = Xdr::default().opaque(b"PLAIN").number(0).number(said.len() as u32);
+    started("PLAIN", &format!("\0{user}\0{password}"))
+}
+
+/// A first word.
+fn started(mechanism: &str, said: &str) -> Xdr {
+    let head = Xdr::default().opaque(mechanism.as_bytes()).number(0).number(said.len() as u32);
     said.bytes().fold(head, Xdr::number)
 }
+
+/// A client where the daemon listens on TCP.
+fn by_tcp(place: &Place) -> Client<TcpStream> {
+    let heard = hear(place, &["listening on tcp "]);
+    let address = heard.rsplit_once("tcp ").unwrap().1.trim();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Client::over(stream)
+}
+
+/// Waits until the log has a line with all these words, and gives it.
+fn hear(place: &Place, words: &[&str]) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = log(place);
+        if let Some(line) = log.lines().find(|line| words.iter().all(|word| line.contains(word))) {
+            return line.to_owned();
+        }
+        assert!(Instant::now() < deadline, "the log doesn't say {words:?}:\n{log}");
+        std::thread::yield_now();
+    }
+}
+
+fn log(place: &Place) -> String {
+    std::fs::read_to_string(place.daemon_log()).unwrap_or_default()
+}
+
+/// On TCP alone, on a port that the kernel chooses.
+const TCP: &str =
+    "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"sasl\"\nlisten_addr = \"127.0.0.1\"\ntcp_port = \"0\"\n";

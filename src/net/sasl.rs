@@ -76,7 +76,7 @@ impl Server {
             sasl::sasl_server_new(service, none, none, local, remote, ptr::null(), flags, &raw mut conn)
         };
         let conn = Conn::made(code, conn)?;
-        conn.protect(around)?;
+        conn.protect(around, BUFFER)?;
         let offered = conn.mechanisms()?;
         Ok(Self { conn, offered })
     }
@@ -143,7 +143,7 @@ impl Client {
         let code =
             unsafe { sasl::sasl_client_new(service, host, local, remote, asked, flags, &raw mut conn) };
         let conn = Conn::made(code, conn)?;
-        conn.protect(around)?;
+        conn.protect(around, BUFFER)?;
         Ok(Self { conn, answers: Vec::new() })
     }
 
@@ -192,6 +192,12 @@ impl Client {
     /// What encrypts from now on. An error unless both ends were complete.
     pub(crate) fn finish(self) -> Result<Done, SaslError> {
         self.conn.finish()
+    }
+
+    /// Tells the server to send no more than this at a time.
+    #[cfg(test)]
+    pub(super) fn take(&self, most: c_uint) -> Result<(), SaslError> {
+        self.conn.protect(Around::TCP, most)
     }
 
     /// Answers a list of questions.
@@ -245,8 +251,8 @@ impl Conn {
         }
     }
 
-    /// Says what is around it.
-    fn protect(&self, around: Around) -> Result<(), SaslError> {
+    /// Says what is around it, and the longest record that the other end may send.
+    fn protect(&self, around: Around, most: c_uint) -> Result<(), SaslError> {
         let strength = around.strength();
         if strength.external > 0 {
             self.set(sasl::SASL_SSF_EXTERNAL, &strength.external)?;
@@ -254,7 +260,7 @@ impl Conn {
         let properties = sasl::sasl_security_properties_t {
             min_ssf: strength.least,
             max_ssf: strength.most,
-            maxbufsize: BUFFER,
+            maxbufsize: most,
             security_flags: match strength.plaintext {
                 true => sasl::SASL_SEC_NOANONYMOUS,
                 false => sasl::SASL_SEC_NOANONYMOUS | sasl::SASL_SEC_NOPLAINTEXT,
@@ -312,8 +318,7 @@ impl Conn {
             0 => None,
             bits => {
                 let most = self.number(sasl::SASL_MAXOUTBUF)?.min(BUFFER);
-                let most = usize::try_from(most).ok().filter(|most| *most > 0).ok_or_else(too_long)?;
-                Some(layer(self, bits, most))
+                Some(layer(self, bits, usize::try_from(most).map_err(|_| too_long())?)?)
             }
         };
         Ok(Done { user, mechanism, ssf, layer })
@@ -392,7 +397,7 @@ fn failure(code: c_int) -> SaslError {
     SaslError::new(code, format!("SASL({code}): {words}"))
 }
 
-fn too_long() -> SaslError {
+pub(super) fn too_long() -> SaslError {
     failure(sasl::SASL_BUFOVER)
 }
 

@@ -1,17 +1,22 @@
 //! The layer that SASL leaves behind: records with their length in front, opened and sealed by Cyrus.
 //!
 //! Leans on `sasl` for the two operations. Its halves share a connection, one at a time. Refuses records longer than the other
-//! end was told to send.
+//! end was told to send; and another end that takes so little at a time that what is sealed would grow without measure.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::layer::{Broken, Layer, MAX_RECORD, Open, Seal};
-use super::sasl::Conn;
+use super::negotiation::SaslError;
+use super::sasl::{Conn, too_long};
 
 /// A layer of so many bits on a connection that has agreed upon one, and that takes `most` bytes at a time.
-pub(super) fn layer(conn: Conn, bits: u32, most: usize) -> Layer {
+pub(super) fn layer(conn: Conn, bits: u32, most: usize) -> Result<Layer, SaslError> {
+    if most < LEAST {
+        let detail = format!("the other end takes only {most} bytes at a time, fewer than {LEAST}");
+        return Err(SaslError { detail, ..too_long() });
+    }
     let conn = Arc::new(Mutex::new(conn));
-    Layer { opener: Box::new(Opener(Arc::clone(&conn))), sealer: Box::new(Sealer { conn, most }), bits }
+    Ok(Layer { opener: Box::new(Opener(Arc::clone(&conn))), sealer: Box::new(Sealer { conn, most }), bits })
 }
 
 struct Opener(Arc<Mutex<Conn>>);
@@ -57,6 +62,9 @@ impl Seal for Sealer {
 fn held(conn: &Mutex<Conn>) -> MutexGuard<'_, Conn> {
     conn.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What the other end must take at a time, at least: a record of Kerberos has 60 bytes of its own. libvirt's take 64 KiB.
+const LEAST: usize = 1024;
 
 /// The length in front.
 const HEAD: usize = 4;

@@ -147,11 +147,23 @@ const WORLD: &str = "STRONGROOM_TEST_WORLD";
 
 /// Both ends talk until they agree: what each of them has then.
 fn converse(around: Around, mechanism: &str, name: &str, password: &str) -> Result<(Done, Done), SaslError> {
+    converse_in_pieces(around, mechanism, name, password, None)
+}
+
+/// The same, with a client that takes at most so much at a time.
+fn converse_in_pieces(
+    around: Around,
+    mechanism: &str,
+    name: &str,
+    password: &str,
+    most: Option<u32>,
+) -> Result<(Done, Done), SaslError> {
     let (here, there): (SocketAddr, SocketAddr) =
         ("127.0.0.1:16509".parse().unwrap(), "127.0.0.1:4711".parse().unwrap());
     let mut server = Server::new(around, Some(here), Some(there))?;
     let client_around = if matches!(around, Around::Tcp { .. }) { Around::TCP } else { around };
     let mut client = Client::new(&host_name(), client_around, Some(there), Some(here))?;
+    most.map(|most| client.take(most)).transpose()?;
     let mut answer = |prompt: &Prompt| {
         let answer = match prompt.want {
             Want::AuthName => name,
@@ -265,6 +277,13 @@ fn on_bare_tcp_passwords_are_never_shown() {
     }
     assert!(why(converse(tcp, "SCRAM-SHA-256", "fred", PASSWORD)).contains("No worthy mechs found"));
     both_ways(converse(tcp, "DIGEST-MD5", "fred", PASSWORD).unwrap());
+    for (most, is_enough) in [(64, false), (1000, false), (2000, true)] {
+        let agreed = converse_in_pieces(tcp, "DIGEST-MD5", "fred", PASSWORD, Some(most));
+        match is_enough {
+            true => assert!(agreed.is_ok_and(|(server, _)| server.layer.is_some())),
+            false => assert!(why(agreed).contains("fewer than 1024"), "records of {most}"),
+        }
+    }
     assert!(Server::new(Around::Tcp { min_ssf: 1000 }, None, None).is_err(), "nothing is as strong");
     let unfinished = Server::new(tcp, None, None).unwrap();
     assert!(unfinished.finish().is_err());

@@ -5,7 +5,6 @@
 //! `inbound` and `outgoing` for the bytes. Refuses to wait for ever for a client that holds what others need.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::pin;
@@ -14,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,14 +23,14 @@ use super::calls::Announcement;
 use super::clients::Welcome;
 use super::failure;
 use super::inbound::{Inbound, Incoming, Page, Rest};
-use super::outgoing::Outgoing;
+use super::outgoing::{Outbound, Outgoing};
 use super::room::{self, Room};
 use super::session::{Action, Call, Held, Session};
 #[cfg(feature = "sasl")]
 use super::steps::{BrokeOff, Steps};
 use super::stream::Stream;
 use super::transit::{Load, PATIENCE, PAUSE, Stuck, Transit};
-use crate::net::layer::{Layer, Seal};
+use crate::net::layer::Layer;
 use crate::net::peer::Peer;
 use crate::rpc::Header;
 use crate::secret::Error;
@@ -80,26 +78,23 @@ impl Connection {
         tracing::debug!("client {id} has come: {}", welcome.client.peer);
         let mut serving = Serving {
             inbound: Inbound::bare(stream.carries_descriptors()),
-            sealer: None,
+            out: Outbound::bare(Arc::clone(&shared.transit)),
             stream,
             session,
             welcome,
             shared,
-            out: VecDeque::new(),
-            out_load: Vec::new(),
             work: JoinSet::new(),
             since: Instant::now(),
             stuck: None,
             half: None,
             paused: None,
-            unchecked: 0,
             last: false,
         };
         if let Some(layer) = layer {
             serving.secure(layer);
         }
         let ending = serving.run(events, stop).await;
-        serving.say_goodbye();
+        serving.out.say_goodbye(&serving.stream);
         tracing::debug!("client {id} is gone: {ending}");
     }
 }
@@ -110,23 +105,16 @@ struct Serving {
     welcome: Welcome,
     shared: Arc<Shared>,
     inbound: Inbound,
-    /// What goes is sealed by it, if the stream is encrypted.
-    sealer: Option<Box<dyn Seal>>,
-    /// Replies and events, oldest first.
-    out: VecDeque<Outgoing>,
-    /// What they hold of memory.
-    out_load: Vec<Load>,
+    out: Outbound,
     work: JoinSet<Done>,
     /// When it came.
     since: Instant,
-    /// Half a packet is held, either way.
+    /// It holds what others may need, and it is for the client to move.
     stuck: Option<Stuck>,
     /// When part of a packet was seen that still isn't whole.
     half: Option<Instant>,
     /// When it began to wait for others to make room.
     paused: Option<Instant>,
-    /// What was sent since the socket was last known to have room for a whole value.
-    unchecked: usize,
     /// The connection ends when what is queued is sent.
     last: bool,
 }
@@ -151,12 +139,13 @@ impl Serving {
             if self.last && self.out.is_empty() && self.work.is_empty() {
                 return "it is done";
             }
-            let interest = match (self.has_room(), self.may_read() && self.paused.is_none()) {
+            let has_room = self.out.has_room(&self.stream);
+            let interest = match (has_room, self.may_read() && self.paused.is_none()) {
                 (false, _) => Some(Interest::WRITABLE),
                 (true, true) => Some(Interest::READABLE),
                 (true, false) => None,
             };
-            self.see_whether_it_moves();
+            self.see_whether_it_moves(has_room);
             if let Some(deadline) = self.deadline()
                 && armed.is_none_or(|armed| deadline < armed)
             {
@@ -175,7 +164,7 @@ impl Serving {
                 },
                 Some(event) = events.recv(), if self.out.is_empty() => {
                     if let Some(event) = self.session.announcement(&event) {
-                        self.queue(event);
+                        self.out.push(event);
                     }
                 }
                 () = &mut alarm, if armed.is_some() => {
@@ -215,11 +204,11 @@ impl Serving {
                 let action = self.session.stepped(stepped);
                 return self.act(action);
             }
-            Done::Worked(reply) => self.queue(reply),
+            Done::Worked(reply) => self.out.push(reply),
             Done::Judged(call, verdict) => {
                 self.since = Instant::now(); // what a person took to answer doesn't count
                 let reply = self.session.authenticated(call, verdict);
-                self.queue(reply);
+                self.out.push(reply);
                 self.note_who_it_is();
             }
         }
@@ -229,9 +218,9 @@ impl Serving {
     /// Sends what can be sent, then answers what has come, as long as neither has to wait; not for too long: whether
     /// there may be more to answer at once.
     fn turn(&mut self, ended: bool) -> Result<bool, Ending> {
-        self.send()?;
+        self.out.send(&self.stream)?;
         for _ in 0..TURN {
-            if !self.has_room() || !self.may_read() {
+            if !self.out.has_room(&self.stream) || !self.may_read() {
                 return Ok(false);
             }
             let crowded = self.inbound.missing().is_none() && self.shared.transit.is_crowded();
@@ -268,9 +257,9 @@ impl Serving {
             let (stream, inbound, session) = (&self.stream, &mut self.inbound, &mut self.session);
             let transit = &self.shared.transit;
             let (known, at_length) = (session.is_authenticated(), session.may_say_much());
-            let room = |header: &Header| match known {
+            let room = |header: &Header, length| match known {
                 true => large.then(|| Room::of(header)),
-                false if at_length && room::is_sasl(header) => large.then_some(Room::SASL),
+                false if at_length && room::is_sasl(header) => large.then(|| Room::sasl(length)),
                 false => Some(Room::NONE),
             };
             let held = inbound.holds_packet();
@@ -335,10 +324,10 @@ impl Serving {
         match action {
             Action::Nothing | Action::Wait | Action::Pause => {}
             Action::Drop => return Err("it doesn't answer"),
-            Action::Send(reply) => self.queue(reply),
+            Action::Send(reply) => self.out.push(reply),
             Action::Last(reply) => {
                 self.last = true;
-                self.queue(reply);
+                self.out.push(reply);
             }
             Action::Work(held, work) => {
                 let load = self.load(held);
@@ -362,9 +351,8 @@ impl Serving {
             #[cfg(feature = "sasl")]
             Action::Secure(reply, layer, user) => {
                 self.welcome.client.is(user);
-                self.queue(reply);
+                self.out.push(reply); // the last words in clear
                 if let Some(layer) = layer {
-                    self.out.iter_mut().for_each(Outgoing::settle); // the last words in clear
                     self.secure(layer);
                 }
             }
@@ -380,7 +368,7 @@ impl Serving {
             }
         }
         self.note_who_it_is();
-        self.send()
+        self.out.send(&self.stream)
     }
 
     /// Counts what is held while it is worked with.
@@ -391,19 +379,10 @@ impl Serving {
         }
     }
 
-    /// From here on the stream is encrypted, both ways; but for what is settled already.
+    /// From here on the stream is encrypted, both ways; but for what is queued already.
     fn secure(&mut self, layer: Layer) {
         self.inbound.secure(layer.opener);
-        self.sealer = Some(layer.sealer);
-    }
-
-    /// Says that no more will come, if the stream has a word for it and nothing lies before it.
-    fn say_goodbye(&mut self) {
-        if let Some(sealer) = self.sealer.as_mut().filter(|_| self.out.is_empty()) {
-            let mut goodbye = Vec::new();
-            sealer.close(&mut goodbye);
-            _ = self.stream.try_write_vectored(&[io::IoSlice::new(&goodbye)]);
-        }
+        self.out.secure(layer.sealer);
     }
 
     /// For the list of clients.
@@ -415,69 +394,16 @@ impl Serving {
         self.welcome.client.read_only.store(self.session.is_read_only(), Ordering::Relaxed);
     }
 
-    fn queue(&mut self, packet: Outgoing) {
-        self.out.push_back(packet);
-    }
-
-    /// Sends as much as the socket takes.
-    fn send(&mut self) -> Result<(), Ending> {
-        while let Some(packet) = self.out.front_mut() {
-            if let Some(sealer) = &mut self.sealer {
-                packet.seal(sealer.as_mut()).map_err(|_| "its stream can't be sealed any more")?;
-            }
-            match self.stream.try_write_vectored(&packet.rest()) {
-                Ok(0) => return Err("it closed"),
-                Ok(sent) => {
-                    self.unchecked += sent + OVERHEAD;
-                    if packet.advance(sent) {
-                        self.out.pop_front();
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => return Err("it closed"),
-            }
-        }
-        let transit = &self.shared.transit;
-        let load = |packet: &Outgoing| match packet.is_secret() {
-            true => transit.secret(packet.len().next_power_of_two()),
-            false => transit.ordinary(packet.len()),
+    /// Notes since when it holds something for want of a move of its own, and when that last got less: half a packet, either way;
+    /// or calls, though whole, that are not answered, because it doesn't read what it is told, or others need the room.
+    fn see_whether_it_moves(&mut self, has_room: bool) {
+        let unanswered = match (has_room, self.paused) {
+            (false, _) => self.inbound.held(),
+            (true, Some(_)) => self.inbound.unanswered(),
+            (true, None) => 0,
         };
-        self.out_load = self.out.iter().map(load).collect();
-        Ok(())
-    }
-
-    /// Whether the socket takes a whole value at once, so that none has to wait here. A client that sends calls and reads no
-    /// replies is not answered any more before it has.
-    fn has_room(&mut self) -> bool {
-        if !self.out.is_empty() {
-            return false;
-        }
-        if self.unchecked > MOST_UNCHECKED {
-            // The kernel calls it writable if three quarters of it are free: the runtime, until a write has failed.
-            let ask =
-                || match rustix::event::poll(&mut [PollFd::new(&self.stream, PollFlags::OUT)], Some(&NOW)) {
-                    Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-                    Ok(_) | Err(_) => Ok(()),
-                };
-            if self.stream.try_io(Interest::WRITABLE, ask).is_err() {
-                return false;
-            }
-            self.unchecked = 0;
-        }
-        true
-    }
-
-    /// Notes since when it holds half a packet, and when that last got less.
-    fn see_whether_it_moves(&mut self) {
-        let out = self.out.iter().map(Outgoing::missing).sum::<usize>();
-        let missing = self.inbound.missing().unwrap_or(0) + out;
-        let now = Instant::now();
-        self.stuck = match self.stuck {
-            _ if missing == 0 => None,
-            Some(stuck) if stuck.missing == missing => Some(stuck),
-            Some(stuck) => Some(Stuck { moved: now, missing, ..stuck }),
-            None => Some(Stuck { since: now, moved: now, missing }),
-        };
+        let missing = self.inbound.missing().unwrap_or(0) + unanswered + self.out.missing();
+        self.stuck = Stuck::seen(self.stuck, missing);
     }
 
     /// Whether another call may come.
@@ -501,7 +427,7 @@ impl Serving {
     fn tick(&mut self) -> Option<Ending> {
         let now = Instant::now();
         if self.stuck.is_some_and(|stuck| now >= stuck.moved + LONGEST_STANDSTILL) {
-            return Some("it stood still amid a packet");
+            return Some("it stood still with a packet half way");
         }
         if self.is_loitering() && now >= self.since + LONGEST_ANONYMITY {
             return Some("it didn't authenticate");
@@ -530,11 +456,11 @@ impl Serving {
         }
         while let Some(done) = self.work.join_next().await {
             if let Ok(Done::Worked(reply)) = done {
-                self.queue(reply);
+                self.out.push(reply);
             }
         }
         let until = tokio::time::Instant::now() + PATIENCE;
-        while self.send().is_ok() && !self.out.is_empty() {
+        while self.out.send(&self.stream).is_ok() && !self.out.is_empty() {
             if tokio::time::timeout_at(until, self.stream.ready(Interest::WRITABLE)).await.is_err() {
                 break;
             }
@@ -569,19 +495,10 @@ thread_local! {
 /// Packets answered before others have their turn.
 const TURN: usize = 64;
 
-/// What is sent before the socket is asked whether it has room: with it, and with the quarter that may be full when it says
-/// that it has, two of the largest values still fit.
-const MOST_UNCHECKED: usize = 32 << 10;
-
-/// What the kernel adds to a packet, about.
-const OVERHEAD: usize = 768;
-
-const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-
 /// How long a client waits for others to make room, at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long half a packet may stand still, either way.
+/// How long half a packet, or calls that can't be answered, may stand still.
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How long a client may take to authenticate. Time that a person takes to answer polkit doesn't count.

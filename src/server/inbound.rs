@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use rustix::net::{RecvFlags, recv};
 use secrecy::{ExposeSecret, ExposeSecretMut};
+use zeroize::Zeroizing;
 
 use super::records::{LONGEST_SMALL, OPENED_SIZE, Plain, RECORD_SIZE, Records, Stopped};
 use super::room::Room;
@@ -105,8 +106,8 @@ struct Large {
 enum Kept {
     /// So many of the bytes are filled.
     Secret(SecretBytes, usize),
-    /// Grows with what really comes, up to so many.
-    Ordinary(Vec<u8>, usize),
+    /// Grows with what really comes, up to so many. Wiped all the same: a stranger may show a very long password.
+    Ordinary(Zeroizing<Vec<u8>>, usize),
     /// Nothing, for want of memory.
     Nothing(Exhausted),
 }
@@ -139,6 +140,20 @@ impl Inbound {
         }
     }
 
+    /// How much it holds that has come and wasn't looked at: of packets, whole or not, and of records.
+    pub(super) fn held(&self) -> usize {
+        self.records.as_ref().map_or(0, Records::held)
+    }
+
+    /// The same, if a small call is there whole. A large one that waits for room is no reason to let anybody go.
+    pub(super) fn unanswered(&self) -> usize {
+        let front = self.records.as_ref().map_or(&[][..], Records::front);
+        match packet_length_of(front) {
+            Some(length) if length <= front.len().min(LONGEST_SMALL) && self.large.is_none() => front.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether what it holds is worth another look before more has come.
     pub(super) fn holds_packet(&self) -> bool {
         let front = self.records.as_ref().map_or(&[][..], Records::front);
@@ -158,14 +173,15 @@ impl Inbound {
 
     /// The next packet, if it is there; [`io::ErrorKind::WouldBlock`] if it isn't yet. The page is overwritten.
     ///
-    /// `rest`: whether to wait for what is missing. `room` says what a large packet is worth; nothing if none may be begun now.
+    /// `rest`: whether to wait for what is missing. `room` says what a large packet of such a length is worth; nothing if none
+    /// may be begun now.
     pub(super) fn receive<'a>(
         &mut self,
         socket: BorrowedFd<'_>,
         page: &'a mut Page,
         rest: Rest,
         transit: &Arc<Transit>,
-        room: impl FnOnce(&Header) -> Option<Room>,
+        room: impl FnOnce(&Header, usize) -> Option<Room>,
         kept: &'a mut Option<Gathered>,
     ) -> io::Result<Incoming<'a>> {
         if let Some(mut records) = self.records.take() {
@@ -210,7 +226,7 @@ impl Inbound {
                 take(socket, &mut page.expose_secret_mut()[..length])?;
                 return Ok(self.packet(header, &page.expose_secret()[HEAD..length]));
             }
-            let Some(room) = room(&header) else { return Ok(Incoming::Crowded) };
+            let Some(room) = room(&header, length) else { return Ok(Incoming::Crowded) };
             take(socket, &mut page.expose_secret_mut()[..HEAD])?;
             self.large = Some(Large::begin(header, length - HEAD, &room, transit));
         }
@@ -235,7 +251,7 @@ impl Inbound {
         page: &'a mut Page,
         rest: Rest,
         transit: &Arc<Transit>,
-        room: impl FnOnce(&Header) -> Option<Room>,
+        room: impl FnOnce(&Header, usize) -> Option<Room>,
         kept: &'a mut Option<Gathered>,
     ) -> io::Result<Incoming<'a>> {
         let Page { packets: page, record } = page;
@@ -276,7 +292,7 @@ impl Inbound {
                             Err(_) => Incoming::End(NO_MEMORY),
                         });
                     }
-                    let Some(room) = room.take().and_then(|room| room(&header)) else {
+                    let Some(room) = room.take().and_then(|room| room(&header, length)) else {
                         return Ok(match records.keep(front, transit) {
                             Ok(()) => Incoming::Crowded,
                             Err(_) => Incoming::End(NO_MEMORY),
@@ -392,7 +408,7 @@ impl Large {
         let (kept, load) = match room.secret.then(|| SecretBytes::zeroed(keep)) {
             Some(Ok(bytes)) => (Kept::Secret(bytes, 0), transit.secret(keep.next_power_of_two())),
             Some(Err(exhausted)) => (Kept::Nothing(exhausted), transit.ordinary(0)),
-            None => (Kept::Ordinary(Vec::new(), keep), transit.ordinary(0)),
+            None => (Kept::Ordinary(Zeroizing::default(), keep), transit.ordinary(0)),
         };
         Self { header, missing, kept, load }
     }
@@ -407,7 +423,7 @@ impl Large {
                 *have += kept;
             }
             Kept::Ordinary(bytes, keep) => {
-                bytes.extend_from_slice(&opened[..some.min(*keep - bytes.len())]);
+                append(bytes, &opened[..some.min(*keep - bytes.len())], *keep);
                 self.load.grow(bytes.capacity());
             }
             Kept::Nothing(_) => {}
@@ -428,18 +444,29 @@ impl Large {
                 return Ok(taken);
             }
             Kept::Ordinary(bytes, keep) if bytes.len() < *keep => {
-                (&mut page[..some.min(*keep - bytes.len())], Some(bytes))
+                (&mut page[..some.min(*keep - bytes.len())], Some((bytes, *keep)))
             }
             Kept::Secret(..) | Kept::Ordinary(..) | Kept::Nothing(_) => (&mut page[..some], None),
         };
         let taken = recv(socket, &mut *place, RecvFlags::empty())?.0;
-        if let Some(bytes) = ordinary {
-            bytes.extend_from_slice(&place[..taken]);
+        if let Some((bytes, most)) = ordinary {
+            append(bytes, &place[..taken], most);
             self.load.grow(bytes.capacity());
         }
         self.missing -= taken;
         Ok(taken)
     }
+}
+
+/// Appends these to bytes that grow up to so many. Where they were before they grew, they are wiped.
+fn append(bytes: &mut Zeroizing<Vec<u8>>, more: &[u8], most: usize) {
+    let length = bytes.len() + more.len();
+    if length > bytes.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(length.max((2 * bytes.capacity()).min(most))));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(more);
 }
 
 /// Takes what was seen to be there.

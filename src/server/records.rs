@@ -102,6 +102,11 @@ impl Records {
         self.room = None; // wiped, as it is dropped
     }
 
+    /// How much waits here, opened or not.
+    pub(super) fn held(&self) -> usize {
+        self.front().len() + self.sealed.len()
+    }
+
     /// If it holds part of a record: how much may still come, at most.
     pub(super) fn missing(&self) -> Option<usize> {
         (!self.sealed.is_empty() && !self.holds_record()).then(|| MAX_RECORD - self.sealed.len())
@@ -339,19 +344,24 @@ mod tests {
             loop {
                 let mut kept = None;
                 let (page, transit) = (&mut self.page, &self.transit);
-                let seen =
-                    match self.inbound.receive(self.socket.as_fd(), page, rest, transit, |_| room, &mut kept)
-                    {
-                        Ok(Incoming::Packet(header, arguments)) => {
-                            Seen::Packet(header.serial, arguments.to_vec())
-                        }
-                        Ok(Incoming::Crowded) => Seen::Crowded,
-                        Ok(Incoming::Part) => Seen::Part,
-                        Ok(Incoming::Starved(..)) => Seen::End("starved"),
-                        Ok(Incoming::End(ending)) => Seen::End(ending),
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
-                        Err(error) => panic!("{error}"),
-                    };
+                let seen = match self.inbound.receive(
+                    self.socket.as_fd(),
+                    page,
+                    rest,
+                    transit,
+                    |_, _| room,
+                    &mut kept,
+                ) {
+                    Ok(Incoming::Packet(header, arguments)) => {
+                        Seen::Packet(header.serial, arguments.to_vec())
+                    }
+                    Ok(Incoming::Crowded) => Seen::Crowded,
+                    Ok(Incoming::Part) => Seen::Part,
+                    Ok(Incoming::Starved(..)) => Seen::End("starved"),
+                    Ok(Incoming::End(ending)) => Seen::End(ending),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Seen::Nothing,
+                    Err(error) => panic!("{error}"),
+                };
                 drop(kept);
                 self.inbound.wipe(&mut self.page);
                 if seen != Seen::Part {
@@ -472,6 +482,9 @@ mod tests {
             assert!(matches!(reader.look(Rest::Soon, None), Seen::Packet(found, _) if found == serial));
             assert_eq!(reader.inbound.holds_packet(), serial < 99);
             assert!(reader.holds().0 > 0, "what is left over is counted");
+            let calls = (99 - serial as usize) * packets.len() / 100;
+            let unanswered = if calls > 0 { calls + 2 } else { 0 };
+            assert_eq!((reader.inbound.held(), reader.inbound.unanswered()), (calls + 2, unanswered));
         }
         assert_eq!((reader.look(Rest::Soon, None), reader.inbound.missing()), (Seen::Nothing, Some(2)));
     }
@@ -506,6 +519,11 @@ mod tests {
         assert_eq!(reader.look(Rest::Soon, None), Seen::Crowded);
         assert!(reader.inbound.holds_packet(), "to be looked at again");
         assert_eq!(reader.inbound.missing(), None, "it is for us to go on");
+        assert_eq!(
+            (reader.inbound.held() > 0, reader.inbound.unanswered()),
+            (true, 0),
+            "nobody is let go for it"
+        );
         other.write_all(&sealed[20 * 1004..]).unwrap();
         assert!(matches!(reader.look(Rest::Soon, ALL), Seen::Packet(1, body) if body.len() == 60_000));
     }

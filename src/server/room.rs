@@ -1,4 +1,4 @@
-//! What a large packet is worth keeping of, and where.
+//! What a packet is worth keeping of that is large, or comes in pieces, and where.
 //!
 //! Leans on `rpc` for which call it is. Refuses to keep more than the call can have use for, and anything that may be a value
 //! outside secret memory.
@@ -9,7 +9,7 @@ use crate::rpc::xdr::Chars;
 use crate::rpc::{Header, Text, program, strongroom};
 use crate::secret::MAX_VALUE;
 
-/// How much of a large packet to keep, and where.
+/// How much of such a packet to keep, and where.
 #[derive(Clone, Copy)]
 pub(super) struct Room {
     /// The longest arguments that this call has.
@@ -22,8 +22,11 @@ impl Room {
     /// For whom nothing is kept.
     pub(super) const NONE: Self = Self { bytes: 0, secret: false };
 
-    /// A Kerberos ticket, which is sealed. A password isn't that long, and lies in the page.
-    pub(super) const SASL: Self = Self { bytes: 4 * Chars::MAX + PAGE_SIZE, secret: false };
+    /// For what a stranger says where SASL is spoken, in a packet of this length. What a page would hold may be a password; what
+    /// is longer is a Kerberos ticket, which is sealed, and strangers don't get that much of secret memory.
+    pub(super) fn sasl(length: usize) -> Self {
+        Self { bytes: 4 * Chars::MAX + PAGE_SIZE, secret: length <= PAGE_SIZE }
+    }
 
     /// For an authenticated client's call. What no call has use for may be a value that went astray: it is not kept, or in
     /// secret memory.

@@ -139,9 +139,7 @@ fn asks_for_sasl(settings: &Settings, listens: impl Fn(Role) -> bool) -> Vec<(&'
         (Role::Tls, network.auth_tls, "TLS", Around::Tls { bits: 256 }),
         (Role::Tcp, network.auth_tcp, "TCP", Around::Tcp { min_ssf: network.tcp_min_ssf }),
     ];
-    let asks = all.into_iter().filter(|(role, auth, ..)| {
-        *auth == settings::Auth::Sasl && (matches!(role, Role::Main | Role::ReadOnly) || listens(*role))
-    });
+    let asks = all.into_iter().filter(|(role, auth, ..)| *auth == settings::Auth::Sasl && listens(*role));
     asks.map(|(.., name, around)| (name, around)).collect()
 }
 
@@ -378,6 +376,24 @@ const MOST_REACTORS: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "sasl")]
+    #[test]
+    fn only_sockets_that_are_there_ask_for_sasl() {
+        let mut settings = Settings::default_for(false);
+        (settings.auth_unix_rw, settings.auth_unix_ro) = (settings::Auth::Sasl, settings::Auth::Sasl);
+        settings.network.auth_tls = settings::Auth::Sasl;
+        let asked = |place: &Place, listen| {
+            let plan = plan(place, &settings, listen);
+            let asked = asks_for_sasl(&settings, |role| plan.listens(role));
+            asked.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        let users = Place::Session("/run/user/1000/libvirt".into());
+        assert_eq!(asked(&users, false), ["the main socket"]);
+        assert_eq!(asked(&users, true), ["the main socket", "TLS"]);
+        assert_eq!(asked(&Place::System, false), ["the main socket", "the read-only socket"]);
+        assert!(asks_for_sasl(&settings, |_| false).is_empty(), "whatever is configured");
+    }
 
     #[test]
     fn an_import_is_expected_whether_or_not_copies_are_kept() {

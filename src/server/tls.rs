@@ -62,9 +62,11 @@ impl Tls {
             .map_err(|error| StartError::new(Exit::Usage, error.to_string()).advise(error.advice))?;
         let mut files = Files::server(home);
         if let Some((ca, own)) = named.own {
-            files = Files { ca, crl: None, own };
+            files = Files { ca, crl: None, crl_is_named: false, own };
         }
-        files.crl = named.crl.or(files.crl);
+        if named.crl.is_some() {
+            (files.crl, files.crl_is_named) = (named.crl, true);
+        }
         let network = &settings.network;
         let rules = Rules {
             sanity: network.sane_certificate,
@@ -92,7 +94,18 @@ impl Tls {
 
     /// Reads the certificates again. If they are of no use, those from before stay.
     pub(super) fn reload(&self) -> Result<(), Error> {
-        self.acceptor.renew(|| self.source.load()).map_err(|error| {
+        let before = self.acceptor.now();
+        let renewed = self.acceptor.renew(|| self.source.load());
+        if let (Some(crl), true, false) =
+            (&self.source.files.crl, before.revokes(), self.acceptor.now().revokes())
+        {
+            tracing::warn!(
+                "the CA revocation list '{}' is gone: whoever was revoked comes in again; put it back, or set crl_file, \
+                 with which the old list stays until there is another",
+                crl.display()
+            );
+        }
+        renewed.map_err(|error| {
             let detail = format!("{error}; the certificates from before stay in use");
             match error.advice() {
                 "" => Error::new(ErrorCode::InternalError, ErrorDomain::Rpc, detail),

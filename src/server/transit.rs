@@ -1,7 +1,7 @@
 //! What half-read calls and half-sent replies may take together, over all clients.
 //!
-//! Secret memory is small, and any client can ask for a large value and not read it, or begin a large call and not end it.
-//! So both are counted; while much is in transit, no large packet is begun, and a client that holds some of it and stands still,
+//! Secret memory is small, and any client can ask for a large value and not read it, begin a large call and not end it, or send a
+//! record full of calls and read no replies. So all three are counted; while much is in transit, no large packet is begun, and a client that holds some of it and stands still,
 //! or is very slow, is let go; while too much is, small calls wait too. Leans on atomics. Refuses nothing itself.
 
 use std::sync::Arc;
@@ -90,14 +90,25 @@ impl Drop for Load {
 /// A client that has to move before others get what it holds.
 #[derive(Clone, Copy)]
 pub(super) struct Stuck {
-    pub(super) since: Instant,
+    since: Instant,
     /// When bytes last went.
     pub(super) moved: Instant,
-    /// Bytes still to come and to go.
-    pub(super) missing: usize,
+    /// Bytes still to come, to be answered and to go.
+    missing: usize,
 }
 
 impl Stuck {
+    /// At another look, so much is missing. `None`: nothing is.
+    pub(super) fn seen(before: Option<Self>, missing: usize) -> Option<Self> {
+        let now = Instant::now();
+        match before {
+            _ if missing == 0 => None,
+            Some(stuck) if stuck.missing == missing => Some(stuck),
+            Some(stuck) => Some(Self { moved: now, missing, ..stuck }),
+            None => Some(Self { since: now, moved: now, missing }),
+        }
+    }
+
     /// Whether it stands still, or has moved very slowly for long.
     pub(super) fn is_in_the_way(self) -> bool {
         self.moved.elapsed() >= PATIENCE || self.since.elapsed() >= LONGEST_HOLD

@@ -93,6 +93,8 @@ impl Needles {
             match (read, name.starts_with("/secretmem")) {
                 (Err(_), true) => memory.secret += 1,
                 (Ok(()), true) => panic!("secret memory can be read: {line}"),
+                // A thread may have ended meanwhile.
+                (Err(_), false) if is_gone(pid, range) => {}
                 (Err(error), false) => panic!("cannot read {line}: {error}"),
                 (Ok(()), false) => {
                     memory.scanned += bytes.len();
@@ -105,6 +107,12 @@ impl Needles {
         }
         memory
     }
+}
+
+/// Whether a process has no such mapping any more.
+fn is_gone(pid: u32, range: &str) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    !maps.lines().any(|line| line.starts_with(range))
 }
 
 /// What a scan of a process's memory saw.

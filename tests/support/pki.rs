@@ -73,12 +73,22 @@ impl Authority {
 
     /// A server's certificate for these names and addresses.
     pub(crate) fn server(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        self.server_with(KeyPair::generate().unwrap(), names, change)
+    }
+
+    /// The same, for a key that is there.
+    pub(crate) fn server_with(
+        &self,
+        key: KeyPair,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name =
             named(&[(DnType::OrganizationName, "Strongroom"), (DnType::CommonName, "server")]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params, change)
+        self.sign(params, key, change)
     }
 
     /// A client's certificate, `C=GB,L=London,O=Strongroom,CN=name`.
@@ -91,7 +101,7 @@ impl Authority {
             (DnType::CommonName, name),
         ]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params, change)
+        self.sign(params, KeyPair::generate().unwrap(), change)
     }
 
     /// A list that revokes one serial number.
@@ -113,13 +123,17 @@ impl Authority {
         list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
-    fn sign(&self, mut params: CertificateParams, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        key: KeyPair,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Pair {
         params.not_before = date_time_ymd(2024, 1, 1);
         params.not_after = date_time_ymd(2124, 1, 1);
         // Before 11.6 libvirt wants the second one too, whatever the key.
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap().pem();
         Pair { certificate, key: key.serialize_pem() }
     }

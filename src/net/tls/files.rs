@@ -26,8 +26,10 @@ use crate::secret::Base64;
 pub(crate) struct Files {
     /// The CAs whose certificates are accepted.
     pub(crate) ca: PathBuf,
-    /// What they have revoked. A file that isn't there is a list that nobody has made.
+    /// What they have revoked. In its usual place a file that isn't there is a list that nobody has made.
     pub(crate) crl: Option<PathBuf>,
+    /// It was named: the file must be there.
+    pub(crate) crl_is_named: bool,
     /// One's own certificates, each with its key. Those of a client may be missing.
     pub(crate) own: Vec<(PathBuf, PathBuf)>,
 }
@@ -51,6 +53,7 @@ impl Files {
         Self {
             ca: directory.join("cacert.pem"),
             crl: Some(directory.join("cacrl.pem")),
+            crl_is_named: false,
             own: vec![(directory.join(format!("{side}cert.pem")), directory.join(format!("{side}key.pem")))],
         }
     }
@@ -59,6 +62,7 @@ impl Files {
         let mut files = Self {
             ca: "/etc/pki/CA/cacert.pem".into(),
             crl: Some("/etc/pki/CA/cacrl.pem".into()),
+            crl_is_named: false,
             own: vec![(
                 format!("{SYSTEM}/{side}cert.pem").into(),
                 format!("{SYSTEM}/private/{side}key.pem").into(),
@@ -78,6 +82,15 @@ impl Files {
         }
         files
     }
+
+    /// The revocation lists.
+    pub(super) fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        match &self.crl {
+            None => Ok(Vec::new()),
+            Some(crl) if self.crl_is_named => lists_in(crl),
+            Some(crl) => revocation_lists(crl),
+        }
+    }
 }
 
 /// The certificates in a file, in its order.
@@ -96,10 +109,11 @@ pub(super) fn certificates(what: &str, path: &Path) -> Result<Vec<CertificateDer
 
 /// The revocation lists in a file; none if there is no file.
 pub(super) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    if matches!(path.try_exists(), Ok(false)) { Ok(Vec::new()) } else { lists_in(path) }
+}
+
+fn lists_in(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
     let what = "CA revocation list";
-    if matches!(path.try_exists(), Ok(false)) {
-        return Ok(Vec::new());
-    }
     let text = text(what, path)?;
     let read: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
     let lists = read.map_err(|error| garbled(what, path, &error.to_string()))?;

@@ -70,13 +70,15 @@ pub(crate) struct Acceptor {
     judge: Judge,
     allowed: Option<Vec<String>>,
     verify: bool,
+    revokes: bool,
     warnings: Vec<String>,
 }
 
 impl Acceptor {
     /// Reads the files. `allowed`: patterns of the names that may come in; `None` for all, none of them for nobody.
     pub(crate) fn load(files: &Files, rules: &Rules, allowed: Option<&[String]>) -> Result<Self, TlsError> {
-        let Loaded { identities, judge, choice, mut warnings } = Loaded::from(files, rules, Side::Server)?;
+        let Loaded { identities, judge, choice, revokes, mut warnings } =
+            Loaded::from(files, rules, Side::Server)?;
         let algorithms = choice.provider.signature_verification_algorithms;
         if !rules.verify {
             warnings.push("clients are not verified: whoever reaches the TLS port is let in".to_owned());
@@ -98,12 +100,17 @@ impl Acceptor {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ignore_client_order = choice.server_precedence;
         let allowed = allowed.map(<[String]>::to_vec);
-        Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, warnings })
+        Ok(Self { config: Arc::new(config), judge, allowed, verify: rules.verify, revokes, warnings })
     }
 
     /// What isn't as it should be, though it works.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Whether it has a list of what is revoked.
+    pub(crate) fn revokes(&self) -> bool {
+        self.revokes
     }
 
     /// A handshake with a client that has just come.
@@ -153,7 +160,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// Reads the files.
     pub(crate) fn load(files: &Files, rules: &Rules) -> Result<Self, TlsError> {
-        let Loaded { identities, judge, choice, warnings } = Loaded::from(files, rules, Side::Client)?;
+        let Loaded { identities, judge, choice, warnings, .. } = Loaded::from(files, rules, Side::Client)?;
         let algorithms = choice.provider.signature_verification_algorithms;
         let config = ClientConfig::builder_with_provider(Arc::new(choice.provider))
             .with_protocol_versions(&choice.versions)
@@ -193,6 +200,7 @@ struct Loaded {
     identities: Identities,
     judge: Judge,
     choice: Choice,
+    revokes: bool,
     warnings: Vec<String>,
 }
 
@@ -200,7 +208,7 @@ impl Loaded {
     fn from(files: &Files, rules: &Rules, side: Side) -> Result<Self, TlsError> {
         let choice = priority::choose(rules.priority.as_deref())?;
         let authorities = files::certificates("CA certificate", &files.ca)?;
-        let lists = files.crl.as_deref().map(files::revocation_lists).transpose()?.unwrap_or_default();
+        let lists = files.revocation_lists()?;
         let identities = Identities::load(&files.own, side)?;
         let revoked = Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists)?;
         let judge = Judge::new(&files.ca, &authorities, revoked)?;
@@ -234,7 +242,7 @@ impl Loaded {
         }
         let rest = rest.into_iter().map(|fault| format!("{}: {}", fault.text, fault.advice));
         let warnings = choice.warning.iter().cloned().chain(rest).collect();
-        Ok(Self { identities, judge, choice, warnings })
+        Ok(Self { identities, judge, choice, revokes: !lists.is_empty(), warnings })
     }
 }
 

@@ -131,9 +131,10 @@ pub(super) fn make(plan: &Plan) -> Result<Vec<Listening>, StartError> {
 }
 
 impl Plan {
-    /// Whether a socket on the network is made for this.
+    /// Whether a socket is made for this.
     pub(super) fn listens(&self, role: Role) -> bool {
-        self.network.iter().any(|port| port.role == role)
+        let named = self.sockets.iter().map(|wanted| wanted.role);
+        named.chain(self.network.iter().map(|port| port.role)).any(|made| made == role)
     }
 }
 
