@@ -22,6 +22,7 @@ mod keepalive;
 mod listen;
 mod log;
 mod opening;
+mod origin;
 mod outgoing;
 mod parameters;
 mod places;

@@ -17,10 +17,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::flood::Flood;
-use super::places::{Place, Places};
+use super::origin::Origin;
+use super::places::{Place, Places, Terms};
 use super::process::{Exit, StartError};
 use super::settings::Settings;
 use super::steps::{BrokeOff, Steps};
+use super::stream::closed;
 use crate::net::layer::{Broken, Layer, MAX_RECORD};
 use crate::net::peer::Peer;
 use crate::net::tls::{Acceptor, Established, Files, Handshake, Rules, TlsError};
@@ -81,11 +83,17 @@ impl Tls {
             plain.advise(format!("{advice}; or serve no TLS (listen_tls = 0, or no --listen)"))
         })?;
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let at_once = (processors / 2).max(1);
         Ok(Self {
             source,
             acceptor: Newest::new(acceptor),
-            places: Places::new(MOST_HANDSHAKES, SHARE),
-            steps: Steps::new((processors / 2).max(1)),
+            places: Places::new(Terms {
+                most: MOST_HANDSHAKES,
+                share: SHARE,
+                waiting: MOST_WAITING,
+                longest: None, // who is in one has hours of its own
+            }),
+            steps: Steps::new(at_once),
             refusals: Flood::default(),
         })
     }
@@ -104,10 +112,14 @@ impl Tls {
     /// Waits for a place among the handshakes, and shakes hands: the layer behind which the client speaks, and the name
     /// that it has proved. `None`: it is refused, and the log knows.
     pub(super) async fn shake(&self, stream: &TcpStream, peer: Peer) -> Option<(Layer, Option<String>)> {
-        let address = peer.address()?.ip();
-        let shaken = match self.places.take(address).await {
-            None => Err(Refused::Unheard),
-            Some(place) => tokio::select! {
+        let place = tokio::select! {
+            biased;
+            place = self.places.take(Origin::of(&peer)) => place.ok_or(Refused::Unheard),
+            () = closed(stream) => Err(Refused::Gone),
+        };
+        let shaken = match place {
+            Err(refused) => Err(refused),
+            Ok(place) => tokio::select! {
                 biased;
                 () = place.taken() => Err(Refused::Crowded),
                 shaken = self.try_to(&place, stream, peer) => shaken,
@@ -116,7 +128,7 @@ impl Tls {
         match shaken {
             Ok(shaken) => Some(shaken),
             Err(Refused::Gone) => {
-                tracing::debug!("{peer} left amid the TLS handshake");
+                tracing::debug!("{peer} left before its TLS handshake was over");
                 None
             }
             Err(Refused::BrokeOff) => {
@@ -286,6 +298,9 @@ const MOST_HANDSHAKES: usize = 256;
 
 /// And of one address.
 const SHARE: usize = 64;
+
+/// Those who may wait for a place among the handshakes.
+const MOST_WAITING: usize = 4096;
 
 /// How long a client may take for its part in one.
 const LONGEST: Duration = Duration::from_secs(10);
