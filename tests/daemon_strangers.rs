@@ -44,8 +44,7 @@ fn thousands_that_stall_in_the_handshake_hold_nobody_up() {
         while stop.recv_timeout(Duration::from_millis(400)) == Err(RecvTimeoutError::Timeout) {
             for (number, (stream, words)) in all.iter_mut().enumerate() {
                 let (part, byte) = words.next().unwrap();
-                _ = (number, byte);
-                let word: &[u8] = &[part];
+                let word: &[u8] = if number % 2 == 0 { &[part] } else { &[0x16, 3, 1, 0, 1, byte] };
                 if is_closed(stream) || stream.write_all(word).is_err() {
                     (*stream, *words) = come(number);
                 }

@@ -152,9 +152,9 @@ impl Tls {
     ) -> Result<(Layer, Option<String>), Refused> {
         let mut handshake = self.acceptor.now().accept().map_err(Refused::Tls)?;
         let mut hours = Hours(LONGEST);
-        loop {
+        for _ in 0..MOST_RECORDS {
             let mut record = hours.spend(read_record(stream)).await?;
-            place.waits_for_us();
+            let stood = place.waits_for_us();
             let step = move || {
                 let mut out = Vec::new();
                 let outcome = handshake.step(&mut record, &mut out);
@@ -162,7 +162,10 @@ impl Tls {
             };
             let (again, out, outcome) = self.steps.make(step).await.map_err(|BrokeOff| Refused::BrokeOff)?;
             handshake = again;
-            place.moved(); // a step further; a part of a record doesn't count, however often one comes
+            match out.is_empty() {
+                false => place.moved(),               // it has gone on
+                true => place.has_stood_still(stood), // parts don't count, of records or of messages, however often they come
+            }
             let sent = hours.spend(send(stream, &out)).await; // an alert, if it failed
             let Some(Established { mut layer, peer: name, verdict, excused }) =
                 outcome.map_err(Refused::Tls)?
@@ -182,6 +185,7 @@ impl Tls {
             }
             return Ok((layer, name));
         }
+        Err(Refused::Broken(Broken::Malformed("its TLS handshake came in too many records")))
     }
 }
 
@@ -301,6 +305,9 @@ const SHARE: usize = 64;
 
 /// Those who may wait for a place among the handshakes.
 const MOST_WAITING: usize = 4096;
+
+/// Records that a client's part may come in. Chains of certificates cut into pieces of 512 bytes have room.
+const MOST_RECORDS: usize = 100;
 
 /// How long a client may take for its part in one.
 const LONGEST: Duration = Duration::from_secs(10);
