@@ -107,6 +107,64 @@ fn who_leaves_while_it_waits_for_a_handshake_stands_in_the_line_no_more() {
     assert!(!(is_swift && sent_away), "somebody had to go for those who were gone");
 }
 
+#[cfg(feature = "sasl")]
+#[test]
+fn who_guesses_passwords_holds_nobody_up_on_another_socket() {
+    use std::os::unix::net::UnixListener;
+    use support::wire::{Client, Xdr, number};
+
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let mux = place.0.join("mux");
+    let door = UnixListener::bind(&mux).unwrap();
+    // Who knows the users lets those wait whom it refuses, as PAM does.
+    thread::spawn(move || {
+        for mut asked in door.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut word = || {
+                    let mut length = [0; 2];
+                    asked.read_exact(&mut length)?;
+                    let mut word = vec![0; usize::from(u16::from_be_bytes(length))];
+                    asked.read_exact(&mut word).map(|()| word)
+                };
+                let Ok(words) = (0..4).map(|_| word()).collect::<Result<Vec<_>, _>>() else { return };
+                let right = words[1] == b"right";
+                if !right {
+                    thread::sleep(Duration::from_secs(2));
+                }
+                _ = asked.write_all(if right { b"\0\x02OK" } else { b"\0\x02NO" });
+            });
+        }
+    });
+    let lines = "listen_tls = 0\nauth_unix_rw = \"sasl\"\nauth_unix_ro = \"sasl\"\n";
+    let sasl = format!("mech_list: PLAIN\npwcheck_method: saslauthd\nsaslauthd_path: {}\n", mux.display());
+    std::fs::write(place.0.join("libvirt.conf"), sasl).unwrap();
+    let daemon = listen(&place, lines, &[("SASL_CONF_PATH", place.0.to_str().unwrap())]);
+    let plain = |password: &str| {
+        let said = format!("\0fred\0{password}");
+        let head = Xdr::default().opaque(b"PLAIN").number(0).number(said.len() as u32);
+        said.bytes().fold(head, Xdr::number)
+    };
+    let read_only = place.read_only_socket();
+    // As many as may be there, and they don't wait for an answer.
+    let guessers: Vec<Client> = (0..15)
+        .map(|_| {
+            let mut guesser = Client::connect(&read_only, PATIENCE).unwrap();
+            guesser.call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
+            guesser.stream.write_all(&support::wire::call(number::SASL_START, 2, &plain("wrong"))).unwrap();
+            guesser
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..3 {
+        let mut fred = Client::connect(&place.socket(), PATIENCE).unwrap();
+        fred.call(number::SASL_INIT, &Xdr::default()).unwrap().unwrap();
+        fred.call(number::SASL_START, &plain("right")).unwrap().unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    drop((guessers, daemon));
+}
+
 /// A thread that goes on until this is dropped.
 struct Background(Option<(std::sync::mpsc::Sender<()>, thread::JoinHandle<()>)>);
 

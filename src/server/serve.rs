@@ -30,7 +30,7 @@ use super::session::Sasl;
 use super::session::{Method, Service, Session};
 use super::settings::Auth;
 #[cfg(feature = "sasl")]
-use super::steps::Steps;
+use super::steps::Negotiations;
 use super::stream::{Door, Stream};
 use super::tls::Tls;
 #[cfg(feature = "sasl")]
@@ -106,7 +106,7 @@ impl Server {
             authority: super::authority::Authority::new(),
             max_requests: AtomicUsize::new(max_requests),
             #[cfg(feature = "sasl")]
-            steps: Steps::new(MOST_STEPS),
+            steps: Negotiations::new(),
             workers: Arc::new(admin::Workers::new(pool)),
         };
         Self { name, clients: Arc::new(Clients::new(limits)), shared: Arc::new(shared), keepalive }
@@ -362,10 +362,6 @@ impl Signals {
         }
     }
 }
-
-/// Steps of SASL at once. They wait for others more than they compute.
-#[cfg(feature = "sasl")]
-const MOST_STEPS: usize = 4;
 
 /// Events that may wait for one client to read them.
 const MOST_EVENTS: usize = 4096;

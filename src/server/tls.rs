@@ -21,7 +21,7 @@ use super::origin::Origin;
 use super::places::{Place, Places, Terms};
 use super::process::{Exit, StartError};
 use super::settings::Settings;
-use super::steps::{BrokeOff, Steps};
+use super::steps::{Steps, Unmade};
 use super::stream::closed;
 use crate::net::layer::{Broken, Layer, MAX_RECORD};
 use crate::net::peer::Peer;
@@ -93,7 +93,7 @@ impl Tls {
                 waiting: MOST_WAITING,
                 longest: None, // who is in one has hours of its own
             }),
-            steps: Steps::new(at_once),
+            steps: Steps::new(at_once, at_once),
             refusals: Flood::default(),
         })
     }
@@ -131,7 +131,7 @@ impl Tls {
                 tracing::debug!("{peer} left before its TLS handshake was over");
                 None
             }
-            Err(Refused::BrokeOff) => {
+            Err(Refused::Unmade(Unmade::BrokeOff)) => {
                 tracing::error!(
                     "{peer} has no connection: a step of its TLS handshake broke off, by a fault of ours"
                 );
@@ -160,7 +160,8 @@ impl Tls {
                 let outcome = handshake.step(&mut record, &mut out);
                 (handshake, out, outcome)
             };
-            let (again, out, outcome) = self.steps.make(step).await.map_err(|BrokeOff| Refused::BrokeOff)?;
+            let (again, out, outcome) =
+                self.steps.make(Origin::of(&peer), step).await.map_err(Refused::Unmade)?;
             handshake = again;
             match out.is_empty() {
                 false => place.moved(),               // it has gone on
@@ -237,8 +238,7 @@ enum Refused {
     Crowded,
     /// It went by itself.
     Gone,
-    /// It is our fault.
-    BrokeOff,
+    Unmade(Unmade),
 }
 
 impl std::fmt::Display for Refused {
@@ -251,7 +251,7 @@ impl std::fmt::Display for Refused {
             Self::Unheard => f.write_str("too many wait for a TLS handshake"),
             Self::Crowded => f.write_str("its TLS handshake stood still, and others waited for the place"),
             Self::Gone => f.write_str("it is gone"),
-            Self::BrokeOff => f.write_str("a step of its TLS handshake broke off"),
+            Self::Unmade(unmade) => write!(f, "in its TLS handshake {unmade}"),
         }
     }
 }
