@@ -62,6 +62,70 @@ fn thousands_that_stall_in_the_handshake_hold_nobody_up() {
 
 #[cfg(feature = "sasl")]
 #[test]
+fn three_hundred_silent_strangers_shut_nobody_out() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    use support::wire::{Xdr, call, number};
+
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let tls = Tls::new(place.0.join("pki"));
+    let sasl = "listen_tcp = 1\nauth_tcp = \"sasl\"\nauth_tls = \"sasl\"\n";
+    let _daemon = listen(&place, &format!("{}{sasl}", tls.lines), &[]);
+    let [tls_address, tcp] = ["tls", "tcp"].map(|kind| listens(&place, kind));
+    // Who is sent away comes again.
+    let crowd = Background::new(move |stop| {
+        let mut silent: Vec<TcpStream> = Vec::new();
+        while stop.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
+            silent.retain_mut(|stream| !is_closed(stream));
+            while silent.len() < 300 {
+                let stream = connect_from([127, 0, 0, 2], tcp);
+                stream.set_nonblocking(true).unwrap();
+                silent.push(stream);
+            }
+        }
+    });
+    hear(&place, &["refused 127.0.0.2:", "the places for its like are taken, and many wait"]);
+    hear(&place, &["(127.0.0.2:", "it hasn't authenticated, and others wait"]);
+
+    // A user of this host who isn't root, at once.
+    if rustix::process::geteuid().is_root() {
+        let program = place.0.join("strongroom");
+        std::fs::copy(env!("CARGO_BIN_EXE_strongroom"), &program).unwrap();
+        for open in [place.0.clone(), place.root(), place.root().join("run"), place.socket(), program.clone()]
+        {
+            std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let began = Instant::now();
+        let uri = format!("secret+unix:///system?socket={}", place.socket().display());
+        let mut user = Command::new(program);
+        user.args(["-c", &uri, "secret-list"]).env_clear().current_dir("/").uid(65_534).gid(65_534);
+        let done = user.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    } else {
+        support::note("not root: not tested with another user of this host");
+    }
+    let asks = call(number::AUTH_LIST, 1, &Xdr::default());
+    for _ in 0..20 {
+        // Who has a certificate, though it has to authenticate as well.
+        let mut served = tls.connect(tls_address);
+        assert_eq!(served.next(1), [1]);
+        served.write(&asks);
+        assert_eq!(served.next(36)[..4], 36_u32.to_be_bytes());
+        // And other strangers, who do say something.
+        let began = Instant::now();
+        let mut other = connect_from([127, 0, 0, 9], tcp);
+        other.set_read_timeout(Some(PATIENCE)).unwrap();
+        other.write_all(&asks).unwrap();
+        other.read_exact(&mut [0; 36]).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    drop(crowd);
+}
+
+#[cfg(feature = "sasl")]
+#[test]
 fn who_leaves_while_it_waits_takes_nobodys_place() {
     use support::wire::{Xdr, call, number};
 

@@ -39,6 +39,7 @@ mod sasl;
 mod serve;
 mod session;
 mod settings;
+mod sojourn;
 mod start;
 mod steps;
 mod stream;
