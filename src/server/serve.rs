@@ -222,13 +222,15 @@ fn arrive(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Opt
             biased;
             place = clients.seat(&comer, read_only) => match place {
                 Some(place) => begin(&host, role, place, stream, layer),
-                None => tracing::info!(
-                    "refused {peer}: the places for its like are taken, and many wait"),
+                None => clients.refusals.warn(&format!(
+                    "refused {peer}: the places for its like are taken, and many wait"
+                )),
             },
             () = stream.closed() => tracing::debug!("{peer} left while it waited"),
-            () = sleep(LONGEST_WAIT) => tracing::info!(
+            () = sleep(LONGEST_WAIT) => clients.refusals.warn(&format!(
                 "refused {peer}: the places for its like were taken for {} s",
-                LONGEST_WAIT.as_secs()),
+                LONGEST_WAIT.as_secs()
+            )),
         }
     });
 }

@@ -46,7 +46,8 @@ impl Sojourn {
         if self.place().is_none() {
             std::future::pending::<()>().await;
         }
-        tracing::info!("closing client {id} ({peer}): it hasn't authenticated, and others wait");
+        self.sent_away
+            .warn(&format!("closing client {id} ({peer}): it hasn't authenticated, and others wait"));
     }
 
     fn place(&self) -> MutexGuard<'_, Option<Place>> {
