@@ -1,5 +1,4 @@
-//! The daemon on the network: stock virsh by TCP, a made-up client and stock virsh by TLS, who is refused, and what
-//! standing still costs others.
+//! The daemon on the network: stock virsh by TCP, a made-up client and stock virsh by TLS, and who is refused.
 //!
 //! Leans on stock virsh, virt-admin and GnuTLS' client, and fails without them; and on rcgen for certificates. Every
 //! daemon listens on loopback, on a port that the kernel chooses. Refuses to take a silence for a refusal: the log must
@@ -13,15 +12,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use support::Place;
 use support::daemon::{Daemon, PATIENCE};
 use support::wire::{Xdr, call, number, open_body, packet};
-use support::{Place, note};
 
 const UUID: &str = "3f6b2c1e-7a54-4d0b-9c1d-5e8f00aa1234";
 
@@ -148,130 +147,6 @@ fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
     std::fs::copy(&good.0, pki.directory.join("clientcert.pem")).unwrap();
     std::fs::copy(&good.1, pki.directory.join("clientkey.pem")).unwrap();
     a_day_with_virsh(&place, &uri);
-}
-
-#[test]
-fn three_hundred_that_stall_hold_nobody_up() {
-    let directory = tempfile::tempdir().unwrap();
-    let place = Place(directory.path().into());
-    let pki = Pki::new(&place.0.join("pki"), "*");
-    let (_daemon, address) = listen(&place, &pki.lines, "tls");
-    // More than there are places, from several addresses; each says a byte now and then.
-    let mut stalled: Vec<TcpStream> =
-        (2..7).flat_map(|last| (0..68).map(move |_| connect_from([127, 0, 0, last], address))).collect();
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let trickle = std::thread::spawn(move || {
-        for byte in [0x16, 3, 1, 0x3f, 0xff].into_iter().chain(std::iter::repeat(0)) {
-            stalled.iter_mut().for_each(|stream| _ = stream.write_all(&[byte])); // some were sent away
-            if stopped.recv_timeout(Duration::from_millis(100))
-                != Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-            {
-                return;
-            }
-        }
-    });
-    let good = pki.client("good", &pki.own);
-    let began = Instant::now();
-    for _ in 0..5 {
-        assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
-    }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    drop(stop);
-    trickle.join().unwrap();
-}
-
-#[cfg(feature = "sasl")]
-#[test]
-fn forty_silent_strangers_shut_nobody_out() {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-
-    let directory = tempfile::tempdir().unwrap();
-    let place = Place(directory.path().into());
-    let pki = Pki::new(&place.0.join("pki"), "*");
-    let (_daemon, tls) =
-        listen(&place, &format!("{}listen_tcp = 1\nauth_tcp = \"sasl\"\n", pki.lines), "tls");
-    let tcp = place.listens("tcp");
-    let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(tcp).unwrap()).collect();
-    let deadline = Instant::now() + PATIENCE;
-    while log(&place).matches("has come: 127.0.0.1").count() < 20 {
-        assert!(Instant::now() < deadline, "{}", log(&place));
-        std::thread::yield_now();
-    }
-
-    // A user of this host who isn't root, at once.
-    if rustix::process::geteuid().is_root() {
-        let program = place.0.join("strongroom");
-        std::fs::copy(env!("CARGO_BIN_EXE_strongroom"), &program).unwrap();
-        for open in [place.0.clone(), place.root(), place.root().join("run"), place.socket(), program.clone()]
-        {
-            std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o777)).unwrap();
-        }
-        let began = Instant::now();
-        let uri = format!("secret+unix:///system?socket={}", place.socket().display());
-        let mut user = Command::new(program);
-        user.args(["-c", &uri, "secret-list"]).env_clear().current_dir("/").uid(65_534).gid(65_534);
-        let done = user.output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    } else {
-        note("not root: not tested with another user of this host");
-    }
-    // Who has a certificate.
-    let mut served = Gnutls::connect(tls, &pki, Some(&pki.client("good", &pki.own)));
-    assert_eq!(served.next(1), [1]);
-    served.write(&call(number::AUTH_LIST, 1, &Xdr::default()));
-    assert_eq!(served.next(36)[..4], 36_u32.to_be_bytes());
-    // And another stranger, who does say something: the silent ones give way.
-    let mut other = TcpStream::connect(tcp).unwrap();
-    other.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    other.write_all(&call(number::AUTH_LIST, 1, &Xdr::default())).unwrap();
-    other.read_exact(&mut [0; 36]).unwrap();
-    drop(silent);
-}
-
-#[cfg(feature = "sasl")]
-#[test]
-fn who_leaves_while_it_waits_takes_nobodys_place() {
-    let directory = tempfile::tempdir().unwrap();
-    let place = Place(directory.path().into());
-    let (_daemon, tcp) = listen(
-        &place,
-        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"sasl\"\nmax_anonymous_clients = 1\n",
-        "tcp",
-    );
-    let mut first = TcpStream::connect(tcp).unwrap();
-    let seen = |what: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        while !log(&place).contains(what) {
-            assert!(Instant::now() < deadline, "{what}:\n{}", log(&place));
-            std::thread::yield_now();
-        }
-    };
-    seen("has come: 127.0.0.1");
-    first.set_read_timeout(Some(PATIENCE)).unwrap();
-    first.write_all(&call(number::AUTH_LIST, 1, &Xdr::default())).unwrap();
-    first.read_exact(&mut [0; 36]).unwrap();
-    // It leaves before its turn comes, with words of its own unread.
-    let mut gone = TcpStream::connect(tcp).unwrap();
-    gone.write_all(&call(number::AUTH_LIST, 1, &Xdr::default())).unwrap();
-    drop(gone);
-    seen("left while it waited");
-    // And nobody has to give way to one who is gone.
-    first.set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
-    assert_eq!(first.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    first.set_read_timeout(Some(PATIENCE)).unwrap();
-    first.write_all(&call(number::AUTH_LIST, 2, &Xdr::default())).unwrap();
-    first.read_exact(&mut [0; 36]).unwrap();
-}
-
-/// A connection from that address of loopback.
-fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let stream = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&stream, &SocketAddr::from((from, 0))).unwrap();
-    connect(&stream, &to).unwrap();
-    stream.into()
 }
 
 #[test]

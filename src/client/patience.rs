@@ -110,7 +110,7 @@ mod tests {
         let rules = Rules { sanity: false, verify: false, priority: None };
         let file = |name: &str| Path::new(CERTIFICATES).join(name);
         let own = vec![(file("servercert.pem"), file("serverkey.pem"))];
-        let files = Files { ca: file("cacert.pem"), crl: None, own };
+        let files = Files { ca: file("cacert.pem"), crl: None, crl_is_named: false, own };
         let mut handshake = Arc::new(Acceptor::load(&files, &rules, None).unwrap()).accept().unwrap();
         loop {
             let mut record = vec![0; 5];

@@ -2,8 +2,9 @@
 //!
 //! As in libvirt, a full server stops accepting, and newcomers wait in the socket's queue. Unlike there, some places are kept for
 //! root and the daemon's own user, so that no other user can lock them out by connecting often; who finds only those
-//! free is accepted and waits here. Strangers on the network are counted apart from this host's users, and one that stands
-//! still gives way when others wait. Leans on tokio for waiting. Refuses to forget a client: whoever is on the list is connected.
+//! free is accepted and waits here. Those on the network who haven't authenticated have places apart from this host's users,
+//! shared by address ([`Places`]), and such as have proved a certificate have their own. Leans on tokio for waiting. Refuses
+//! to forget a client: whoever is on the list is connected.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +12,24 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
 
+use super::flood::Flood;
+use super::origin::Origin;
+use super::places::{Place, Places, Terms};
+use super::sojourn::Sojourn;
 use crate::net::peer::Peer;
 
 /// The clients of one server.
 pub(super) struct Clients {
     inner: Mutex<Inner>,
     room: Notify,
+    /// Places for such as haven't authenticated: on the network, with a certificate and without.
+    certified: Arc<Places>,
+    strangers: Arc<Places>,
+    /// What the log hears of those for whom there is no place.
+    pub(super) refusals: Flood,
+    /// And of those who have had to give theirs to others.
+    sent_away: Arc<Flood>,
 }
 
 struct Inner {
@@ -31,8 +42,8 @@ struct Inner {
     anonymous_others: usize,
     /// On the network, and not yet authenticated.
     strangers: usize,
-    /// Newcomers who wait here, by their kind.
-    waiting: [usize; 3],
+    /// Newcomers who wait until the server isn't full any more, by their kind.
+    waiting: [usize; 4],
     last_id: u64,
 }
 
@@ -41,7 +52,8 @@ struct Inner {
 pub(super) struct Limits {
     /// In all.
     pub(super) clients: usize,
-    /// Such as haven't authenticated yet, of this host, and as many on the network; 0: as many as there may be in all.
+    /// Such as haven't authenticated yet, of this host; as many on the network with a certificate, and as many without; 0: as
+    /// many as there may be in all.
     pub(super) anonymous: usize,
 }
 
@@ -57,9 +69,8 @@ pub(super) struct Client {
     user: OnceLock<String>,
     pub(super) read_only: AtomicBool,
     authenticated: AtomicBool,
-    /// When it last said something, while it was a stranger.
-    heard: Mutex<Instant>,
-    came: Instant,
+    /// If it has yet to authenticate and is on the network.
+    sojourn: Option<Sojourn>,
     dismissed: Notify,
 }
 
@@ -89,17 +100,26 @@ pub(super) enum Kind {
     Known,
     /// A user of this host who hasn't yet.
     Local,
-    /// Somebody on the network who hasn't.
+    /// Somebody on the network who hasn't, but has proved a certificate.
+    Certified,
+    /// Anybody else on the network.
     Stranger,
 }
 
 impl Kind {
-    fn of(peer: &Peer, authenticated: bool) -> Self {
+    fn of(peer: &Peer, certified: bool, authenticated: bool) -> Self {
         match peer {
             _ if authenticated => Self::Known,
             Peer::Local(_) => Self::Local,
+            Peer::Remote(_) if certified => Self::Certified,
             Peer::Remote(_) => Self::Stranger,
         }
+    }
+}
+
+impl Comer {
+    fn kind(&self) -> Kind {
+        Kind::of(&self.peer, self.certified.is_some(), self.authenticated)
     }
 }
 
@@ -112,13 +132,26 @@ impl Clients {
             anonymous: 0,
             anonymous_others: 0,
             strangers: 0,
-            waiting: [0; 3],
+            waiting: [0; 4],
             last_id: 0,
         };
-        Self { inner: Mutex::new(inner), room: Notify::new() }
+        let places = || {
+            let (most, share) = shared(limits);
+            Places::new(Terms { most, share, waiting: MOST_WAITING, longest: Some(LONGEST_TALK) })
+        };
+        let (certified, strangers) = (places(), places());
+        Self {
+            inner: Mutex::new(inner),
+            room: Notify::new(),
+            certified,
+            strangers,
+            refusals: Flood::default(),
+            sent_away: Arc::default(),
+        }
     }
 
-    /// Waits until another client of this kind may come. Strangers are asked in, and wait here: so it is known that they do.
+    /// Waits until another client of this kind may come. Those on the network are asked in, and wait here: so it is known that
+    /// they do.
     pub(super) async fn room(&self, kind: Kind) {
         loop {
             let changed = self.room.notified();
@@ -129,15 +162,45 @@ impl Clients {
         }
     }
 
-    /// Whether this newcomer may have one of the places that are free.
-    pub(super) fn has_room_for(&self, comer: &Comer) -> bool {
-        is_trusted(&comer.peer)
-            || self.inner().has_room_for_others(Kind::of(&comer.peer, comer.authenticated))
+    /// A client comes, if it needn't wait.
+    pub(super) fn enter(self: &Arc<Self>, comer: &Comer, read_only: bool) -> Option<Welcome> {
+        match self.places(comer.kind()) {
+            None => self.admit(comer, read_only, &mut None),
+            Some(_) => None, // it has its turn
+        }
     }
 
-    /// Lets a newcomer wait here for whom there is no place; none if too many of its kind do.
-    pub(super) fn queue(self: &Arc<Self>, comer: &Comer) -> Option<Waiting> {
-        let kind = Kind::of(&comer.peer, comer.authenticated);
+    /// A client comes when there is a place for it: where it has to authenticate, taken from another that stands still; and
+    /// none that is kept for others. `None`: too many wait.
+    pub(super) async fn seat(self: &Arc<Self>, comer: &Comer, read_only: bool) -> Option<Welcome> {
+        let mut place = match self.places(comer.kind()) {
+            Some(places) => Some(places.take(Origin::of(&comer.peer)).await?),
+            None => None,
+        };
+        let mut waiting = None;
+        loop {
+            let changed = self.room.notified();
+            if let Some(welcome) = self.admit(comer, read_only, &mut place) {
+                return Some(welcome);
+            }
+            if waiting.is_none() {
+                waiting = Some(self.wait(comer.kind())?);
+                place.iter().for_each(|place| _ = place.waits_for_us());
+            }
+            changed.await;
+        }
+    }
+
+    /// Where such as these wait for each other.
+    fn places(&self, kind: Kind) -> Option<&Arc<Places>> {
+        match kind {
+            Kind::Known | Kind::Local => None,
+            Kind::Certified => Some(&self.certified),
+            Kind::Stranger => Some(&self.strangers),
+        }
+    }
+
+    fn wait(self: &Arc<Self>, kind: Kind) -> Option<Waiting> {
         let waiting = &mut self.inner().waiting[kind as usize];
         if *waiting >= MOST_WAITING {
             return None;
@@ -146,27 +209,29 @@ impl Clients {
         Some(Waiting { clients: Arc::clone(self), kind })
     }
 
-    /// A client has come.
-    pub(super) fn welcome(self: &Arc<Self>, comer: Comer, read_only: bool) -> Welcome {
-        let Comer { peer, way, certified, authenticated } = comer;
+    /// Puts a client on the list, if there is room for it.
+    fn admit(self: &Arc<Self>, comer: &Comer, read_only: bool, place: &mut Option<Place>) -> Option<Welcome> {
         let mut inner = self.inner();
+        if !is_trusted(&comer.peer) && !inner.has_room_for_others(comer.kind()) {
+            return None;
+        }
+        let sojourn = place.take().map(|place| Sojourn::new(place, &self.sent_away));
         inner.last_id += 1;
         let client = Arc::new(Client {
             id: inner.last_id,
             since: SystemTime::now(),
-            peer,
-            way,
-            certified,
+            peer: comer.peer,
+            way: comer.way,
+            certified: comer.certified.clone(),
             user: OnceLock::new(),
             read_only: AtomicBool::new(read_only),
-            authenticated: AtomicBool::new(authenticated),
-            heard: Mutex::new(Instant::now()),
-            came: Instant::now(),
+            authenticated: AtomicBool::new(comer.authenticated),
+            sojourn,
             dismissed: Notify::new(),
         });
         inner.connected.insert(client.id, Arc::clone(&client));
         inner.count(&client, |number| number + 1);
-        Welcome { clients: Arc::clone(self), client }
+        Some(Welcome { clients: Arc::clone(self), client })
     }
 
     /// How many there are: in all, and not yet authenticated.
@@ -197,6 +262,8 @@ impl Clients {
     /// Changes the limits; nobody who is there has to leave.
     pub(super) fn set_limits(&self, limits: Limits) {
         self.inner().limits = limits;
+        let (most, share) = shared(limits);
+        [&self.certified, &self.strangers].into_iter().for_each(|places| places.set(most, share));
         self.room.notify_waiters();
     }
 
@@ -216,17 +283,10 @@ impl Inner {
         let Limits { clients, anonymous } = self.limits;
         let among_its_kind = match kind {
             _ if anonymous == 0 => true,
-            Kind::Known => true,
+            Kind::Known | Kind::Certified | Kind::Stranger => true,
             Kind::Local => self.anonymous_others < anonymous - reserve(anonymous),
-            Kind::Stranger => self.strangers < anonymous,
         };
         self.has_room(kind) && self.others < clients - reserve(clients) && among_its_kind
-    }
-
-    /// The stranger who should give way next, and when.
-    fn idlest(&self) -> Option<(Instant, &Arc<Client>)> {
-        let strangers = self.connected.values().filter(|client| client.kind() == Kind::Stranger);
-        strangers.map(|client| (client.gives_way(), client)).min_by_key(|(when, _)| *when)
     }
 
     /// Counts a client, or counts it out.
@@ -236,51 +296,16 @@ impl Inner {
             (other, &mut self.others),
             (kind == Kind::Local, &mut self.anonymous),
             (kind == Kind::Local && other, &mut self.anonymous_others),
-            (kind == Kind::Stranger, &mut self.strangers),
+            (matches!(kind, Kind::Certified | Kind::Stranger), &mut self.strangers),
         ];
         numbers.into_iter().filter(|(counts, _)| *counts).for_each(|(_, number)| *number = step(*number));
     }
 }
 
 /// A newcomer that waits.
-pub(super) struct Waiting {
+struct Waiting {
     clients: Arc<Clients>,
     kind: Kind,
-}
-
-impl Waiting {
-    /// Waits until there is a place that isn't kept for others. A stranger takes it from another that stands still.
-    pub(super) async fn room(&self) {
-        let mut asked = None;
-        loop {
-            let changed = self.clients.room.notified();
-            let again = {
-                let inner = self.clients.inner();
-                if inner.has_room_for_others(self.kind) {
-                    return;
-                }
-                // One is enough. It may be that somebody else has got its place.
-                let asks =
-                    self.kind == Kind::Stranger && asked.is_none_or(|id| !inner.connected.contains_key(&id));
-                match inner.idlest().filter(|_| asks) {
-                    Some((when, client)) if when <= Instant::now() => {
-                        tracing::info!(
-                            "closing client {}: it hasn't authenticated, and others wait",
-                            client.id
-                        );
-                        client.dismiss();
-                        asked = Some(client.id);
-                        None
-                    }
-                    idlest => idlest.map(|(when, _)| when),
-                }
-            };
-            tokio::select! {
-                () = changed => {}
-                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
-            }
-        }
-    }
 }
 
 impl Drop for Waiting {
@@ -297,18 +322,20 @@ impl Client {
 
     /// It has said something. `at_work`: it is for us to answer, and it may take long.
     pub(super) fn heard(&self, at_work: bool) {
-        let more = if at_work { LONGEST_TALK } else { Duration::ZERO };
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + more;
+        self.sojourn.iter().for_each(|sojourn| sojourn.heard(at_work));
     }
 
-    /// When a stranger gives way to others: soon when it says nothing, and in the end even if it does.
-    fn gives_way(&self) -> Instant {
-        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        (heard + STANDSTILL).min(self.came + LONGEST_TALK)
+    /// It needs its place no more.
+    fn settle(&self) {
+        self.sojourn.iter().for_each(Sojourn::settle);
+    }
+
+    fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Ordering::Relaxed)
     }
 
     fn kind(&self) -> Kind {
-        Kind::of(&self.peer, self.authenticated.load(Ordering::Relaxed))
+        Kind::of(&self.peer, self.certified.is_some(), self.is_authenticated())
     }
 
     /// It has proved to be this user.
@@ -322,9 +349,18 @@ impl Client {
         self.user.get().map(String::as_str)
     }
 
-    /// Waits until it is asked to.
+    /// Waits until it is asked to, or has to give way.
     pub(super) async fn dismissed(&self) {
-        self.dismissed.notified().await;
+        let has_to_go = async {
+            match &self.sojourn {
+                Some(sojourn) => sojourn.has_to_go(self.id, &self.peer).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.dismissed.notified() => {}
+            () = has_to_go => {}
+        }
     }
 }
 
@@ -337,7 +373,7 @@ pub(super) struct Welcome {
 impl Welcome {
     /// It has authenticated.
     pub(super) fn authenticated(&self) {
-        if self.client.authenticated.load(Ordering::Relaxed) {
+        if self.client.is_authenticated() {
             return; // with every packet
         }
         let mut inner = self.clients.inner();
@@ -345,6 +381,7 @@ impl Welcome {
         self.client.authenticated.store(true, Ordering::Relaxed);
         inner.count(&self.client, |number| number + 1);
         drop(inner);
+        self.client.settle();
         self.clients.room.notify_waiters();
     }
 }
@@ -355,6 +392,7 @@ impl Drop for Welcome {
         inner.connected.remove(&self.client.id);
         inner.count(&self.client, |number| number - 1);
         drop(inner);
+        self.client.settle();
         self.clients.room.notify_waiters();
     }
 }
@@ -370,47 +408,74 @@ fn reserve(places: usize) -> usize {
     (places / 4).min(64)
 }
 
+/// How many of a kind may be here on the network that haven't authenticated, and how many of them from one address.
+fn shared(limits: Limits) -> (usize, usize) {
+    let most = if limits.anonymous == 0 { usize::MAX } else { limits.anonymous };
+    (most, (most / 4).max(1))
+}
+
 /// The most newcomers of a kind that wait here rather than in a socket's queue.
 const MOST_WAITING: usize = 256;
 
-/// How long a stranger may say nothing while others wait.
-const STANDSTILL: Duration = Duration::from_secs(1);
-
-/// How long it may talk then.
+/// How long somebody may take to authenticate while others wait.
 const LONGEST_TALK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
+
+    fn clients(clients: usize, anonymous: usize) -> Arc<Clients> {
+        Arc::new(Clients::new(Limits { clients, anonymous }))
+    }
+
+    fn local(uid: u32, authenticated: bool) -> Comer {
+        Comer { peer: Peer::new(Some(1), uid, 0), way: Way::Unix, certified: None, authenticated }
+    }
+
+    fn from_afar(address: &str, certified: bool) -> Comer {
+        let peer = Peer::Remote((address.parse::<std::net::IpAddr>().unwrap(), 7).into());
+        let certified = certified.then(|| "CN=somebody".to_owned());
+        Comer { peer, way: Way::Tcp, certified, authenticated: false }
+    }
+
+    fn own() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
+    }
+
+    /// Whoever can come at once.
+    async fn come(clients: &Arc<Clients>, comer: &Comer) -> Option<Welcome> {
+        timeout(Duration::from_millis(10), clients.seat(comer, false)).await.ok().flatten()
+    }
+
+    async fn is_dismissed(welcome: &Welcome) -> bool {
+        timeout(Duration::from_millis(1), welcome.client.dismissed()).await.is_ok()
+    }
 
     #[test]
     fn a_quarter_of_few_places_is_kept_from_other_users() {
-        let clients = Arc::new(Clients::new(Limits { clients: 8, anonymous: 4 }));
-        let uid = rustix::process::geteuid().as_raw();
-        let (own, other) = (Peer::new(Some(1), uid, 0), Peer::new(Some(2), uid + 1, 0));
-        let comer = |peer: &Peer, authenticated| Comer {
-            peer: *peer,
-            way: Way::Unix,
-            certified: None,
-            authenticated,
-        };
-        let come = |peer: &Peer, authenticated| clients.welcome(comer(peer, authenticated), false);
-        let has_room_for = |peer: &Peer| clients.has_room_for(&comer(peer, false));
-        let mut here: Vec<Welcome> = (0..3).map(|_| come(&other, false)).collect();
-        assert!(!has_room_for(&other) && has_room_for(&own));
-        assert!(clients.has_room_for(&comer(&other, true)), "who needn't prove anything isn't one of them");
+        let clients = clients(8, 4);
+        let (us, other) = (|known| local(own(), known), |known| local(own() + 1, known));
+        let come = |comer: Comer| clients.enter(&comer, false);
+        let mut here: Vec<_> = (0..3).map(|_| come(other(false)).unwrap()).collect();
+        assert!(come(other(false)).is_none() && come(us(false)).is_some());
+        assert!(come(other(true)).is_some(), "who needn't prove anything isn't one of them");
         here.iter().for_each(Welcome::authenticated);
-        here.extend((0..3).map(|_| come(&other, true)));
-        assert!(!has_room_for(&other) && has_room_for(&own));
+        here.extend((0..3).map(|_| come(other(true)).unwrap()));
+        assert!(come(other(false)).is_none() && come(us(false)).is_some());
         assert_eq!(clients.count(), (6, 0));
         here.pop();
-        assert!(has_room_for(&other));
+        assert!(come(other(false)).is_some());
         here.clear();
         assert_eq!(clients.count(), (0, 0));
-        here.extend((0..7).map(|_| come(&own, true)));
-        assert!(has_room_for(&other), "what isn't kept is for those who come first");
-        here.push(come(&own, true));
-        assert!(!has_room_for(&other));
+        here.extend((0..7).map(|_| come(us(true)).unwrap()));
+        here.push(come(other(false)).expect("what isn't kept is for those who come first"));
+        assert!(come(other(false)).is_none());
     }
 
     #[test]
@@ -422,95 +487,100 @@ mod tests {
 
     #[test]
     fn not_everybody_waits_here() {
-        let clients = Arc::new(Clients::new(Limits { clients: 1, anonymous: 0 }));
-        let stranger = from_afar(false);
-        let waiting: Vec<_> = std::iter::from_fn(|| clients.queue(&stranger)).collect();
-        assert_eq!(waiting.len(), MOST_WAITING);
-        let peer = Peer::new(Some(2), rustix::process::geteuid().as_raw() + 1, 0);
-        for other in [from_afar(true), Comer { peer, ..from_afar(false) }] {
-            assert!(clients.queue(&other).is_some(), "strangers stand in nobody's way");
-        }
-        drop(waiting);
-        assert!(clients.queue(&stranger).is_some());
-    }
-
-    fn from_afar(authenticated: bool) -> Comer {
-        let peer = Peer::Remote("192.0.2.1:7".parse().unwrap());
-        Comer { peer, way: Way::Tcp, certified: None, authenticated }
+        run(async {
+            let clients = clients(1, 0);
+            let _full = clients.enter(&local(own(), true), false).unwrap();
+            let wait = |comer: Comer| {
+                let clients = Arc::clone(&clients);
+                tokio::spawn(async move { clients.seat(&comer, false).await.is_some() })
+            };
+            let mut strangers: Vec<_> =
+                (0..=MOST_WAITING).map(|_| wait(from_afar("192.0.2.1", false))).collect();
+            let others =
+                [from_afar("192.0.2.1", true), local(own() + 1, false), local(own() + 1, true)].map(wait);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(others.iter().all(|it| !it.is_finished()), "strangers stand in nobody's way");
+            assert!(!strangers.pop().unwrap().await.unwrap());
+            assert!(strangers.iter().all(|it| !it.is_finished()));
+            assert_eq!(clients.inner().waiting, [1, 1, 1, MOST_WAITING]);
+            strangers.pop().unwrap().abort();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(clients.inner().waiting, [1, 1, 1, MOST_WAITING - 1]);
+        });
     }
 
     #[test]
-    fn strangers_take_no_place_from_users_of_this_host_or_from_those_who_are_known() {
-        let clients = Arc::new(Clients::new(Limits { clients: 100, anonymous: 4 }));
-        let strangers: Vec<_> = (0..4).map(|_| clients.welcome(from_afar(false), false)).collect();
-        assert!(!clients.has_room_for(&from_afar(false)) && clients.has_room_for(&from_afar(true)));
-        let peer = Peer::new(Some(2), rustix::process::geteuid().as_raw() + 1, 0);
-        let user = Comer { peer, way: Way::Unix, ..from_afar(false) };
-        assert!(clients.has_room_for(&user) && clients.inner().has_room(Kind::Local));
-        let users: Vec<_> = (0..3).map(|_| clients.welcome(user.clone(), false)).collect();
-        assert!(!clients.has_room_for(&user), "those have their own limit");
-        assert_eq!(clients.count(), (7, 7));
-        strangers[0].authenticated();
-        assert!(clients.has_room_for(&from_afar(false)));
-        drop((strangers, users));
-        assert_eq!(clients.count(), (0, 0));
+    fn strangers_take_no_place_from_others() {
+        run(async {
+            let clients = clients(100, 4);
+            let mut strangers = Vec::new();
+            for address in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:1::1"] {
+                strangers.push(come(&clients, &from_afar(address, false)).await.unwrap());
+            }
+            assert!(come(&clients, &from_afar("192.0.2.3", false)).await.is_none());
+            let certified =
+                come(&clients, &from_afar("192.0.2.1", true)).await.expect("they are another kind");
+            let user = local(own() + 1, false);
+            let users: Vec<_> = (0..3).map(|_| clients.enter(&user, false).unwrap()).collect();
+            assert!(clients.enter(&user, false).is_none(), "those have their own limit");
+            assert_eq!(clients.count(), (8, 8));
+            strangers[0].authenticated();
+            assert!(come(&clients, &from_afar("192.0.2.3", false)).await.is_some());
+            drop((strangers, users, certified));
+            assert_eq!(clients.count(), (0, 0));
+        });
+    }
+
+    #[test]
+    fn one_address_has_a_share_and_its_crowd_a_line_that_is_open_to_others() {
+        run(async {
+            let clients = clients(5000, 20);
+            let crowd = from_afar("192.0.2.1", false);
+            let mut here = Vec::new();
+            while let Some(welcome) = come(&clients, &crowd).await {
+                here.push(welcome);
+            }
+            assert_eq!(here.len(), 5);
+            let wait = |_| {
+                let (clients, crowd) = (Arc::clone(&clients), crowd.clone());
+                tokio::spawn(async move { clients.seat(&crowd, false).await })
+            };
+            let waits: Vec<_> = (0..2 * MOST_WAITING).map(wait).collect();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(waits.iter().filter(|it| it.is_finished()).count(), MOST_WAITING);
+            assert!(come(&clients, &from_afar("192.0.2.2", false)).await.is_some());
+            clients.set_limits(Limits { clients: 5000, anonymous: 40 });
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(waits.iter().filter(|it| it.is_finished()).count(), MOST_WAITING + 5);
+        });
     }
 
     #[test]
     fn a_stranger_that_stands_still_gives_way_when_others_wait_and_only_then() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let clients = Arc::new(Clients::new(Limits { clients: 100, anonymous: 3 }));
-            let here: Vec<_> = (0..3).map(|_| clients.welcome(from_afar(false), false)).collect();
-            let heard = |who: usize, ago| {
-                *here[who].client.heard.lock().unwrap() = Instant::now() - Duration::from_millis(ago);
-            };
-            [700, 9000, 3000].into_iter().enumerate().for_each(|(who, ago)| heard(who, ago));
-            let is_dismissed = async |who: usize| {
-                tokio::time::timeout(Duration::from_millis(1), here[who].client.dismissed()).await.is_ok()
-            };
-            for who in 0..3 {
-                assert!(!is_dismissed(who).await, "nobody waits");
+        run(async {
+            let clients = clients(100, 3);
+            let mut here = Vec::new();
+            for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+                here.push(come(&clients, &from_afar(address, false)).await.unwrap());
             }
-            // Known ones and users of this host don't wait for them.
-            let waiting = clients.queue(&from_afar(false)).unwrap();
-            let mut room = Box::pin(waiting.room());
-            let soon = Duration::from_millis(10);
-            assert!(tokio::time::timeout(soon, &mut room).await.is_err(), "no place is free as yet");
-            assert_eq!(
-                [is_dismissed(0).await, is_dismissed(1).await, is_dismissed(2).await],
-                [false, true, false]
-            );
-            assert!(tokio::time::timeout(soon, &mut room).await.is_err());
-            assert!(!is_dismissed(2).await, "one is enough for one");
-            here[1].authenticated();
-            assert!(tokio::time::timeout(soon, &mut room).await.is_ok());
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            for welcome in &here {
+                assert!(!is_dismissed(welcome).await, "nobody waits");
+            }
+            here[0].client.heard(false);
+            here[2].client.heard(true);
+            let next = come(&clients, &from_afar("192.0.2.4", false)).await;
+            assert!(next.is_some() && is_dismissed(&here[1]).await, "one that is silent");
+            assert!(!is_dismissed(&here[0]).await && !is_dismissed(&here[2]).await, "one is enough for one");
+            assert!(come(&clients, &from_afar("192.0.2.5", false)).await.is_none(), "no other is as yet");
 
-            // Who talks has longer, and not for ever.
-            let talks = clients.welcome(from_afar(false), false);
-            let since = |ago| talks.client.came - Duration::from_secs(ago);
-            assert!(talks.client.gives_way() > Instant::now());
-            let mut other = Client { came: since(5), ..stranger() };
-            other.heard(false);
-            assert!(other.gives_way() <= Instant::now());
-            other.came = since(3);
-            assert!(other.gives_way() > Instant::now());
+            // Who has authenticated gives way no more.
+            here[2].client.heard(false);
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            here[0].authenticated();
+            here[0].client.heard(false);
+            assert!(come(&clients, &from_afar("192.0.2.6", false)).await.is_some());
+            assert!(!is_dismissed(&here[0]).await);
         });
-    }
-
-    fn stranger() -> Client {
-        Client {
-            id: 0,
-            since: SystemTime::now(),
-            peer: from_afar(false).peer,
-            way: Way::Tcp,
-            certified: None,
-            user: OnceLock::new(),
-            read_only: AtomicBool::new(false),
-            authenticated: AtomicBool::new(false),
-            heard: Mutex::new(Instant::now()),
-            came: Instant::now(),
-            dismissed: Notify::new(),
-        }
     }
 }

@@ -27,7 +27,7 @@ use super::outgoing::{Outbound, Outgoing};
 use super::room::{self, Room};
 use super::session::{Action, Call, Held, Session};
 #[cfg(feature = "sasl")]
-use super::steps::{BrokeOff, Steps};
+use super::steps::{Negotiations, Unmade};
 use super::stream::Stream;
 use super::transit::{Load, PATIENCE, PAUSE, Stuck, Transit};
 use crate::net::layer::Layer;
@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pub(super) authority: Authority,
     /// SASL's.
     #[cfg(feature = "sasl")]
-    pub(super) steps: Steps,
+    pub(super) steps: Negotiations,
     pub(super) workers: Arc<Workers>,
     /// The most calls that one client may have under way.
     pub(super) max_requests: AtomicUsize,
@@ -64,7 +64,7 @@ enum Done {
     Worked(Outgoing),
     Judged(Header, Result<(), Error>),
     #[cfg(feature = "sasl")]
-    Stepped(Result<super::sasl::Stepped, BrokeOff>),
+    Stepped(Result<super::sasl::Stepped, Unmade>),
 }
 
 /// Why a connection ends, for the log.
@@ -192,13 +192,7 @@ impl Serving {
     fn settle(&mut self, done: Done) -> Result<(), Ending> {
         match done {
             #[cfg(feature = "sasl")]
-            Done::Stepped(Err(BrokeOff)) => {
-                tracing::error!(
-                    "closing client {}: a step of SASL broke off, by a fault of ours",
-                    self.welcome.client.id
-                );
-                return Err("a step of its broke off");
-            }
+            Done::Stepped(Err(_)) => return Err("a step of its came to no end"), // the log knows
             #[cfg(feature = "sasl")]
             Done::Stepped(Ok(stepped)) => {
                 let action = self.session.stepped(stepped);
@@ -364,7 +358,8 @@ impl Serving {
                     drop(load);
                     stepped
                 };
-                self.work.spawn(async move { Done::Stepped(shared.steps.make(step).await) });
+                let client = Arc::clone(&self.welcome.client);
+                self.work.spawn(async move { Done::Stepped(shared.steps.make(&client, step).await) });
             }
         }
         self.note_who_it_is();

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::admin;
 use super::calls::{Announcement, Calls, Secrets};
-use super::clients::{Clients, Comer, Kind, Limits, Way, is_trusted};
+use super::clients::{Clients, Comer, Kind, Limits, Way, Welcome, is_trusted};
 use super::connection::{Connection, Shared, stopped};
 #[cfg(feature = "sasl")]
 use super::flood::Flood;
@@ -30,7 +30,7 @@ use super::session::Sasl;
 use super::session::{Method, Service, Session};
 use super::settings::Auth;
 #[cfg(feature = "sasl")]
-use super::steps::Steps;
+use super::steps::Negotiations;
 use super::stream::{Door, Stream};
 use super::tls::Tls;
 #[cfg(feature = "sasl")]
@@ -106,7 +106,7 @@ impl Server {
             authority: super::authority::Authority::new(),
             max_requests: AtomicUsize::new(max_requests),
             #[cfg(feature = "sasl")]
-            steps: Steps::new(MOST_STEPS),
+            steps: Negotiations::new(),
             workers: Arc::new(admin::Workers::new(pool)),
         };
         Self { name, clients: Arc::new(Clients::new(limits)), shared: Arc::new(shared), keepalive }
@@ -204,38 +204,8 @@ async fn accept(host: Arc<Host>, role: Role, door: Door) {
     }
 }
 
-/// Somebody is at the door: gets a place, or waits for one.
+/// Somebody is at the door: gets a place, or waits for one. `layer`: if the stream is encrypted already.
 fn arrive(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Option<Layer>) {
-    let server = if role == Role::Admin { &host.admin } else { &host.main };
-    if server.clients.has_room_for(&comer) {
-        return welcome(host, role, comer, stream, layer);
-    }
-    let peer = comer.peer;
-    match server.clients.queue(&comer) {
-        Some(waiting) => {
-            let host = Arc::clone(host);
-            tokio::spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = waiting.room() => {
-                        drop(waiting);
-                        welcome(&host, role, comer, stream, layer);
-                    }
-                    () = stream.closed() => tracing::debug!("{peer} left while it waited"),
-                    () = sleep(LONGEST_WAIT) => {
-                        let seconds = LONGEST_WAIT.as_secs();
-                        tracing::info!("refused {peer}: the places for its like were taken for {seconds} s");
-                    }
-                }
-            });
-        }
-        None => tracing::info!("refused {peer}: the places for its like are taken, and many wait"),
-    }
-}
-
-/// Gives a client its connection. `layer`: if the stream is encrypted already.
-fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Option<Layer>) {
-    let (send, events) = mpsc::channel::<Announcement>(MOST_EVENTS);
     let peer = comer.peer;
     if role == Role::Admin && !is_trusted(&peer) {
         tracing::warn!("the admin socket is for the daemon's own user and for root: refused {peer}");
@@ -243,6 +213,34 @@ fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Op
     }
     let server = if role == Role::Admin { &host.admin } else { &host.main };
     let read_only = role == Role::ReadOnly;
+    if let Some(place) = server.clients.enter(&comer, read_only) {
+        return begin(host, role, place, stream, layer);
+    }
+    let (host, clients) = (Arc::clone(host), Arc::clone(&server.clients));
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            place = clients.seat(&comer, read_only) => match place {
+                Some(place) => begin(&host, role, place, stream, layer),
+                None => clients.refusals.warn(&format!(
+                    "refused {peer}: the places for its like are taken, and many wait"
+                )),
+            },
+            () = stream.closed() => tracing::debug!("{peer} left while it waited"),
+            () = sleep(LONGEST_WAIT) => clients.refusals.warn(&format!(
+                "refused {peer}: the places for its like were taken for {} s",
+                LONGEST_WAIT.as_secs()
+            )),
+        }
+    });
+}
+
+/// Gives a client its connection.
+fn begin(host: &Arc<Host>, role: Role, place: Welcome, stream: Stream, layer: Option<Layer>) {
+    let (send, events) = mpsc::channel::<Announcement>(MOST_EVENTS);
+    let (client, peer) = (Arc::clone(&place.client), place.client.peer);
+    let read_only = role == Role::ReadOnly;
+    let server = if role == Role::Admin { &host.admin } else { &host.main };
     let method = match host.auths.of(role) {
         Auth::None => Method::None,
         Auth::Polkit => Method::Polkit,
@@ -261,8 +259,6 @@ fn welcome(host: &Arc<Host>, role: Role, comer: Comer, stream: Stream, layer: Op
         #[cfg(not(feature = "sasl"))]
         Auth::Sasl => return tracing::error!("refused {peer}: this build has no SASL"), // the settings refuse it before
     };
-    let place = server.clients.welcome(comer, read_only);
-    let client = Arc::clone(&place.client);
     let service = match role {
         Role::Admin => Service::Admin(admin::Calls::new(Arc::clone(host), peer, client.id)),
         Role::Main | Role::ReadOnly | Role::Tls | Role::Tcp => {
@@ -362,10 +358,6 @@ impl Signals {
         }
     }
 }
-
-/// Steps of SASL at once. They wait for others more than they compute.
-#[cfg(feature = "sasl")]
-const MOST_STEPS: usize = 4;
 
 /// Events that may wait for one client to read them.
 const MOST_EVENTS: usize = 4096;

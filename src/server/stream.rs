@@ -92,7 +92,10 @@ impl Stream {
 
     /// Waits until the other end says no more, whatever has come and wasn't read.
     pub(super) async fn closed(&self) {
-        _ = self.ready(Interest::PRIORITY).await; // urgent data isn't watched for: what is left of it is the end
+        match self {
+            Self::Unix(stream) => _ = stream.ready(END).await,
+            Self::Ip(stream) => closed(stream).await,
+        }
     }
 
     /// Sends what the socket takes at once.
@@ -103,6 +106,14 @@ impl Stream {
         }
     }
 }
+
+/// The same, of a socket that is nobody's stream yet.
+pub(super) async fn closed(stream: &TcpStream) {
+    _ = stream.ready(END).await;
+}
+
+/// Urgent data isn't watched for: what is left of it is the end.
+const END: Interest = Interest::PRIORITY;
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {

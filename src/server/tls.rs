@@ -17,10 +17,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::flood::Flood;
-use super::places::{Place, Places};
+use super::origin::Origin;
+use super::places::{Place, Places, Terms};
 use super::process::{Exit, StartError};
 use super::settings::Settings;
-use super::steps::{BrokeOff, Steps};
+use super::steps::{Steps, Unmade};
+use super::stream::closed;
 use crate::net::layer::{Broken, Layer, MAX_RECORD};
 use crate::net::peer::Peer;
 use crate::net::tls::{Acceptor, Established, Files, Handshake, Rules, TlsError};
@@ -83,11 +85,17 @@ impl Tls {
             plain.advise(format!("{advice}; or serve no TLS (listen_tls = 0, or no --listen)"))
         })?;
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let at_once = (processors / 2).max(1);
         Ok(Self {
             source,
             acceptor: Newest::new(acceptor),
-            places: Places::new(MOST_HANDSHAKES, SHARE),
-            steps: Steps::new((processors / 2).max(1)),
+            places: Places::new(Terms {
+                most: MOST_HANDSHAKES,
+                share: SHARE,
+                waiting: MOST_WAITING,
+                longest: None, // who is in one has hours of its own
+            }),
+            steps: Steps::new(at_once, at_once),
             refusals: Flood::default(),
         })
     }
@@ -117,10 +125,14 @@ impl Tls {
     /// Waits for a place among the handshakes, and shakes hands: the layer behind which the client speaks, and the name
     /// that it has proved. `None`: it is refused, and the log knows.
     pub(super) async fn shake(&self, stream: &TcpStream, peer: Peer) -> Option<(Layer, Option<String>)> {
-        let address = peer.address()?.ip();
-        let shaken = match self.places.take(address).await {
-            None => Err(Refused::Unheard),
-            Some(place) => tokio::select! {
+        let place = tokio::select! {
+            biased;
+            place = self.places.take(Origin::of(&peer)) => place.ok_or(Refused::Unheard),
+            () = closed(stream) => Err(Refused::Gone),
+        };
+        let shaken = match place {
+            Err(refused) => Err(refused),
+            Ok(place) => tokio::select! {
                 biased;
                 () = place.taken() => Err(Refused::Crowded),
                 shaken = self.try_to(&place, stream, peer) => shaken,
@@ -129,10 +141,10 @@ impl Tls {
         match shaken {
             Ok(shaken) => Some(shaken),
             Err(Refused::Gone) => {
-                tracing::debug!("{peer} left amid the TLS handshake");
+                tracing::debug!("{peer} left before its TLS handshake was over");
                 None
             }
-            Err(Refused::BrokeOff) => {
+            Err(Refused::Unmade(Unmade::BrokeOff)) => {
                 tracing::error!(
                     "{peer} has no connection: a step of its TLS handshake broke off, by a fault of ours"
                 );
@@ -153,17 +165,21 @@ impl Tls {
     ) -> Result<(Layer, Option<String>), Refused> {
         let mut handshake = self.acceptor.now().accept().map_err(Refused::Tls)?;
         let mut hours = Hours(LONGEST);
-        loop {
+        for _ in 0..MOST_RECORDS {
             let mut record = hours.spend(read_record(stream)).await?;
-            place.waits_for_us();
+            let stood = place.waits_for_us();
             let step = move || {
                 let mut out = Vec::new();
                 let outcome = handshake.step(&mut record, &mut out);
                 (handshake, out, outcome)
             };
-            let (again, out, outcome) = self.steps.make(step).await.map_err(|BrokeOff| Refused::BrokeOff)?;
+            let (again, out, outcome) =
+                self.steps.make(Origin::of(&peer), step).await.map_err(Refused::Unmade)?;
             handshake = again;
-            place.moved(); // a step further; a part of a record doesn't count, however often one comes
+            match out.is_empty() {
+                false => place.moved(),               // it has gone on
+                true => place.has_stood_still(stood), // parts don't count, of records or of messages, however often they come
+            }
             let sent = hours.spend(send(stream, &out)).await; // an alert, if it failed
             let Some(Established { mut layer, peer: name, verdict, excused }) =
                 outcome.map_err(Refused::Tls)?
@@ -183,6 +199,7 @@ impl Tls {
             }
             return Ok((layer, name));
         }
+        Err(Refused::Broken(Broken::Malformed("its TLS handshake came in too many records")))
     }
 }
 
@@ -234,8 +251,7 @@ enum Refused {
     Crowded,
     /// It went by itself.
     Gone,
-    /// It is our fault.
-    BrokeOff,
+    Unmade(Unmade),
 }
 
 impl std::fmt::Display for Refused {
@@ -248,7 +264,7 @@ impl std::fmt::Display for Refused {
             Self::Unheard => f.write_str("too many wait for a TLS handshake"),
             Self::Crowded => f.write_str("its TLS handshake stood still, and others waited for the place"),
             Self::Gone => f.write_str("it is gone"),
-            Self::BrokeOff => f.write_str("a step of its TLS handshake broke off"),
+            Self::Unmade(unmade) => write!(f, "in its TLS handshake {unmade}"),
         }
     }
 }
@@ -299,6 +315,12 @@ const MOST_HANDSHAKES: usize = 256;
 
 /// And of one address.
 const SHARE: usize = 64;
+
+/// Those who may wait for a place among the handshakes.
+const MOST_WAITING: usize = 4096;
+
+/// Records that a client's part may come in. Chains of certificates cut into pieces of 512 bytes have room.
+const MOST_RECORDS: usize = 100;
 
 /// How long a client may take for its part in one.
 const LONGEST: Duration = Duration::from_secs(10);
