@@ -66,7 +66,7 @@ fn a_herd_that_reads_no_replies_takes_no_memory_from_others() {
     }
     let mut late = caller.open(TcpStream::connect(address).unwrap());
     assert_eq!(late.get(uuid).unwrap(), Ok(value), "one that comes late");
-    site.hear(&["it stands still, and others wait for the memory that it holds"]);
+    site.place.hear(&["it stands still, and others wait for the memory that it holds"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn whoever_comes_is_let_in_where_that_is_meant() {
         let mut client = caller.open(TcpStream::connect(address).unwrap());
         client.define("<secret/>").unwrap().unwrap();
     }
-    site.hear(&["let in all the same, because tls_no_verify_certificate is set"]);
+    site.place.hear(&["let in all the same, because tls_no_verify_certificate is set"]);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_list_of_revoked_certificates_that_is_named_must_be_there() {
     std::fs::remove_file(&list).unwrap();
     let pid = rustix::process::Pid::from_child(&daemon.process);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    site.hear(&[&missing, "the certificates from before stay in use"]);
+    site.place.hear(&[&missing, "the certificates from before stay in use"]);
     assert!(lost.call_on(address).is_err(), "it has come back");
 }
 
@@ -219,9 +219,7 @@ impl Site {
     fn listen(&self, lines: &str) -> (Daemon, SocketAddr) {
         _ = std::fs::remove_file(self.place.daemon_log());
         let daemon = self.place.serve_with(lines, &["--listen"]);
-        let heard = self.hear(&["listening on tls "]);
-        let address = heard.rsplit_once("tls ").unwrap().1.trim();
-        (daemon, address.parse().unwrap())
+        (daemon, self.place.listens("tls"))
     }
 
     /// A start that must fail: how, and what is said.
@@ -240,19 +238,6 @@ impl Site {
             }
         };
         (status, std::fs::read_to_string(self.place.daemon_output()).unwrap())
-    }
-
-    /// Waits until the log has a line with all these words, and gives it.
-    fn hear(&self, words: &[&str]) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = std::fs::read_to_string(self.place.daemon_log()).unwrap_or_default();
-            if let Some(line) = log.lines().find(|line| words.iter().all(|word| line.contains(word))) {
-                return line.to_owned();
-            }
-            assert!(Instant::now() < deadline, "the log doesn't say {words:?}:\n{log}");
-            std::thread::yield_now();
-        }
     }
 }
 

@@ -6,14 +6,16 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/gnutls.rs"]
+mod gnutls;
 mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::process::{Command, Output};
 
+use gnutls::Gnutls;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -107,7 +109,7 @@ fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
     let pki = Pki::new(&place.0.join("pki"), "O=Strongroom,CN=good*");
     let (daemon, address) = listen(&place, &pki.lines, "tls");
     let good = pki.client("good", &pki.own);
-    let mut served = Gnutls::connect(address, &pki, Some(&good));
+    let mut served = pki.connect(address, Some(&good));
     assert_eq!(served.next(1), [1], "the byte that says yes");
     served.write(&call(number::AUTH_LIST, 1, &Xdr::default()));
     served.write(&call(number::OPEN, 2, &open_body("secret:///system")));
@@ -123,23 +125,23 @@ fn tls_lets_in_whom_the_authority_knows_and_nobody_else() {
         ("another authority's", Some(pki.client("stranger", &stranger)), "or add that CA to the file"),
         ("not on the list", Some(pki.client("bad", &pki.own)), "to tls_allowed_dn_list"),
     ] {
-        let before = log(&place).len();
-        let mut refused = Gnutls::connect(address, &pki, certificate.as_ref());
+        let before = place.log().len();
+        let mut refused = pki.connect(address, certificate.as_ref());
         assert_eq!(refused.next(1), [0; 0], "{who}: it heard something");
-        hear(&place, before, &["refused 127.0.0.1", advice]);
+        place.hear_behind(before, &["refused 127.0.0.1", advice]);
     }
     // Certificates of no use change nothing, and new ones are for those who come.
     let reload = |expected: &str| reload(&place, &daemon, expected);
     let server = std::fs::read(pki.directory.join("server.pem")).unwrap();
     std::fs::write(pki.directory.join("server.pem"), "garbage").unwrap();
     reload("the certificates from before stay in use");
-    assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    assert_eq!(pki.connect(address, Some(&good)).next(1), [1]);
     std::fs::write(pki.directory.join("server.pem"), server).unwrap();
     reload("reloaded: the certificates for TLS");
-    assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    assert_eq!(pki.connect(address, Some(&good)).next(1), [1]);
     let (updated, why) = virt_admin(&place, &["server-update-tls", "virtsecretd"]);
     assert!(updated, "{why}");
-    assert_eq!(Gnutls::connect(address, &pki, Some(&good)).next(1), [1]);
+    assert_eq!(pki.connect(address, Some(&good)).next(1), [1]);
     served.write(&call(number::NUM_OF_SECRETS, 3, &Xdr::default()));
     assert_eq!(served.next(28)[24..], [0; 4], "who was there before is still served");
 
@@ -159,31 +161,21 @@ fn a_certificate_that_is_revoked_is_refused_from_the_reload_on() {
     let lines = format!("{}crl_file = \"{}\"\n", pki.lines, list.display());
     let (daemon, address) = listen(&place, &lines, "tls");
     let [lost, kept] = ["lost", "kept"].map(|name| pki.client(name, &pki.own));
-    assert_eq!(Gnutls::connect(address, &pki, Some(&lost)).next(1), [1]);
+    assert_eq!(pki.connect(address, Some(&lost)).next(1), [1]);
     std::fs::write(&list, pki.own.revoke(&serial_of("lost"))).unwrap();
     reload(&place, &daemon, "reloaded: the certificates for TLS");
-    let before = log(&place).len();
-    assert_eq!(Gnutls::connect(address, &pki, Some(&lost)).next(1), [0; 0]);
-    hear(&place, before, &["refused 127.0.0.1", "has been revoked", "CN=lost"]);
-    assert_eq!(Gnutls::connect(address, &pki, Some(&kept)).next(1), [1]);
+    let before = place.log().len();
+    assert_eq!(pki.connect(address, Some(&lost)).next(1), [0; 0]);
+    place.hear_behind(before, &["refused 127.0.0.1", "has been revoked", "CN=lost"]);
+    assert_eq!(pki.connect(address, Some(&kept)).next(1), [1]);
 }
 
 /// SIGHUP, and the log's word on it.
 fn reload(place: &Place, daemon: &Daemon, expected: &str) {
-    let before = log(place).len();
+    let before = place.log().len();
     let pid = rustix::process::Pid::from_child(&daemon.process);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-    hear(place, before, &[expected]);
-}
-
-/// Waits for a line with all these words, behind what the log said before.
-fn hear(place: &Place, before: usize, words: &[&str]) {
-    let deadline = Instant::now() + PATIENCE;
-    let is_there = |log: &str| log[before..].lines().any(|line| words.iter().all(|word| line.contains(word)));
-    while !is_there(&log(place)) {
-        assert!(Instant::now() < deadline, "the log doesn't say {words:?}\n{}", log(place));
-        std::thread::yield_now();
-    }
+    place.hear_behind(before, &[expected]);
 }
 
 /// Whether virt-admin had success, and what it said.
@@ -207,11 +199,6 @@ fn listen_in_the_clear(place: &Place) -> (Daemon, SocketAddr) {
     listen(place, "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nallow_cleartext_tcp = 1\n", "tcp")
 }
 
-fn log(place: &Place) -> String {
-    std::fs::read_to_string(place.daemon_log()).unwrap_or_default()
-}
-
-/// Defines, sets, gets, lists and undefines with stock virsh.
 fn a_day_with_virsh(place: &Place, uri: &str) {
     needs("virsh");
     let virsh = Client::virsh(uri);
@@ -277,44 +264,6 @@ impl Bare {
         let mut body = vec![0; u32::from_be_bytes(*head.first_chunk().unwrap()) as usize - 28];
         self.0.read_exact(&mut body).unwrap();
         body
-    }
-}
-
-/// GnuTLS' own client, which carries what it is given.
-struct Gnutls(std::process::Child);
-
-impl Gnutls {
-    fn connect(address: SocketAddr, pki: &Pki, certificate: Option<&(PathBuf, PathBuf)>) -> Self {
-        needs("gnutls-cli");
-        let mut command = Command::new("gnutls-cli");
-        command.args(["--logfile=/dev/null", "--disable-sni", "--verify-hostname=localhost"]);
-        command.arg(format!("--x509cafile={}", pki.directory.join("cacert.pem").display()));
-        if let Some((certificate, key)) = certificate {
-            command
-                .arg(format!("--x509certfile={}", certificate.display()))
-                .arg(format!("--x509keyfile={}", key.display()));
-        }
-        command.args(["-p", &address.port().to_string(), &address.ip().to_string()]);
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let pipe = self.0.stdin.as_mut().unwrap();
-        pipe.write_all(bytes).and_then(|()| pipe.flush()).unwrap();
-    }
-
-    /// So many bytes, or as many as come before it ends.
-    fn next(&mut self, count: u64) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.0.stdout.as_mut().unwrap().take(count).read_to_end(&mut bytes).unwrap();
-        bytes
-    }
-}
-
-impl Drop for Gnutls {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
     }
 }
 
@@ -406,6 +355,12 @@ impl Pki {
              tls_allowed_dn_list = [ \"{allowed}\" ]\n"
         );
         Self { directory: directory.into(), own, lines }
+    }
+
+    /// GnuTLS' own client, with this certificate and key.
+    fn connect(&self, address: SocketAddr, own: Option<&(PathBuf, PathBuf)>) -> Gnutls {
+        let own = own.map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        Gnutls::connect(address, &self.directory.join("cacert.pem"), own)
     }
 
     fn client(&self, name: &str, authority: &Authority) -> (PathBuf, PathBuf) {

@@ -118,8 +118,8 @@ fn what_shows_a_password_is_refused_on_tcp_whatever_was_offered() {
             (refused.code, refused.message.as_str()),
             (45, "authentication failed: authentication failed")
         );
-        hear(&place, &["SASL refused 127.0.0.1", &format!("mechanism '{mechanism}' isn't offered")]);
-        assert!(!log(&place).contains("correct horse"));
+        place.hear(&["SASL refused 127.0.0.1", &format!("mechanism '{mechanism}' isn't offered")]);
+        assert!(!place.log().contains("correct horse"));
     }
     client.call(number::AUTH_LIST, &Xdr::default()).unwrap().unwrap();
     assert!(client.call(number::NUM_OF_SECRETS, &Xdr::default()).unwrap().is_err(), "it is let in");
@@ -232,28 +232,11 @@ fn started(mechanism: &str, said: &str) -> Xdr {
 
 /// A client where the daemon listens on TCP.
 fn by_tcp(place: &Place) -> Client<TcpStream> {
-    let heard = hear(place, &["listening on tcp "]);
+    let heard = place.hear(&["listening on tcp "]);
     let address = heard.rsplit_once("tcp ").unwrap().1.trim();
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     Client::over(stream)
-}
-
-/// Waits until the log has a line with all these words, and gives it.
-fn hear(place: &Place, words: &[&str]) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let log = log(place);
-        if let Some(line) = log.lines().find(|line| words.iter().all(|word| line.contains(word))) {
-            return line.to_owned();
-        }
-        assert!(Instant::now() < deadline, "the log doesn't say {words:?}:\n{log}");
-        std::thread::yield_now();
-    }
-}
-
-fn log(place: &Place) -> String {
-    std::fs::read_to_string(place.daemon_log()).unwrap_or_default()
 }
 
 /// On TCP alone, on a port that the kernel chooses.

@@ -55,20 +55,37 @@ impl Place {
         self.start(command)
     }
 
+    /// What the daemon has logged. Its log has a thread of its own: see [`Place::hear`].
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.daemon_log()).unwrap_or_default()
+    }
+
+    /// Waits until the log has a line with all these words, and gives it.
+    pub(crate) fn hear(&self, words: &[&str]) -> String {
+        self.hear_behind(0, words)
+    }
+
+    /// The same, behind so many bytes that the log had before.
+    pub(crate) fn hear_behind(&self, before: usize, words: &[&str]) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            let mut lines = log.get(before..).unwrap_or_default().lines().rev();
+            if let Some(line) = lines.find(|line| words.iter().all(|word| line.contains(word))) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "the log doesn't say {words:?}:\n{log}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Where the daemon listens for "tcp" or "tls", if that is on loopback.
     pub(crate) fn listens(&self, kind: &str) -> SocketAddr {
         let mark = format!(" {kind} 127.0.0.1:");
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = std::fs::read_to_string(self.daemon_log()).unwrap_or_default(); // it has a thread of its own
-            if let Some((_, behind)) = log.rsplit_once(&mark)
-                && let Some((port, _)) = behind.split_once([',', '\n', ' '])
-            {
-                return format!("127.0.0.1:{port}").parse().unwrap();
-            }
-            assert!(Instant::now() < deadline, "it doesn't say where it listens:\n{log}");
-            std::thread::yield_now();
-        }
+        let line = self.hear(&[&mark]);
+        let behind = line.rsplit_once(&mark).unwrap().1;
+        let port = behind.split([',', ' ']).next().unwrap();
+        format!("127.0.0.1:{port}").parse().unwrap()
     }
 
     /// Starts one by such a command, and waits until it is ready.
