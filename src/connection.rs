@@ -107,11 +107,24 @@ fn parse(text: &str) -> Result<Uri, Error> {
         _ => false,
     };
     if uri.scheme != "secret" || !is_ours {
-        let advice = "keystores are named secret:///embed?root=DIR (in this process), secret:///system and \
-                      secret:///session (a daemon's)";
-        return Err(Error::no_driver_for(text).advise(advice));
+        return Err(Error::no_driver_for(text).advise(how_it_is_named(&uri)));
     }
     Ok(uri)
+}
+
+/// What may have been meant by a URI that isn't ours.
+fn how_it_is_named(uri: &Uri) -> &'static str {
+    if uri.scheme != "secret" {
+        return "only secrets are served here: the same URI with secret in front, as in secret+tls://host/system";
+    }
+    if uri.path.contains('&') {
+        return "parameters begin with ?, as in secret://vault.example.org/system?no_verify=1";
+    }
+    if uri.host.is_some() {
+        return "a keystore on another host is named so: secret://vault.example.org/system";
+    }
+    "keystores are named secret:///embed?root=DIR (in this process), secret:///system and secret:///session (a \
+     daemon's), secret://vault.example.org/system (on another host)"
 }
 
 fn is_embedded(uri: &Uri) -> bool {

@@ -101,7 +101,8 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<(), Failure>
     let mut sides = Vec::new();
     sides.extend(arguments.server.then_some(Side::Server));
     sides.extend(arguments.client.then_some(Side::Client));
-    if sides.is_empty() {
+    let asked = !sides.is_empty();
+    if !asked {
         sides = Survey::present(pkipath, home);
     }
     if sides.is_empty() {
@@ -109,7 +110,7 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<(), Failure>
             .advise("name the one that is missing, with --server or --client, to see where it belongs"));
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let survey = Survey::of(pkipath, home, &sides, host.as_deref().map(str::trim));
+    let survey = Survey::of(pkipath, home, &sides, asked, host.as_deref().map(str::trim));
     let good = survey.good.iter().map(|good| format!("ok: {good}"));
     let faults = survey.faults.iter().flat_map(|fault| {
         let kind = if fault.fatal { "problem" } else { "note" };

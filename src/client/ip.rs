@@ -4,18 +4,28 @@
 //! Refuses to let one of them, from which nothing comes, take the time of those behind it.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Instant;
 
 use rustix::io::Errno;
 
 use crate::secret::{Error, ErrorDomain};
 
-/// A connection to this port of a host, without Nagle's delay: calls are short, and somebody waits for each. `end`: when all of
-/// them have had their time.
-pub(super) fn connect(host: &str, port: u16, end: Instant) -> Result<TcpStream, Error> {
+/// The addresses that a host's name has. How long that takes is the resolver's affair.
+pub(super) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
     let addresses = (host, port).to_socket_addrs().map_err(|error| unresolved(host, port, &error))?;
-    let addresses: Vec<_> = addresses.collect();
+    Ok(addresses.collect())
+}
+
+/// A connection to one of these addresses of a host, without Nagle's delay: calls are short, and somebody waits for each.
+/// `end`: when all of them have had their time. `nobody`: what to do if nobody listens there.
+pub(super) fn connect(
+    host: &str,
+    port: u16,
+    addresses: &[SocketAddr],
+    end: Instant,
+    nobody: &str,
+) -> Result<TcpStream, Error> {
     let system = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
     let mut last = system(Errno::ADDRNOTAVAIL);
     for (at, address) in addresses.iter().enumerate() {
@@ -33,9 +43,7 @@ pub(super) fn connect(host: &str, port: u16, end: Instant) -> Result<TcpStream, 
     }
     let failed = Error::system(format!("unable to connect to server at '{host}:{port}'"), &last);
     Err(failed.in_domain(ErrorDomain::Rpc).advise(match last.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            "nobody listens there: the daemon needs --listen (or its TCP or TLS socket unit), and listen_tcp or listen_tls"
-        }
+        io::ErrorKind::ConnectionRefused => nobody,
         _ => "is the host up, and does every firewall between here and there let the port through?",
     }))
 }
@@ -56,7 +64,13 @@ mod tests {
     use std::time::Duration;
 
     fn connect(host: &str, port: u16) -> Result<TcpStream, Error> {
-        super::connect(host, port, Instant::now() + Duration::from_secs(20))
+        super::connect(
+            host,
+            port,
+            &resolve(host, port)?,
+            Instant::now() + Duration::from_secs(20),
+            "start it",
+        )
     }
 
     #[test]
@@ -76,7 +90,15 @@ mod tests {
             format!("unable to connect to server at '127.0.0.1:{port}': Connection refused")
         );
         assert_eq!((refused.code().number(), refused.domain()), (38, ErrorDomain::Rpc));
-        let late = super::connect("127.0.0.1", port, Instant::now()).unwrap_err().to_string();
+        let late = super::connect(
+            "127.0.0.1",
+            port,
+            &resolve("127.0.0.1", port).unwrap(),
+            Instant::now(),
+            "start it",
+        )
+        .unwrap_err()
+        .to_string();
         assert_eq!(late, format!("unable to connect to server at '127.0.0.1:{port}': Connection timed out"));
         let unknown = connect("nosuch.invalid", 16509).unwrap_err().to_string();
         let begins = "Unable to resolve address 'nosuch.invalid' service '16509': ";

@@ -40,11 +40,10 @@ pub(super) fn authenticate(
         }
         None => offered,
     };
-    let mut answers = Answers { wire, link, ask, credentials: None, failure: None };
-    let mut client = Client::new(&link.host, link.around, link.local, link.remote)
+    let mut answers = Answers { link, ask, credentials: None, failure: None };
+    let mut client = ours(wire, || Client::new(&link.host, link.around, link.local, link.remote))
         .map_err(|error| answers.failed("create SASL client context", error))?;
-    let (chosen, first) = client
-        .start(&offered, &mut |prompt| answers.answer(prompt))
+    let (chosen, first) = ours(wire, || client.start(&offered, &mut |prompt| answers.answer(prompt)))
         .map_err(|error| answers.failed("start SASL negotiation", error))?;
     let start = SaslStart { mechanism: Text::from(chosen.as_str()), said: said(&first)? };
     let mut reply = wire.call_in_secret(procedure::AUTH_SASL_START, &start).map_err(refused)?;
@@ -55,8 +54,7 @@ pub(super) fn authenticate(
         let mut next = Step { complete: true, data: None };
         if !done {
             let heard = heard.as_ref().map(|heard| heard.expose_secret());
-            next = client
-                .step(heard, &mut |prompt| answers.answer(prompt))
+            next = ours(wire, || client.step(heard, &mut |prompt| answers.answer(prompt)))
                 .map_err(|error| answers.failed("step SASL negotiation", error))?;
             done = next.complete;
         }
@@ -71,6 +69,16 @@ pub(super) fn authenticate(
     Err(failed("the server doesn't come to an end with the negotiation".to_owned()))
 }
 
+/// What is for us to do, for a person, or for a realm's KDC: of the server's time it takes nothing.
+fn ours<T>(wire: &Wire, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    if let Some(patience) = wire.patience().as_mut() {
+        patience.excuse(begun.elapsed());
+    }
+    done
+}
+
 fn finish(client: Client, link: &Link) -> Result<Option<Layer>, Error> {
     let done = client.finish().map_err(|error| about("finish SASL negotiation", &error))?;
     if !link.around.is_enough(done.ssf) {
@@ -82,7 +90,6 @@ fn finish(client: Client, link: &Link) -> Result<Option<Layer>, Error> {
 
 /// Who knows the answers.
 struct Answers<'a> {
-    wire: &'a Wire,
     link: &'a Link,
     ask: Option<&'a dyn Ask>,
     /// Read when something is asked: Kerberos asks nothing.
@@ -133,12 +140,7 @@ impl Answers<'_> {
             Want::AuthName | Want::Realm | Want::Open => Question::open(text),
         };
         question.default.clone_from(&prompt.default);
-        let asked = Instant::now();
-        let answer = self.ask.and_then(|ask| ask.ask(&question));
-        if let Some(patience) = self.wire.patience().as_mut() {
-            patience.excuse(asked.elapsed());
-        }
-        Ok(answer)
+        Ok(self.ask.and_then(|ask| ask.ask(&question)))
     }
 
     /// The error of a step that failed; if it did for want of an answer, that.
@@ -152,7 +154,7 @@ impl Answers<'_> {
         let error = failed("Failed to collect auth credentials".to_owned());
         let group = format!("[auth-libvirt-{}]", self.link.host);
         error.advise(format!(
-            "run it where somebody can be asked, or write name and password to auth.conf, for {group}"
+            "run it where somebody can be asked, or write authname= and password= to auth.conf, for {group}"
         ))
     }
 }
@@ -161,9 +163,15 @@ impl Answers<'_> {
 fn about(doing: impl Display, error: &SaslError) -> Error {
     let detail = format!("Failed to {doing}: {} ({error})", error.code);
     let told = Error::new(ErrorCode::AuthFailed, ErrorDomain::Rpc, detail);
-    match error.detail.contains("GSSAPI") {
-        true => told.advise("get a Kerberos ticket with kinit, and see it with klist"),
-        false => told,
+    match &error.detail {
+        detail if detail.contains("not found in Kerberos database") => told.advise(
+            "write the host's name in the URI as its principal has it: libvirt/NAME, which addprinc makes and klist -k shows there",
+        ),
+        detail if detail.contains("GSSAPI") => told.advise(
+            "get a Kerberos ticket with kinit, and see it with klist; if a password was to be asked for, the server offers none \
+             but Kerberos (its mech_list)",
+        ),
+        _ => told,
     }
 }
 

@@ -22,6 +22,14 @@ pub(super) struct Ssh {
 }
 
 impl Ssh {
+    /// The line by which a person tries it.
+    fn by_hand(&self) -> String {
+        let port = self.port.map(|port| format!(" -p {port}")).unwrap_or_default();
+        let key = self.key.as_ref().map(|key| format!(" -i {}", quoted(key))).unwrap_or_default();
+        let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+        format!("{}{port}{key} {}", self.program, quoted(&format!("{user}{}", self.host)))
+    }
+
     /// The call of the program.
     pub(super) fn program(&self) -> Program {
         let mut arguments = Vec::new();
@@ -47,8 +55,8 @@ impl Ssh {
             arguments,
             variables: if self.may_ask { &ASKING } else { &ASKING[..QUIET] },
             advice: format!(
-                "see that '{} {}' gets there by itself, and that a daemon runs on that host",
-                self.program, self.host
+                "see that '{}' gets there by itself, and that a daemon runs on that host",
+                self.by_hand()
             ),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -33,7 +34,7 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    pub(super) fn connect(&self, patience: &Patience) -> Result<Stream, Error> {
+    pub(super) fn connect(&self, limit: Duration) -> Result<(Stream, Patience), Error> {
         let is_root = rustix::process::geteuid().is_root();
         let home = env::var_os("HOME").filter(|it| !it.is_empty() && !is_root).map(PathBuf::from);
         let files = Files::client(self.pkipath.as_deref(), home.as_deref());
@@ -42,12 +43,14 @@ impl Tls {
         for warning in connector.warnings() {
             tracing::warn!("{warning}");
         }
-        let socket = Socket::new(ip::connect(&self.host, self.port, patience.end)?);
+        let addresses = ip::resolve(&self.host, self.port)?;
+        let patience = Patience::new("TLS", &self.host, self.port, limit);
+        let socket = Socket::new(ip::connect(&self.host, self.port, &addresses, patience.end, NOBODY)?);
         let handshake = connector.connect(&self.host).map_err(|error| unfit(&error))?;
-        let established = shake_hands(&socket, handshake, patience)?;
+        let established = shake_hands(&socket, handshake, &patience)?;
         let mut stream = Stream::in_layer(socket, established.layer);
-        confirmed(&mut stream, patience)?;
-        Ok(stream)
+        confirmed(&mut stream, &patience)?;
+        Ok((stream, patience))
     }
 }
 
@@ -62,7 +65,7 @@ fn shake_hands(socket: &Socket, mut handshake: Handshake, patience: &Patience) -
         match stepped {
             Ok(Some(established)) => return Ok(established),
             Ok(None) => receive(socket, &mut record, patience)?,
-            Err(error) => return Err(failed(&error).advise(error.advice())),
+            Err(error) => return Err(advised(failed(&error), &error)),
         }
     }
 }
@@ -125,7 +128,12 @@ fn interrupted(errno: Errno) -> Error {
 
 /// Something is wrong with our own files.
 fn unfit(error: &TlsError) -> Error {
-    Error::new(ErrorCode::SystemError, ErrorDomain::Rpc, error.to_string()).advise(error.advice())
+    advised(Error::new(ErrorCode::SystemError, ErrorDomain::Rpc, error.to_string()), error)
+}
+
+/// With its advice, if it has any: an empty hint helps nobody.
+fn advised(told: Error, error: &TlsError) -> Error {
+    if error.advice().is_empty() { told } else { told.advise(error.advice()) }
 }
 
 /// The handshake, or the server's certificate, has failed.
@@ -140,6 +148,10 @@ const TAKEN: u8 = 1;
 
 /// What the length of a record can be told from.
 const HEAD: usize = 5;
+
+/// What to do if nobody listens for TLS.
+const NOBODY: &str =
+    "nobody listens there: the daemon needs --listen (or strongroomd-tls.socket) and listen_tls";
 
 const NO_TLS: &str = "is that the daemon's TLS port? see the daemon's log";
 const NOT_TAKEN: &str = "the server doesn't take our certificate, or wants one and we have none: its log says why; see ours with: \

@@ -72,13 +72,15 @@ impl Way {
         match self {
             Self::Unix(unix) => Ok((unix.connect()?.into(), None)),
             Self::Tcp { host, port, .. } => {
+                let addresses = ip::resolve(host, *port)?;
                 let patience = Patience::new("TCP", host, *port, limit);
-                let stream = Stream::plain(Socket::new(ip::connect(host, *port, patience.end)?));
+                let socket = ip::connect(host, *port, &addresses, patience.end, NO_TCP)?;
+                let stream = Stream::plain(Socket::new(socket));
                 Ok((stream, Some(patience)))
             }
             Self::Tls(tls) => {
-                let patience = Patience::new("TLS", &tls.host, tls.port, limit);
-                Ok((tls.connect(&patience)?, Some(patience)))
+                let (stream, patience) = tls.connect(limit)?;
+                Ok((stream, Some(patience)))
             }
             Self::Ssh(ssh) => Ok((Stream::plain(ssh.program().start()?), None)),
             Self::Ext(program) => Ok((Stream::plain(program.start()?), None)),
@@ -96,3 +98,7 @@ impl Way {
         }
     }
 }
+
+/// What to do if nobody listens for TCP.
+const NO_TCP: &str =
+    "nobody listens there: the daemon needs --listen (or strongroomd-tcp.socket) and listen_tcp";

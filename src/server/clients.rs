@@ -137,7 +137,8 @@ impl Clients {
         };
         let places = || {
             let (most, share) = shared(limits);
-            Places::new(Terms { most, share, waiting: MOST_WAITING, longest: Some(LONGEST_TALK) })
+            let terms = Terms { most, share, waiting: MOST_WAITING, longest: Some(LONGEST_STAY) };
+            Places::lending(terms, LONGEST_TALK)
         };
         let (certified, strangers) = (places(), places());
         Self {
@@ -185,7 +186,7 @@ impl Clients {
             }
             if waiting.is_none() {
                 waiting = Some(self.wait(comer.kind())?);
-                place.iter().for_each(|place| _ = place.waits_for_us());
+                place.iter().for_each(Place::waits_for_us);
             }
             changed.await;
         }
@@ -408,7 +409,8 @@ fn reserve(places: usize) -> usize {
     (places / 4).min(64)
 }
 
-/// How many of a kind may be here on the network that haven't authenticated, and how many of them from one address.
+/// How many of a kind may be here on the network that haven't authenticated, and how many of them from one address when others
+/// want to come.
 fn shared(limits: Limits) -> (usize, usize) {
     let most = if limits.anonymous == 0 { usize::MAX } else { limits.anonymous };
     (most, (most / 4).max(1))
@@ -417,8 +419,11 @@ fn shared(limits: Limits) -> (usize, usize) {
 /// The most newcomers of a kind that wait here rather than in a socket's queue.
 const MOST_WAITING: usize = 256;
 
-/// How long somebody may take to authenticate while others wait.
+/// How long somebody may take to authenticate while others wait who hold no more.
 const LONGEST_TALK: Duration = Duration::from_secs(5);
+
+/// And while anybody waits.
+const LONGEST_STAY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -532,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_has_a_share_and_its_crowd_a_line_that_is_open_to_others() {
+    fn one_address_has_what_others_leave_and_its_crowd_a_line_that_is_open_to_others() {
         run(async {
             let clients = clients(5000, 20);
             let crowd = from_afar("192.0.2.1", false);
@@ -540,18 +545,23 @@ mod tests {
             while let Some(welcome) = come(&clients, &crowd).await {
                 here.push(welcome);
             }
-            assert_eq!(here.len(), 5);
+            assert_eq!(here.len(), 20);
             let wait = |_| {
                 let (clients, crowd) = (Arc::clone(&clients), crowd.clone());
                 tokio::spawn(async move { clients.seat(&crowd, false).await })
             };
             let waits: Vec<_> = (0..2 * MOST_WAITING).map(wait).collect();
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            assert_eq!(waits.iter().filter(|it| it.is_finished()).count(), MOST_WAITING);
-            assert!(come(&clients, &from_afar("192.0.2.2", false)).await.is_some());
+            let finished = async |number| {
+                while waits.iter().filter(|it| it.is_finished()).count() < number {
+                    tokio::task::yield_now().await;
+                }
+            };
+            finished(MOST_WAITING).await;
+            let other = come(&clients, &from_afar("192.0.2.2", false)).await;
+            assert!(other.is_some(), "at once");
             clients.set_limits(Limits { clients: 5000, anonymous: 40 });
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            assert_eq!(waits.iter().filter(|it| it.is_finished()).count(), MOST_WAITING + 5);
+            finished(MOST_WAITING + 20).await;
+            assert_eq!(clients.count(), (41, 41), "and one who has to go");
         });
     }
 

@@ -1,7 +1,8 @@
 //! Where somebody comes from, as far as sharing goes: an address with its neighbours, or a user of this host.
 //!
 //! Whoever has one address of IPv6 has the 64 bits behind it too, and often a whole site; so an origin has a neighbourhood,
-//! which is looked at first. Leans on nothing. Refuses to tell connections of one origin apart.
+//! which is looked at first. An address of IPv4 is a host, or many behind one; its neighbours are looked at where it makes no
+//! difference otherwise, or a LAN would be the largest crowd. Leans on nothing. Refuses to tell connections of one origin apart.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -52,11 +53,20 @@ pub(super) struct Tally {
     around: BTreeMap<Origin, usize>,
 }
 
-/// How many of one origin there are. In order: whose neighbourhood has less comes first, among neighbours who has less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How many of one origin there are. In order: whose neighbourhood has less comes first, among neighbours who has less; of
+/// IPv4 the other way round.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Count {
-    around: usize,
+    first: usize,
+    then: usize,
     pub(super) near: usize,
+}
+
+impl Count {
+    /// Even if the other had one more.
+    pub(super) fn is_well_above(self, other: Self) -> bool {
+        self.first > other.first.saturating_add(1)
+    }
 }
 
 impl Tally {
@@ -66,7 +76,12 @@ impl Tally {
 
     pub(super) fn of(&self, origin: Origin) -> Count {
         let number = |map: &BTreeMap<_, _>, key| map.get(&key).copied().unwrap_or_default();
-        Count { around: number(&self.around, origin.neighbourhood()), near: number(&self.near, origin) }
+        let (near, around) = (number(&self.near, origin), number(&self.around, origin.neighbourhood()));
+        let (first, then) = match origin {
+            Origin::Address(IpAddr::V4(_)) => (near, around),
+            Origin::Address(IpAddr::V6(_)) | Origin::User(_) => (around, near),
+        };
+        Count { first, then, near }
     }
 
     pub(super) fn add(&mut self, origin: Origin) {
@@ -106,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_less_comes_first_and_neighbours_count_before_that() {
+    fn who_has_less_comes_first_and_neighbours_count_before_that_but_not_a_lan() {
         let mut tally = Tally::default();
         let site = ["2001:db8:1::1", "2001:db8:1:1::1", "2001:db8:1:2::1"].map(at);
         let [near, far, near_4, far_4] =
@@ -117,6 +132,11 @@ mod tests {
         assert!(of(far_4) < of(near_4) && of(near_4) < of(at("192.0.2.1")));
         assert_eq!((tally.all(), of(site[1]).near, of(near).near), (4, 1, 0));
         site.into_iter().chain([at("192.0.2.1")]).for_each(|origin| tally.remove(origin));
+        let lan = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"].map(at);
+        let crowd = ["203.0.113.7"; 4].map(at);
+        lan.into_iter().chain(crowd).for_each(|origin| tally.add(origin));
+        assert!(tally.of(lan[0]) < tally.of(crowd[0]) && tally.of(crowd[0]).is_well_above(tally.of(lan[0])));
+        lan.into_iter().chain(crowd).for_each(|origin| tally.remove(origin));
         assert!(tally.all() == 0 && tally.near.is_empty() && tally.around.is_empty(), "{tally:?}");
     }
 }

@@ -28,7 +28,7 @@ impl Sojourn {
     /// The client has said something. `at_work`: it is for us to answer.
     pub(super) fn heard(&self, at_work: bool) {
         match self.place().as_ref() {
-            Some(place) if at_work => _ = place.waits_for_us(),
+            Some(place) if at_work => place.waits_for_us(),
             Some(place) => place.moved(),
             None => {}
         }

@@ -167,7 +167,7 @@ impl Tls {
         let mut hours = Hours(LONGEST);
         for _ in 0..MOST_RECORDS {
             let mut record = hours.spend(read_record(stream)).await?;
-            let stood = place.waits_for_us();
+            place.waits_for_us();
             let step = move || {
                 let mut out = Vec::new();
                 let outcome = handshake.step(&mut record, &mut out);
@@ -177,8 +177,8 @@ impl Tls {
                 self.steps.make(Origin::of(&peer), step).await.map_err(Refused::Unmade)?;
             handshake = again;
             match out.is_empty() {
-                false => place.moved(),               // it has gone on
-                true => place.has_stood_still(stood), // parts don't count, of records or of messages, however often they come
+                false => place.moved(),          // it has gone on
+                true => place.has_stood_still(), // parts don't count, of records or of messages, however often they come
             }
             let sent = hours.spend(send(stream, &out)).await; // an alert, if it failed
             let Some(Established { mut layer, peer: name, verdict, excused }) =

@@ -40,12 +40,18 @@ impl Libssh {
         let ready = (self.user.is_none() && self.methods.contains(&Method::Password))
             .then(|| self.credentials())
             .transpose()?;
-        let stream = ip::connect(&self.host, self.port, Instant::now() + limit)?;
+        let addresses = ip::resolve(&self.host, self.port)?;
+        let stream = ip::connect(&self.host, self.port, &addresses, Instant::now() + limit, NO_SSH)?;
         let watched = stream.try_clone().map_err(|error| self.failed(&error))?;
         let session = self.session(stream, ready.as_ref(), limit)?;
         session.connect().map_err(|error| self.failed(&error))?;
         self.check_host(&session, ask)?;
+        // Somebody may have to approve it, on a telephone perhaps.
+        let timeout =
+            |limit| session.set_option(SshOption::Timeout(limit)).map_err(|error| self.failed(&error));
+        timeout(LONGEST_PROOF)?;
         self.authenticate(&session, ask, ready)?;
+        timeout(limit)?;
         let channel = session.new_channel().map_err(|error| self.failed(&error))?;
         channel.open_session().map_err(|error| self.failed(&error))?;
         channel.request_exec(&self.far.command()).map_err(|error| self.failed(&error))?;
@@ -165,8 +171,15 @@ impl Libssh {
                 Method::Password => self.by_password(session, ask, ready.take())?,
                 Method::KeyboardInteractive => self.by_answers(session, ask)?,
             };
-            if status == Some(AuthStatus::Success) {
-                return Ok(());
+            match status {
+                Some(AuthStatus::Success) => return Ok(()),
+                Some(AuthStatus::Again) => {
+                    return Err(failed(format!(
+                        "{}:{}: no answer to a log-in in time",
+                        self.host, self.port
+                    )));
+                }
+                _ => {}
             }
         }
         let told = match tried {
@@ -184,6 +197,10 @@ impl Libssh {
             return Ok(session.userauth_public_key_auto(None, None).ok());
         };
         let file = file.display().to_string();
+        if let Err(error) = std::fs::metadata(&file) {
+            return Err(failed(format!("error while opening private key '{file}': {error}"))
+                .advise("keyfile= names the private key's file, on this host"));
+        }
         let mut key = SshKey::from_privkey_file(&file, Some("")).ok();
         let question = Question::hidden(format!("Passphrase for key '{file}'"));
         if key.is_none()
@@ -424,6 +441,12 @@ fn failed(detail: String) -> Error {
     let (code, domain) = (ErrorCode::from_number(CODE), ErrorDomain::from_number(DOMAIN));
     Error::new(code, domain, format!("libssh transport error: {detail}"))
 }
+
+/// What to do if nobody listens.
+const NO_SSH: &str = "nobody listens there: does an SSH server run on that host, on that port?";
+
+/// How long a host may take to judge a proof.
+const LONGEST_PROOF: Duration = Duration::from_secs(300);
 
 /// How often a password may be mistyped.
 const TRIES: u32 = 3;

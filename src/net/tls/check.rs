@@ -10,13 +10,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
-use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode;
+use webpki::Error;
 
 use super::certificate::Certificate;
 use super::error::{TlsError, visible};
-use super::revocation;
-use super::verify::{Judge, Side};
+use super::revocation::List;
+use super::verify::{Judge, Side, words};
 use crate::net::dn;
 
 /// Something that is wrong, in a sentence, and what to do.
@@ -26,11 +25,13 @@ pub(crate) struct Fault {
     pub(crate) advice: String,
     /// TLS doesn't start with it.
     pub(crate) fatal: bool,
+    /// TLS starts with it, as libvirt's does, and no other end of ours accepts it.
+    pub(super) vain: bool,
 }
 
 impl Fault {
     pub(super) fn new(fatal: bool, text: String, advice: impl Into<String>) -> Self {
-        Self { text: visible(text), advice: visible(advice), fatal }
+        Self { text: visible(text), advice: visible(advice), fatal, vain: false }
     }
 }
 
@@ -114,7 +115,7 @@ pub(super) fn certificate(path: &Path, der: &CertificateDer<'_>, role: Role, now
                 let critical = certificate.purposes.as_ref().is_some_and(|purposes| purposes.critical);
                 let text = format!("Certificate {file} purpose does not allow use for with a TLS {side}");
                 let advice = format!("make it anew with the purpose {side}Auth (certtool: tls_www_{side})");
-                fault(critical, text, &advice);
+                faults.push(Fault { vain: true, ..Fault::new(critical, text, advice) });
             }
         }
     }
@@ -166,9 +167,20 @@ pub(super) fn own_chain(
     now: UnixTime,
 ) -> Option<Fault> {
     let why = judge.leads_here(chain, now).err()?;
+    let advice = match why {
+        Error::CertRevoked => "its CA has revoked it: get a new one",
+        Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
+            "a CA's certificate on its way is out of its time: put one there that isn't, or get a new one by another CA"
+        }
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => {
+            "have it signed by a CA of that file, or add the CA that has signed it"
+        }
+        _ => "get a new one without that fault",
+    };
+    let why = words(&why);
     let (file, ca) = (path.display(), ca.display());
     let text = format!("Our own certificate {file} failed validation against {ca}: {why}");
-    Some(Fault::new(true, text, "have it signed by a CA of that file, or add the CA that has signed it"))
+    Some(Fault::new(true, text, advice))
 }
 
 /// What is wrong with the revocation lists in a file.
@@ -184,24 +196,32 @@ pub(super) fn revocation_lists(
     let mut faults = Vec::new();
     let mut fault = |fatal, text, advice: &str| faults.push(Fault::new(fatal, text, advice));
     for der in lists {
-        let list = match <CertificateList>::from_der(der) {
-            Ok(list) => list.tbs_cert_list,
+        let list = match List::read(der) {
+            Ok(list) => list,
             Err(error) => {
                 fault(true, format!("Unable to import CA revocation list {file}: {error}"), "make it anew");
                 continue;
             }
         };
         let issuer = dn::print(&list.issuer);
-        let mut named = authorities.iter().filter(|authority| authority.subject == issuer);
-        let signer = named.clone().find(|authority| revocation::is_signed_by(der, &authority.key));
+        let named: Vec<_> = authorities.iter().filter(|authority| authority.subject == issuer).collect();
+        let signer = named.iter().find(|authority| list.seal.is_by(&authority.key) == Some(true));
         match signer {
-            None if named.next().is_none() => fault(
+            None if named.is_empty() => fault(
                 false,
                 format!(
-                    "The revocation list {file} is by {issuer}, who is not in the CA file: it counts for nothing but \
-                     certificates that come with that CA's own"
+                    "The revocation list {file} is by {issuer}, who is not in the CA file: it counts, unproved, for \
+                     certificates that come with a CA's of that name"
                 ),
                 "put the list of the CA there that signs the certificates",
+            ),
+            None if named.iter().any(|authority| list.seal.is_by(&authority.key).is_none()) => fault(
+                false,
+                format!(
+                    "The revocation list {file} is by {issuer}, and signed in a way that cannot be checked here: it \
+                     counts, unproved"
+                ),
+                "have the CA sign it with SHA-256",
             ),
             None => fault(
                 false,

@@ -30,7 +30,11 @@ impl TlsError {
             io::ErrorKind::PermissionDenied => {
                 told.advise("let this user read it, and look into all directories above it")
             }
-            _ => told,
+            io::ErrorKind::NotADirectory => {
+                told.advise("a file stands where a directory should: name the one that holds these files")
+            }
+            io::ErrorKind::IsADirectory => told.advise("a directory stands in its place: put the file there"),
+            _ => told.advise("put it there anew, or name another place for it"),
         }
     }
 
@@ -92,6 +96,15 @@ pub(super) fn visible(text: impl Into<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_keeps_a_file_from_being_read_there_is_a_next_step() {
+        use rustix::io::Errno;
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP, Errno::IO] {
+            let error = TlsError::unreadable("certificate", Path::new("/a/file"), &errno.into());
+            assert!(!error.advice().is_empty(), "{error}");
+        }
+    }
 
     #[test]
     fn nothing_that_is_quoted_can_speak_for_us() {

@@ -17,6 +17,7 @@ use rustls::pki_types::{
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::error::TlsError;
+use super::scalar;
 use super::verify::Side;
 use crate::memory::SecretBytes;
 use crate::secret::Base64;
@@ -77,8 +78,13 @@ impl Files {
         if users.crl.as_ref().is_some_and(|crl| crl.exists()) {
             files.crl = users.crl;
         }
-        if users.own.iter().all(|(certificate, key)| certificate.exists() && key.exists()) {
-            files.own = users.own;
+        match users.own.iter().map(|(certificate, key)| (certificate.exists(), key.exists())).next() {
+            Some((true, true)) => files.own = users.own,
+            // It is passed over, but not without a word.
+            Some((true, false) | (false, true)) if side == Side::Client => {
+                files.own.splice(..0, users.own);
+            }
+            _ => {}
         }
         files
     }
@@ -127,7 +133,7 @@ pub(super) struct Key {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Pkcs1,
     Pkcs8,
     Sec1,
@@ -140,6 +146,7 @@ impl Key {
         let mut file = open(path).map_err(|error| unreadable(&error))?;
         let no_memory = |exhausted: crate::memory::Exhausted| {
             TlsError::new(format!("Cannot read private key '{}': {exhausted}", path.display()))
+                .advise("let this process lock more memory (RLIMIT_MEMLOCK)")
         };
         // One byte more than it may have is asked for, to see that there is none.
         let mut text = SecretBytes::zeroed(MAX_FILE + 1).map_err(no_memory)?;
@@ -165,6 +172,9 @@ impl Key {
             length += 1;
         }
         der.truncate(length);
+        if let Some(full) = scalar::in_full(form, der.expose_secret()) {
+            der = full.map_err(no_memory)?;
+        }
         Ok(Self { form, der })
     }
 
@@ -214,7 +224,7 @@ fn text(what: &str, path: &Path) -> Result<Vec<u8>, TlsError> {
     if text.len() > MAX_FILE { Err(garbled(what, path, "it is longer than 64 KiB")) } else { Ok(text) }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     // A FIFO in its place must not make us wait.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     File::options().read(true).custom_flags(nonblock).open(path)

@@ -18,6 +18,7 @@ mod record;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod rehearsal;
 mod revocation;
+mod scalar;
 mod survey;
 mod verify;
 #[cfg(test)]
@@ -213,7 +214,7 @@ impl Loaded {
         let revoked = Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists)?;
         let judge = Judge::new(&files.ca, &authorities, revoked)?;
         let now = UnixTime::now();
-        let mut faults = identities.hidden.clone();
+        let mut faults = identities.passed_over.clone();
         if rules.sanity {
             for identity in &identities.all {
                 let first = identity.chain().first();

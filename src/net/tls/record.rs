@@ -27,11 +27,16 @@ pub(super) fn layer(
     let opening = Cipher::new(version, secrets.rx.0, &secrets.rx.1)?;
     let sealing = Cipher::new(version, secrets.tx.0, &secrets.tx.1)?;
     let bits = sealing.bits();
-    let (opener, sealer) = halves(opening, sealing, next, tickets);
+    let (opener, sealer) = halves(opening, sealing, next, tickets)?;
     Ok(Layer { opener: Box::new(opener), sealer: Box::new(sealer), bits })
 }
 
-fn halves(opening: Cipher, sealing: Cipher, next: Box<dyn Next>, tickets: bool) -> (Opener, Sealer) {
+fn halves(
+    opening: Cipher,
+    sealing: Cipher,
+    next: Box<dyn Next>,
+    tickets: bool,
+) -> Result<(Opener, Sealer), Unfit> {
     // TLS 1.2 has no next secrets: what they would come from need not be kept.
     let next = (opening.version() == Version::Tls13).then_some(next);
     let shared = Arc::new(Shared { owed: AtomicBool::new(false), next: Mutex::new(next) });
@@ -42,7 +47,8 @@ fn halves(opening: Cipher, sealing: Cipher, next: Box<dyn Next>, tickets: bool) 
         fruitless: 0,
         over: None,
     };
-    (opener, Sealer { cipher: sealing, shared, sealed: 0, renew_after: RENEW_AFTER, over: None })
+    let records = Records { cipher: sealing, shared, sealed: 0, renew_after: RENEW_AFTER };
+    Ok((opener, Sealer { records, spare: SecretBytes::zeroed(SPARE_BENCH)?, over: None }))
 }
 
 /// How long the record is that begins with `front`, if it may be as long as it says.
@@ -167,11 +173,9 @@ impl Opener {
 
 /// The half for what goes.
 struct Sealer {
-    cipher: Cipher,
-    shared: Arc<Shared>,
-    /// Bytes of records under this key.
-    sealed: u64,
-    renew_after: u64,
+    records: Records,
+    /// The bench that is always there: what little is to be said can be said, even that there is no memory for more.
+    spare: SecretBytes,
     over: Option<Broken>,
 }
 
@@ -180,7 +184,10 @@ impl Seal for Sealer {
         if let Some(over) = self.over {
             return Err(over);
         }
-        let result = self.seal_all(plain, sealed);
+        let total = plain.iter().map(|part| part.len()).sum();
+        let mut larger = larger_bench(total);
+        let bench = larger.as_mut().unwrap_or(&mut self.spare).expose_secret_mut();
+        let result = self.records.seal_all(plain, total, bench, sealed);
         self.over = result.err();
         result
     }
@@ -188,19 +195,32 @@ impl Seal for Sealer {
     fn close(&mut self, sealed: &mut Vec<u8>) {
         if self.over.is_none() {
             // Where it fails there is nothing left to say.
-            _ = self.seal_one(kind::ALERT, &[&CLOSE_NOTIFY], &mut [0; SMALL_BENCH], sealed);
+            _ = self.records.seal_one(kind::ALERT, &[&CLOSE_NOTIFY], &mut [0; SMALL_BENCH], sealed);
             self.over = Some(Broken::Closed);
         }
     }
 }
 
-impl Sealer {
-    fn seal_all(&mut self, plain: &[&[u8]], sealed: &mut Vec<u8>) -> Result<(), Broken> {
-        let total: usize = plain.iter().map(|part| part.len()).sum();
-        sealed.reserve(total + total.div_ceil(MAX_PART) * MOST_AROUND);
-        let mut bench = bench(total)?;
-        let bench = bench.expose_secret_mut();
+/// Makes the records, one behind the other.
+struct Records {
+    cipher: Cipher,
+    shared: Arc<Shared>,
+    /// Bytes of records under this key.
+    sealed: u64,
+    renew_after: u64,
+}
+
+impl Records {
+    /// Seals `total` bytes in records as long as the `bench` allows.
+    fn seal_all(
+        &mut self,
+        plain: &[&[u8]],
+        total: usize,
+        bench: &mut [u8],
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
         let most = bench.len() - 1;
+        sealed.reserve(total + total.div_ceil(most) * MOST_AROUND);
         // A record takes from as many parts as it has room for.
         let mut record: Vec<&[u8]> = Vec::with_capacity(plain.len());
         let mut room = most;
@@ -248,22 +268,24 @@ impl Sealer {
     }
 }
 
-/// Secret memory in which records are sealed that carry so many bytes in all. Where it is scarce, shorter records do.
-fn bench(total: usize) -> Result<SecretBytes, Broken> {
+/// Secret memory in which records are sealed that carry so many bytes in all, if they are more than the spare bench takes and
+/// there is some. Where it is scarce, shorter records do.
+fn larger_bench(total: usize) -> Option<SecretBytes> {
     let mut longest = total.min(MAX_PART);
-    loop {
+    while longest >= SPARE_BENCH {
         match SecretBytes::zeroed(longest + 1) {
-            Ok(bench) => return Ok(bench),
-            Err(_) if longest > LEAST_PART => longest = (longest / 2).max(LEAST_PART),
-            Err(_) => return Err(Broken::Malformed("there is no secret memory to seal a TLS record in")),
+            Ok(bench) => return Some(bench),
+            Err(_) => longest /= 2,
         }
     }
+    None
 }
 
 /// For what is no secret: alerts and KeyUpdates.
 const SMALL_BENCH: usize = 8;
-/// Shorter than that no record is made for want of memory.
-const LEAST_PART: usize = 63;
+/// The least bench for secrets. Each connection has one for as long as it lasts: a thousand of them take 128 KiB, a 32nd of
+/// the secret memory there is.
+const SPARE_BENCH: usize = 128;
 
 /// A KeyUpdate that asks for none (RFC 8446, 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];

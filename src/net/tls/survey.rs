@@ -12,9 +12,9 @@ use super::certificate::Certificate;
 use super::check::{self, Fault, Role};
 use super::error::visible;
 use super::files::{Files, certificates, revocation_lists};
-use super::identity::Identities;
+use super::identity::{Identity, is_hidden};
 use super::revocation::Revoked;
-use super::verify::{Judge, Side, is_for, shown};
+use super::verify::{Judge, Side, hosts, is_for};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -27,17 +27,19 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// Looks at the certificates of these sides, in one directory or in the usual places. `host`: the name of this host.
+    /// `asked`: somebody wants to know of these sides; else a key is left out that is root's business.
     pub(crate) fn of(
         pkipath: Option<&Path>,
         home: Option<&Path>,
         sides: &[Side],
+        asked: bool,
         host: Option<&str>,
     ) -> Self {
         let mut survey = Self::default();
         let mut paths = BTreeSet::new();
         for (index, &side) in sides.iter().enumerate() {
             let files = places(pkipath, home, side);
-            survey.side(&files, side, index == 0, host);
+            survey.side(&files, side, (index == 0, asked), host);
             paths.extend(files.own.into_iter().flat_map(|(certificate, key)| [certificate, key]));
             paths.extend([files.ca].into_iter().chain(files.crl));
         }
@@ -45,17 +47,18 @@ impl Survey {
         survey
     }
 
-    /// Which sides have a certificate or a key in its place.
+    /// Which sides have a certificate or a key in its place. Of a key that this user may not see nothing is known.
     pub(crate) fn present(pkipath: Option<&Path>, home: Option<&Path>) -> Vec<Side> {
         let there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
         let has = |side: &Side| {
-            places(pkipath, home, *side).own.iter().any(|(certificate, key)| there(certificate) || there(key))
+            let own = places(pkipath, home, *side).own;
+            own.iter().any(|(certificate, key)| there(certificate) || there(key) && !is_hidden(key))
         };
         [Side::Server, Side::Client].into_iter().filter(has).collect()
     }
 
     /// One side. The CA and its list are told of once.
-    fn side(&mut self, files: &Files, side: Side, tell_ca: bool, host: Option<&str>) {
+    fn side(&mut self, files: &Files, side: Side, (tell_ca, asked): (bool, bool), host: Option<&str>) {
         let now = UnixTime::now();
         let authorities = certificates("CA certificate", &files.ca);
         let lists = files.crl.as_deref().map_or_else(|| Ok(Vec::new()), revocation_lists);
@@ -82,10 +85,6 @@ impl Survey {
                 _ => {}
             }
         }
-        let identities = match Identities::load(&files.own, Side::Server) {
-            Ok(identities) => identities,
-            Err(error) => return self.faults.push(error.into()),
-        };
         // What can't be read of it was told above.
         let revoked =
             Revoked::read(files.crl.as_deref().unwrap_or(Path::new("")), &lists.unwrap_or_default()).ok();
@@ -93,19 +92,48 @@ impl Survey {
             .ok()
             .zip(revoked)
             .and_then(|(authorities, revoked)| Judge::new(&files.ca, &authorities, revoked).ok());
-        for identity in &identities.all {
-            let Some(der) = identity.chain().first() else { continue };
-            let mut faults = check::certificate(&identity.path, der, Role::Own(side), now);
+        for (path, key) in &files.own {
+            // The host's, behind half of a user's.
+            let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
+            if files.own.len() > 1 && missing(path) && missing(key) {
+                continue;
+            }
+            // A client goes without it, and a server isn't this user's to start.
+            let without_key = is_hidden(key) && (side == Side::Client || !asked);
+            let chain = if without_key {
+                let text = format!("This user may not read '{}': it is left out", key.display());
+                let advice = match side {
+                    Side::Server => "to look at it too, run this as root",
+                    Side::Client => {
+                        "this user's programs go without a certificate: put one, with its key, into ~/.pki/libvirt"
+                    }
+                };
+                self.faults.push(Fault::new(false, text, advice));
+                certificates("certificate", path)
+            } else {
+                Identity::load(path, key).map(|identity| identity.chain().to_vec())
+            };
+            let chain = match chain {
+                Ok(chain) => chain,
+                Err(error) => {
+                    self.faults.push(error.into());
+                    continue;
+                }
+            };
+            let Some(der) = chain.first() else { continue };
+            let mut faults = check::certificate(path, der, Role::Own(side), now);
             if let Some(judge) = &judge
                 && faults.iter().all(|fault| !fault.fatal)
             {
-                faults.extend(check::own_chain(&identity.path, identity.chain(), &files.ca, judge, now));
+                faults.extend(check::own_chain(path, &chain, &files.ca, judge, now));
             }
+            // To whoever sets it up it is no comfort that TLS starts.
+            faults.iter_mut().for_each(|fault| fault.fatal |= fault.vain);
             if let (Side::Server, Some(host)) = (side, host) {
-                let constrained = judge.as_ref().is_some_and(|judge| judge.constrains(identity.chain(), now));
-                faults.extend(not_for(&identity.path, der, host, constrained));
+                let constrained = judge.as_ref().is_some_and(|judge| judge.constrains(&chain, now));
+                faults.extend(not_for(path, der, host, constrained));
             }
-            self.tell(&format!("{side} certificate"), &identity.path, der, faults);
+            self.tell(&format!("{side} certificate"), path, der, faults);
         }
         self.faults.extend(files.own.iter().filter_map(|(_, key)| check::key_file(key)));
     }
@@ -137,13 +165,12 @@ fn not_for(path: &Path, der: &CertificateDer<'_>, host: &str, constrained: bool)
     let name = ServerName::try_from(host).ok()?;
     is_for(der, &name, constrained).err()?;
     let certificate = Certificate::read(der).ok()?;
-    let names: Vec<_> = certificate.names.iter().map(shown).collect();
-    let names = match (names.is_empty(), constrained) {
-        (false, _) => names.join(", "),
-        (true, false) => certificate.common_names.join(", "),
-        (true, true) => {
+    let names = match &hosts(&certificate, constrained)[..] {
+        [] if constrained => {
             "no host: its CA may sign for some alone, and the subject's name doesn't count".to_owned()
         }
+        [] => "no host".to_owned(),
+        names => names.join(", "),
     };
     let text =
         format!("The server certificate {} is for {names}; this host calls itself {host}", path.display());

@@ -6,6 +6,7 @@
 //! name in the place of a host's where a CA may sign for certain names alone. Revocation lists count as far as they go: a CA
 //! without one is no error, nor is a list that should have been renewed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -99,6 +100,7 @@ impl Judge {
         };
         let certificate = Certificate::read(first).map_err(|error| {
             TlsError::refusal(format!("Unable to verify TLS peer: its certificate cannot be read: {error}"))
+                .advise("give it another: this one isn't as X.509 wants it")
         })?;
         let purpose = match side {
             Side::Server => KeyUsage::server_auth(),
@@ -121,8 +123,8 @@ impl Judge {
     }
 
     /// Whether a chain leads to one of the authorities, whatever it is for. For one's own.
-    pub(super) fn leads_here(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), String> {
-        self.follow(chain, AnyPurpose, now).map(|_| ()).map_err(|error| words(&error))
+    pub(super) fn leads_here(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+        self.follow(chain, AnyPurpose, now).map(|_| ())
     }
 
     /// Whether a chain leads here through a certificate that binds the names of those below it.
@@ -156,15 +158,20 @@ impl Judge {
 
     /// Whether no certificate of a path is in a list by its issuer: by the key that has signed it, or by that of a CA that
     /// has the same name. A CA that was renewed with a new key revokes with that what it has signed with the old one.
+    /// Where the CA file has none of that name, a key that comes with the certificate doesn't rule a list out: a thief would
+    /// show the old one.
     fn is_not_revoked(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
         let whole = || std::iter::once(&**path.end_entity()).chain(path.intermediate_certificates());
         for certificate in whole() {
             let keys = || {
                 let issuer = certificate.issuer();
-                let between = path.intermediate_certificates().filter(|one| one.subject() == issuer);
                 let own = self.authorities.iter().filter(|one| one.anchor.subject.as_ref() == issuer);
-                let own = own.map(|authority| authority.key.clone());
-                own.chain(between.map(|one| one.subject_public_key_info())).collect()
+                let mut keys: Vec<_> = own.map(|authority| authority.key.clone()).collect();
+                if !keys.is_empty() {
+                    let between = path.intermediate_certificates().filter(|one| one.subject() == issuer);
+                    keys.extend(between.map(|one| one.subject_public_key_info()));
+                }
+                keys
             };
             if self.revoked.holds(certificate, keys) {
                 return Err(Error::CertRevoked);
@@ -218,6 +225,7 @@ pub(super) fn is_for(
     }
     let certificate = Certificate::read(der).map_err(|error| {
         TlsError::refusal(format!("Unable to verify TLS peer: its certificate cannot be read: {error}"))
+            .advise("give it another: this one isn't as X.509 wants it")
     })?;
     let text = host.to_str();
     let indulged = match (host, certificate.names.is_empty(), &certificate.common_names[..]) {
@@ -231,17 +239,32 @@ pub(super) fn is_for(
         return Ok(());
     }
     let subject = &certificate.subject;
-    let names = certificate.names.iter().map(shown);
-    let names: Vec<_> = names.chain(certificate.common_names.iter().cloned()).collect();
+    let names = hosts(&certificate, constrained);
     let advice = if indulged {
         "its CA may sign for certain names alone: have it made anew with this one among its subject's other names \
          (certtool: dns_name)"
+            .to_owned()
+    } else if names.is_empty() {
+        "it is for no host: have it made anew with this one among its subject's other names (certtool: dns_name)"
             .to_owned()
     } else {
         format!("it is for {}: use such a name in the URI", names.join(", "))
     };
     Err(TlsError::refusal(format!("Certificate {subject} owner does not match the hostname {text}"))
         .advise(advice))
+}
+
+/// The hosts that a certificate is for, as [`is_for`] sees it.
+pub(super) fn hosts(certificate: &Certificate, constrained: bool) -> Vec<String> {
+    let mut names: Vec<_> = certificate.names.iter().map(shown).collect();
+    if let ([], false, [name]) = (&names[..], constrained, &certificate.common_names[..])
+        && certificate.serves(Side::Server)
+    {
+        names.push(name.clone());
+    }
+    let mut known = BTreeSet::new();
+    names.retain(|name| known.insert(name.clone()));
+    names
 }
 
 /// Whether a name in a certificate, perhaps with `*` for its first part, is this host's.
@@ -257,7 +280,7 @@ fn fits(name: &str, host: &str) -> bool {
 }
 
 /// A name that a certificate is for, as people write it.
-pub(super) fn shown(name: &Name) -> String {
+fn shown(name: &Name) -> String {
     match name {
         Name::Dns(name) => name.clone(),
         Name::Address(bytes) => match (<[u8; 4]>::try_from(&bytes[..]), <[u8; 16]>::try_from(&bytes[..])) {
@@ -317,7 +340,7 @@ fn failed(error: &Error, subject: &str) -> String {
 }
 
 /// GnuTLS's words, as libvirt passes them on, where there are some.
-fn words(error: &Error) -> String {
+pub(super) fn words(error: &Error) -> String {
     match error {
         Error::UnknownIssuer => "The certificate hasn't got a known issuer.".to_owned(),
         Error::CertRevoked => "The certificate has been revoked.".to_owned(),

@@ -379,6 +379,51 @@ fn files_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn a_certificate_is_for_names_that_hold_each_told_once() {
+    let pki = Pki::new();
+    let told = |names: &[&str], common: &str, constrained| {
+        pki.issue(Side::Server, |server| {
+            server.subject_alt_names = named(names);
+            server.distinguished_name.push(DnType::CommonName, common);
+        });
+        let der = CertificateDer::from_pem_file(&pki.files(Side::Server).own[0].0).unwrap();
+        let other = "other.example".try_into().unwrap();
+        verify::is_for(&der, &other, constrained).unwrap_err().advice().to_owned()
+    };
+    let hint = |names: &str| format!("it is for {names}: use such a name in the URI");
+    assert_eq!(told(&["a.example", "a.example"], "other.example", false), hint("a.example"));
+    assert_eq!(told(&["a.example", "127.0.0.1"], "a.example", false), hint("a.example, 127.0.0.1"));
+    assert_eq!(told(&[], "b.example", false), hint("b.example"));
+    assert!(told(&[], "b.example", true).starts_with("it is for no host"));
+}
+
+#[test]
+fn a_certificate_that_no_end_of_ours_accepts_is_a_problem_before_the_start_is_refused() {
+    let pki = Pki::new();
+    for (side, other) in [
+        (Side::Server, ExtendedKeyUsagePurpose::ClientAuth),
+        (Side::Client, ExtendedKeyUsagePurpose::ServerAuth),
+    ] {
+        pki.issue(side, |own| own.extended_key_usages = vec![other]);
+        let survey = Survey::of(Some(pki.directory.path()), None, &[side], true, None);
+        let [fault] = &survey.faults[..] else { panic!("{survey:?}") };
+        assert!(fault.fatal && fault.text.contains("purpose does not allow"), "{fault:?}");
+        assert_eq!(survey.good.len(), 1, "the CA's alone: {survey:?}");
+    }
+    assert_eq!(start(&pki).unwrap().len(), 1, "a warning");
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_is_named_with_what_to_do() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = Connector::load(&Files::client(Some(file.path()), None), &Rules::default()).err().unwrap();
+    assert!(error.to_string().ends_with(": Not a directory") && !error.advice().is_empty(), "{error:?}");
+    let survey = Survey::of(Some(file.path()), None, &[Side::Server, Side::Client], true, None);
+    assert!(survey.faults.len() > 2 && survey.good.is_empty(), "{survey:?}");
+    assert!(survey.faults.iter().all(|fault| !fault.advice.is_empty()), "{survey:?}");
+}
+
+#[test]
 fn the_usual_places_are_libvirts() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();
@@ -389,7 +434,9 @@ fn the_usual_places_are_libvirts() {
     let users = home.join(".pki/libvirt");
     std::fs::create_dir_all(&users).unwrap();
     std::fs::write(users.join("clientcert.pem"), "").unwrap();
-    assert_eq!(Files::client(None, Some(home)), root, "a certificate without its key doesn't count");
+    let halved = Files::client(None, Some(home)).own;
+    assert_eq!(halved.last(), root.own.first(), "a certificate without its key doesn't count");
+    assert_eq!(halved[0].0, users.join("clientcert.pem"), "and yet is told of");
     std::fs::write(users.join("clientkey.pem"), "").unwrap();
     let files = Files::client(None, Some(home));
     assert_eq!(files.own, [(users.join("clientcert.pem"), users.join("clientkey.pem"))]);

@@ -1,4 +1,7 @@
-//! Revocation lists: several by one CA, by a CA with a new key, by one that may sign none.
+//! Revocation lists: several by one CA, by a CA with a new key, by one that may sign none, and lists as only others make them.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use rcgen::SigningKey;
 
 use super::*;
 
@@ -80,9 +83,18 @@ fn a_list_by_a_ca_that_may_sign_none_counts_and_is_worth_a_warning() {
         assert_eq!(verdict, expected);
         assert!(warnings[0].contains("does not permit signing such lists"), "{warnings:?}");
     }
-    let survey = Survey::of(Some(pki.directory.path()), None, &[Side::Server], None);
+    let survey = Survey::of(Some(pki.directory.path()), None, &[Side::Server], true, None);
     let told = survey.faults.iter().find(|fault| fault.text.contains("does not permit signing such lists"));
     assert!(told.is_some_and(|fault| !fault.fatal), "{survey:?}");
+}
+
+#[test]
+fn whose_own_certificate_is_revoked_is_told_to_get_a_new_one() {
+    let pki = Pki::whole();
+    pki.revoke(&[7], 4000);
+    let error = Acceptor::load(&pki.files(Side::Server), &Rules::default(), None).err().unwrap();
+    assert!(error.to_string().ends_with(": The certificate has been revoked."), "{error}");
+    assert_eq!(error.advice(), "its CA has revoked it: get a new one");
 }
 
 /// The CA in the file has signed another, that one the client; the list is by the one between.
@@ -101,3 +113,111 @@ fn a_ca_between_revokes_what_it_has_signed() {
         assert_eq!(comes(&pki, &between).0, expected);
     }
 }
+
+/// A thief has the old key's certificate of the CA between; what was stolen is in the list by its new one.
+#[test]
+fn a_key_that_comes_with_the_certificate_rules_no_list_out() {
+    let pki = Pki::whole();
+    let [old, new] = [pki.below(|_| {}), pki.below(|_| {})];
+    old.issue(Side::Client, |client| client.serial_number = Some(SerialNumber::from(9)));
+    for (serial, expected) in [(8, Ok(())), (9, Err(REVOKED.to_owned()))] {
+        put(&pki, &[&new.list(&[serial], 4000)]);
+        let (verdict, warnings) = comes(&pki, &old);
+        assert_eq!(verdict, expected);
+        assert!(warnings[0].contains("who is not in the CA file: it counts, unproved"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_list_whose_signature_cannot_be_checked_counts() {
+    let pki = pki();
+    for algorithm in [ECDSA_SHA1, ECDSA_SHA512] {
+        for (serial, expected) in [(8, Ok(())), (9, Err(REVOKED.to_owned()))] {
+            put(&pki, &[&crafted(&pki, serial, algorithm, Frame::default())]);
+            let (verdict, warnings) = comes(&pki, &pki);
+            assert_eq!(verdict, expected);
+            assert!(warnings[0].contains("cannot be checked here: it counts, unproved"), "{warnings:?}");
+        }
+    }
+}
+
+#[test]
+fn a_list_without_version_or_end_counts() {
+    let (pki, stranger) = (pki(), Pki::whole());
+    let (version, next) = (&[2, 1, 1][..], &timed("400101000000Z")[..]);
+    for (version, next) in [(&[][..], &[][..]), (&[], next), (version, &[]), (version, next)] {
+        let frame = Frame { version, next, ..Frame::default() };
+        for (serial, expected) in [(8, Ok(())), (9, Err(REVOKED.to_owned()))] {
+            put(&pki, &[&crafted(&pki, serial, ECDSA_SHA256, frame)]);
+            assert_eq!(comes(&pki, &pki), (expected, Vec::new()));
+        }
+        put(&pki, &[&crafted(&stranger, 9, ECDSA_SHA256, frame)]);
+        let (verdict, warnings) = comes(&pki, &pki);
+        assert_eq!((verdict, warnings.len()), (Ok(()), 1));
+    }
+}
+
+#[test]
+fn a_list_in_part_or_with_what_nobody_understands_is_refused() {
+    let pki = pki();
+    let load = |oid: [u8; 3], critical: bool, value: &[u8]| {
+        let critical = if critical { &[1, 1, 0xFF][..] } else { &[] };
+        let extension = tlv(0x30, &[&tlv(6, &[&oid]), critical, &tlv(4, &[value])]);
+        let frame = Frame {
+            version: &[2, 1, 1],
+            extensions: &tlv(0xA0, &[&tlv(0x30, &[&extension])]),
+            ..Frame::default()
+        };
+        put(&pki, &[&crafted(&pki, 9, ECDSA_SHA256, frame)]);
+        let loaded = Acceptor::load(&pki.files(Side::Server), &Rules::default(), None);
+        loaded.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let delta = load([0x55, 0x1D, 27], true, &[2, 1, 1]).unwrap_err();
+    assert!(delta.contains("delta list"), "{delta}");
+    let indirect = load([0x55, 0x1D, 28], true, &[0x30, 3, 0x84, 1, 0xFF]).unwrap_err();
+    assert!(indirect.contains("indirect list"), "{indirect}");
+    let some_reasons = load([0x55, 0x1D, 28], true, &[0x30, 4, 0x83, 2, 6, 0x40]).unwrap_err();
+    assert!(some_reasons.contains("some reasons"), "{some_reasons}");
+    let unknown = load([0x55, 0x1D, 99], true, &[5, 0]).unwrap_err();
+    assert!(unknown.contains("2.5.29.99 must be understood"), "{unknown}");
+    load([0x55, 0x1D, 99], false, &[5, 0]).unwrap();
+    load([0x55, 0x1D, 28], true, &[0x30, 3, 0x81, 1, 0xFF]).unwrap();
+}
+
+/// What a list may have or not, as DER.
+#[derive(Default, Clone, Copy)]
+struct Frame<'a> {
+    version: &'a [u8],
+    next: &'a [u8],
+    extensions: &'a [u8],
+}
+
+/// A list by this CA, with one serial number, that rcgen wouldn't make. It is signed with SHA-256, whatever it says.
+fn crafted(pki: &Pki, serial: u8, algorithm: &[u8], frame: Frame<'_>) -> String {
+    let algorithm = tlv(0x30, &[&tlv(6, &[algorithm])]);
+    let name = tlv(0x30, &[&tlv(6, &[&[0x55, 4, 3]]), &tlv(0x0C, &[b"Test CA"])]);
+    let name = tlv(0x30, &[&tlv(0x31, &[&name])]);
+    let time = timed("250101000000Z");
+    let revoked = tlv(0x30, &[&tlv(0x30, &[&[2, 1, serial], &time])]);
+    let Frame { version, next, extensions } = frame;
+    let body = tlv(0x30, &[version, &algorithm, &name, &time, next, &revoked, extensions]);
+    let signature = pki.lists.key().sign(&body).unwrap();
+    let list = BASE64_STANDARD.encode(tlv(0x30, &[&body, &algorithm, &tlv(3, &[&[0], &signature])]));
+    let lines: Vec<_> = list.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", lines.join("\n"))
+}
+
+fn timed(time: &str) -> Vec<u8> {
+    tlv(0x17, &[time.as_bytes()])
+}
+
+fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let value = parts.concat();
+    let length = u8::try_from(value.len()).unwrap_or_else(|_| panic!("{} bytes", value.len()));
+    let head = if length < 0x80 { vec![tag, length] } else { vec![tag, 0x81, length] };
+    [head, value].concat()
+}
+
+const ECDSA_SHA1: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 1];
+const ECDSA_SHA256: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 2];
+const ECDSA_SHA512: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 4];
