@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::flood::Flood;
 use super::origin::Origin;
-use super::places::{Place, Places, Terms};
+use super::places::{Loan, Place, Places, Terms};
 use super::sojourn::Sojourn;
 use crate::net::peer::Peer;
 
@@ -138,7 +138,7 @@ impl Clients {
         let places = || {
             let (most, share) = shared(limits);
             let terms = Terms { most, share, waiting: MOST_WAITING, longest: Some(LONGEST_STAY) };
-            Places::lending(terms, LONGEST_TALK)
+            Places::lending(terms, Loan { talk: LONGEST_TALK, notice: None })
         };
         let (certified, strangers) = (places(), places());
         Self {

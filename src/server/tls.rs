@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::flood::Flood;
 use super::origin::Origin;
-use super::places::{Place, Places, Terms};
+use super::places::{Loan, Place, Places, Terms};
 use super::process::{Exit, StartError};
 use super::settings::Settings;
 use super::steps::{Steps, Unmade};
@@ -89,12 +89,7 @@ impl Tls {
         Ok(Self {
             source,
             acceptor: Newest::new(acceptor),
-            places: Places::new(Terms {
-                most: MOST_HANDSHAKES,
-                share: SHARE,
-                waiting: MOST_WAITING,
-                longest: None, // who is in one has hours of its own
-            }),
+            places: handshakes(),
             steps: Steps::new(at_once, at_once),
             refusals: Flood::default(),
         })
@@ -201,6 +196,13 @@ impl Tls {
         }
         Err(Refused::Broken(Broken::Malformed("its TLS handshake came in too many records")))
     }
+}
+
+/// The places for them. An address may have them all as long as nobody else comes.
+fn handshakes() -> Arc<Places> {
+    let longest = None; // who is in one has hours of its own
+    let terms = Terms { most: MOST_HANDSHAKES, share: SHARE, waiting: MOST_WAITING, longest };
+    Places::lending(terms, Loan { talk: LONGEST, notice: Some(NOTICE) })
 }
 
 /// What is read anew now and then, while others use what was read before.
@@ -313,8 +315,12 @@ const RECORD_HEAD: usize = 5;
 /// Handshakes at once. Not among the clients that have yet to authenticate: they aren't clients.
 const MOST_HANDSHAKES: usize = 256;
 
-/// And of one address.
+/// And of one address, when others want to come.
 const SHARE: usize = 64;
+
+/// How long one of an address that has more than its share may take for a move when others want to come: longer than packets
+/// take around the world, shorter than anybody minds.
+const NOTICE: Duration = Duration::from_millis(250);
 
 /// Those who may wait for a place among the handshakes.
 const MOST_WAITING: usize = 4096;

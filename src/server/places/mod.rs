@@ -31,10 +31,19 @@ pub(super) struct Terms {
     pub(super) longest: Option<Duration>,
 }
 
+/// What holds for places that are lent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loan {
+    /// How long one is left to somebody, time of ours apart, while others wait who hold no more.
+    pub(super) talk: Duration,
+    /// How long an origin that holds more than its share may take for a move while others wait who hold less. `None`: it is
+    /// asked back at once, even from who waits for us.
+    pub(super) notice: Option<Duration>,
+}
+
 struct Inner {
     terms: Terms,
-    /// If they are lent: how long one is left to somebody, time of ours apart, while others wait who hold no more.
-    talk: Option<Duration>,
+    loan: Option<Loan>,
     last: u64,
     held: BTreeMap<u64, Arc<Holder>>,
     holding: Tally,
@@ -86,16 +95,15 @@ impl Places {
         Self::with(terms, None)
     }
 
-    /// Such as an origin may have more of than its share, as long as nobody who holds less wants them. `talk`: who has had one
-    /// for so long, time of ours apart, gives way to those who hold no more.
-    pub(super) fn lending(terms: Terms, talk: Duration) -> Arc<Self> {
-        Self::with(terms, Some(talk))
+    /// Such as an origin may have more of than its share, as long as nobody who holds less wants them.
+    pub(super) fn lending(terms: Terms, loan: Loan) -> Arc<Self> {
+        Self::with(terms, Some(loan))
     }
 
-    fn with(terms: Terms, talk: Option<Duration>) -> Arc<Self> {
+    fn with(terms: Terms, loan: Option<Loan>) -> Arc<Self> {
         let inner = Inner {
             terms,
-            talk,
+            loan,
             last: 0,
             held: BTreeMap::new(),
             holding: Tally::default(),
@@ -180,7 +188,7 @@ impl Inner {
             let (mut first, mut sated) = (None, Vec::new());
             for (&origin, line) in &self.lines {
                 let turn = (self.holding.of(origin), line.turn, origin);
-                if self.talk.is_none() && turn.0.near >= self.terms.share {
+                if self.loan.is_none() && turn.0.near >= self.terms.share {
                     sated.push((turn, true));
                 } else if first.is_none_or(|(first, _)| turn < first) {
                     first = Some((turn, false));
@@ -227,13 +235,15 @@ impl Inner {
         let is_its_turn = clock.ours.is_none();
         let patience = if crowd >= holds { STANDSTILL } else { LONG_STANDSTILL };
         let stands_still = is_its_turn.then(|| clock.moved + patience);
-        let talked = self.talk.and_then(|talk| match crowd.is_well_above(holds) {
-            true if crowd.near > self.terms.share => Some(if is_its_turn { clock.moved } else { now }),
+        let lent = self.loan.and_then(|Loan { talk, notice }| match crowd.is_well_above(holds) {
+            true if crowd.near > self.terms.share && (is_its_turn || notice.is_none()) => {
+                Some(if is_its_turn { clock.moved + notice.unwrap_or_default() } else { now })
+            }
             true => Some(clock.since + talk), // a crowd keeps us at work as long as it likes
             false => (is_its_turn && crowd >= holds).then(|| clock.since + clock.were_ours + talk),
         });
         let ends = self.terms.longest.map(|longest| clock.since + longest);
-        [stands_still, talked, ends].into_iter().flatten().min()
+        [stands_still, lent, ends].into_iter().flatten().min()
     }
 
     /// Gives a place to the first in this line. It is there: who goes leaves the line first.
