@@ -14,6 +14,7 @@ mod authority;
 mod calls;
 mod clients;
 mod connection;
+mod crew;
 mod failure;
 mod flood;
 mod identity;

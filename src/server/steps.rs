@@ -1,22 +1,23 @@
-//! Steps that are made for strangers: a handshake's signature, a look at a password. Few at once, fewer for one origin, each
-//! on a thread of its own.
+//! Steps that are made for strangers: a handshake's signature, a look at a password. Few at once, fewer for one origin, on
+//! threads of their own.
 //!
 //! So whoever isn't known yet takes no thread from the calls of those who are, however long a directory of users takes to
-//! answer; and at the daemon's end nobody waits for them. Leans on `places` for whose turn it is. Refuses to wait for ever:
-//! a step that takes longer than [`LONGEST`] is given up, and counts only among the threads, of which there are so many.
+//! answer; and at the daemon's end nobody waits for them. Leans on `places` for whose turn it is, on `crew` for the threads.
+//! Refuses to wait for ever: a step that takes longer than [`LONGEST`] is given up, and counts only among the threads, of
+//! which there are so many.
 
 use std::sync::Arc;
 #[cfg(feature = "sasl")]
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 #[cfg(feature = "sasl")]
 use super::clients::Client;
+use super::crew::{Crew, Short};
 #[cfg(feature = "sasl")]
 use super::flood::Flood;
 use super::origin::Origin;
@@ -27,8 +28,8 @@ use crate::net::peer::Peer;
 /// So many may be made at once.
 pub(super) struct Steps {
     turns: Arc<Places>,
-    /// Those that go on although they were given up have one too.
-    threads: Arc<Semaphore>,
+    /// Those that go on although they were given up have a thread too.
+    threads: Crew,
     longest: Duration,
 }
 
@@ -52,7 +53,7 @@ impl Steps {
     fn lasting(most: usize, share: usize, longest: Duration) -> Self {
         // Each who waits is a handshake's or a client's, and of those there are so many.
         let terms = Terms { most, share, waiting: usize::MAX, longest: Some(longest) };
-        Self { turns: Places::new(terms), threads: Arc::new(Semaphore::new(most * THREADS)), longest }
+        Self { turns: Places::new(terms), threads: Crew::new(most * THREADS, IDLE), longest }
     }
 
     /// Makes a step when it is its turn, where it may block. What it has taken along it keeps until it is made, or until
@@ -64,15 +65,22 @@ impl Steps {
     ) -> Result<T, Unmade> {
         let turn = self.turns.take(origin).await.ok_or(Unmade::BrokeOff)?;
         turn.waits_for_us();
-        let thread = Arc::clone(&self.threads).try_acquire_owned().map_err(|_| Unmade::Stuck)?;
         let (send, made) = oneshot::channel();
         let runtime = Handle::current();
-        let run = move || {
-            let _held = (turn, thread);
+        let outer = runtime.clone();
+        let step = move || {
             let _runtime = runtime.enter(); // what it has for the log may be held back for a while
-            _ = send.send(step());
+            step()
         };
-        thread::Builder::new().name("stranger".to_owned()).spawn(run).map_err(|_| Unmade::BrokeOff)?;
+        let after = move |made: Option<T>| {
+            let _runtime = outer.enter();
+            drop(turn);
+            made.map(|made| _ = send.send(made));
+        };
+        self.threads.set_to(step, after).map_err(|short| match short {
+            Short::Taken => Unmade::Stuck,
+            Short::Refused => Unmade::BrokeOff,
+        })?;
         match timeout(self.longest, made).await {
             Ok(made) => made.map_err(|_| Unmade::BrokeOff),
             Err(_) => Err(Unmade::GivenUp),
@@ -150,6 +158,9 @@ const MOST_OF_ONE: usize = 2;
 
 /// How long a step may take.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// How long a thread stays that has nothing to do.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// So many times as many threads as steps at once, so that some may be stuck.
 const THREADS: usize = 4;
@@ -258,11 +269,7 @@ mod tests {
                 assert_eq!(hang(user as u32).await, Err(Unmade::GivenUp));
                 assert_eq!(steps.make(SOMEBODY, || 7).await, Ok(7), "after {user}");
             }
-            let mut last = hang(99).await;
-            while last == Err(Unmade::Stuck) {
-                last = hang(99).await; // the thread that made the last one has yet to end
-            }
-            assert_eq!(last, Err(Unmade::GivenUp));
+            assert_eq!(hang(99).await, Err(Unmade::GivenUp));
             assert_eq!(steps.make(SOMEBODY, || 7).await, Err(Unmade::Stuck));
             drop(ends);
             let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
