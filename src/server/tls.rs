@@ -160,21 +160,34 @@ impl Tls {
     ) -> Result<(Layer, Option<String>), Refused> {
         let mut handshake = self.acceptor.now().accept().map_err(Refused::Tls)?;
         let mut hours = Hours(LONGEST);
-        for _ in 0..MOST_RECORDS {
-            let mut record = hours.spend(read_record(stream)).await?;
-            place.waits_for_us();
+        let mut left = MOST_RECORDS;
+        while left > 0 {
+            let mut come = hours.spend(read_record(stream)).await?;
+            let taken = come.len();
+            look_ahead(stream, &mut come);
+            let is_small = come.len() == taken && come[0] == CHANGE_CIPHER_SPEC;
             let step = move || {
-                let mut out = Vec::new();
-                let outcome = handshake.step(&mut record, &mut out);
-                (handshake, out, outcome)
+                let (mut out, mut outcome, mut used) = (Vec::new(), Ok(None), 0);
+                while let (Ok(None), Some(record)) = (&outcome, whole_record(&mut come[used..]))
+                    && left > 0
+                {
+                    used += record.len();
+                    left -= 1;
+                    outcome = handshake.step(record, &mut out);
+                }
+                (handshake, out, outcome, used, left)
             };
-            let (again, out, outcome) =
-                self.steps.make(Origin::of(&peer), step).await.map_err(Refused::Unmade)?;
-            handshake = again;
+            place.waits_for_us();
+            let (again, out, outcome, used, remain) = match is_small {
+                true => step(),
+                false => self.steps.make(Origin::of(&peer), step).await.map_err(Refused::Unmade)?,
+            };
+            (handshake, left) = (again, remain);
             match out.is_empty() {
                 false => place.moved(),          // it has gone on
                 true => place.has_stood_still(), // parts don't count, of records or of messages, however often they come
             }
+            hours.spend(fill(stream, &mut Vec::new(), used - taken)).await?; // it has been seen already
             let sent = hours.spend(send(stream, &out)).await; // an alert, if it failed
             let Some(Established { mut layer, peer: name, verdict, excused }) =
                 outcome.map_err(Refused::Tls)?
@@ -283,17 +296,46 @@ async fn read_record(stream: &TcpStream) -> Result<Vec<u8>, Refused> {
             Some(length) => length,
             None => (record.len() + 1).max(RECORD_HEAD),
         };
-        let have = record.len();
-        stream.readable().await.map_err(|_| Refused::Gone)?;
-        record.resize(length, 0);
-        let read = stream
-            .try_io(Interest::READABLE, || Ok(recv(stream, &mut record[have..], RecvFlags::empty())?.0));
-        match read {
-            Ok(0) => return Err(Refused::Gone),
-            Ok(count) => record.truncate(have + count),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => record.truncate(have),
-            Err(_) => return Err(Refused::Gone),
-        }
+        read(stream, &mut record, length).await?;
+    }
+}
+
+/// Appends what else has come, and leaves it where it is: what a client says in one go is for one step, as far as it
+/// belongs to the handshake.
+fn look_ahead(stream: &TcpStream, come: &mut Vec<u8>) {
+    let have = come.len();
+    come.resize(have + AHEAD, 0);
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let count = recv(stream, &mut come[have..], flags).map_or(0, |(count, _)| count);
+    come.truncate(have + count);
+}
+
+/// The first record of this, if all of it is there.
+fn whole_record(come: &mut [u8]) -> Option<&mut [u8]> {
+    let length = Handshake::record(come).ok().flatten()?;
+    come.get_mut(..length)
+}
+
+/// Reads until it is so long.
+async fn fill(stream: &TcpStream, bytes: &mut Vec<u8>, length: usize) -> Result<(), Refused> {
+    while bytes.len() < length {
+        read(stream, bytes, length).await?;
+    }
+    Ok(())
+}
+
+/// Reads some of what is missing.
+async fn read(stream: &TcpStream, bytes: &mut Vec<u8>, length: usize) -> Result<(), Refused> {
+    let have = bytes.len();
+    stream.readable().await.map_err(|_| Refused::Gone)?;
+    bytes.resize(length, 0);
+    let read =
+        stream.try_io(Interest::READABLE, || Ok(recv(stream, &mut bytes[have..], RecvFlags::empty())?.0));
+    bytes.truncate(have + read.as_ref().map_or(0, |count| *count));
+    match read {
+        Ok(1..) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Ok(0) | Err(_) => Err(Refused::Gone),
     }
 }
 
@@ -311,6 +353,12 @@ async fn send(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Refused> {
 
 /// A record's type, version and length.
 const RECORD_HEAD: usize = 5;
+
+/// The type of a record in which there is nothing to compute.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+
+/// So far ahead is looked: a client's certificates and its proof are shorter.
+const AHEAD: usize = 8192;
 
 /// Handshakes at once. Not among the clients that have yet to authenticate: they aren't clients.
 const MOST_HANDSHAKES: usize = 256;
