@@ -91,6 +91,28 @@ fn whoever_comes_is_let_in_where_that_is_meant() {
 }
 
 #[test]
+fn what_comes_with_the_end_of_a_handshake_is_for_the_connection() {
+    let site = Site::new();
+    let (_daemon, address) = site.listen(&site.usual());
+    let asks = call(number::AUTH_LIST, 1, &Xdr::default());
+    for (versions, longest_record) in
+        [(NEWEST, None), (NEWEST, Some(128)), (ALL_VERSIONS, Some(4096)), (OLDER, Some(128))]
+    {
+        let mut config = Caller { own: Some(site.client.clone()), versions, ..Caller::default() }.config();
+        config.max_fragment_size = longest_record;
+        let mut hasty = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        // It goes out with the last records of the handshake, unless those have to be answered.
+        hasty.writer().write_all(&asks.repeat(3)).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut heard = [0; 1 + 3 * 36];
+        StreamOwned::new(hasty, socket).read_exact(&mut heard).unwrap();
+        assert_eq!(heard[0], 1, "{versions:?}, {longest_record:?}");
+        assert!(heard[1..].chunks(36).all(|reply| reply[..4] == 36_u32.to_be_bytes()), "{heard:?}");
+    }
+}
+
+#[test]
 fn the_priority_says_which_versions_are_spoken() {
     let site = Site::new();
     let (daemon, address) = site.listen(&site.usual());
@@ -261,8 +283,7 @@ impl Default for Caller {
 }
 
 impl Caller {
-    /// Shakes hands, and waits for the byte that says yes.
-    fn call(&self, socket: TcpStream) -> io::Result<Tls> {
+    fn config(&self) -> ClientConfig {
         let provider = Arc::new(ring::default_provider());
         let verifier = Arc::new(Anybody { provider: Arc::clone(&provider), schemes: self.schemes.clone() });
         let config = ClientConfig::builder_with_provider(provider)
@@ -270,16 +291,20 @@ impl Caller {
             .unwrap()
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let config = match &self.own {
+        match &self.own {
             None => config.with_no_client_auth(),
             Some(pair) => {
                 let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
                 config.with_client_auth_cert(vec![der(pair)], key).unwrap()
             }
-        };
+        }
+    }
+
+    /// Shakes hands, and waits for the byte that says yes.
+    fn call(&self, socket: TcpStream) -> io::Result<Tls> {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let mut tls = StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket);
+        let mut tls = StreamOwned::new(ClientConnection::new(Arc::new(self.config()), name).unwrap(), socket);
         let mut yes = [0];
         tls.read_exact(&mut yes)?;
         assert_eq!(yes, [1]);
@@ -374,6 +399,7 @@ fn push(client: &mut Tls, record: &[u8]) -> usize {
 }
 
 static NEWEST: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+static OLDER: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
 /// With a record each, more than fit into secret memory.
 const HERD: usize = 300;

@@ -1,14 +1,16 @@
 //! Threads for what may block. Each stays a short while for more, so that a crowd doesn't cost a thread a step.
 //!
 //! There are so many at most, those included in which something hangs: such a thread is nobody's until it comes back, and
-//! is of use again then. A panic ends what panicked, and no thread. Leans on std's threads and channels alone. Refuses to
-//! let anything wait: when all threads are taken, it says so.
+//! is of use again then. A panic ends what panicked, and no thread. Leans on std's threads and channels, and on
+//! `memory` to wipe what a step leaves on a stack. Refuses to let anything wait: when all threads are taken, it says so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
+
+use crate::memory::scrubbed;
 
 /// So many threads, made when they are needed. Nobody waits for them at the end.
 pub(super) struct Crew {
@@ -54,7 +56,8 @@ impl Crew {
         after: impl FnOnce(Option<T>) + Send + 'static,
     ) -> Result<(), Short> {
         let work: Work = Box::new(move || {
-            let made = catch_unwind(AssertUnwindSafe(work)).ok();
+            // The stack stays when the thread does; without this, until something else has used it.
+            let made = scrubbed(|| catch_unwind(AssertUnwindSafe(work)).ok());
             Box::new(move || after(made))
         });
         let mut roll = lock(&self.roll);
@@ -147,6 +150,21 @@ mod tests {
         let first = thread_of(&crew);
         for _ in 0..1000 {
             assert_eq!(thread_of(&crew), first);
+        }
+    }
+
+    #[test]
+    fn whoever_is_let_in_by_one_that_is_done_finds_its_thread() {
+        let crew = Arc::new(Crew::new(1, LONG));
+        let (send, made) = channel();
+        for _ in 0..100 {
+            let (next, send) = (Arc::clone(&crew), send.clone());
+            let after = move |_| {
+                let told = send.clone();
+                send.send(next.set_to(|| (), move |_| told.send(Ok(())).unwrap())).unwrap();
+            };
+            crew.set_to(|| (), after).unwrap();
+            assert_eq!([made.recv_timeout(LONG), made.recv_timeout(LONG)], [Ok(Ok(())); 2]);
         }
     }
 

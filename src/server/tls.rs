@@ -1,9 +1,9 @@
 //! The daemon's TLS: its certificates, and the handshakes of those who come, before they are clients.
 //!
 //! A handshake is a task of its own, with a place among so many ([`Places`]), a time in which the client must have done its
-//! part, and no more in memory than a handshake may have, 128 KiB, and a record. What costs time in it, the signature and the
-//! chain, is a step ([`Steps`]), few at once: a thousand who come together slow each other down, and nobody else. Leans on `net`'s TLS for the handshake itself.
-//! Refuses without a word, as libvirt does; the log says why.
+//! part, and no more in memory than a handshake may have, 128 KiB, a record, and what is behind it. What costs time in it,
+//! the signature and the chain, is a step ([`Steps`]), few at once: a thousand who come together slow each other down, and
+//! nobody else. Leans on `net`'s TLS for the handshake itself. Refuses without a word, as libvirt does; the log says why.
 
 use std::future::Future;
 use std::io;
