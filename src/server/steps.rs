@@ -75,7 +75,9 @@ impl Steps {
         let after = move |made: Option<T>| {
             let _runtime = outer.enter();
             drop(turn);
-            made.map(|made| _ = send.send(made));
+            if let Some(made) = made {
+                _ = send.send(made);
+            }
         };
         self.threads.set_to(step, after).map_err(|short| match short {
             Short::Taken => Unmade::Stuck,
