@@ -74,6 +74,24 @@ fn administration_sees_by_what_name_a_client_is_known() {
 }
 
 #[test]
+fn the_log_says_where_it_listens_and_what_whoever_comes_there_has_to_prove() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place(directory.path().into());
+    let sasl = "mech_list: PLAIN SCRAM-SHA-256 DIGEST-MD5\nsasldb_path: /nonexistent/users\n";
+    let mut command = prepared(&place, &format!("{TCP}auth_unix_ro = \"sasl\"\n"), sasl);
+    command.arg("--listen");
+    let daemon = place.start(command);
+    place.hear(&["listening on 127.0.0.1:", "(tcp, SASL: DIGEST-MD5)"]);
+    let read_only = place.read_only_socket();
+    let offers = place.hear(&[&format!("listening on {} (read-only socket, SASL: ", read_only.display())]);
+    assert!(["PLAIN", "SCRAM-SHA-256", "DIGEST-MD5"].iter().all(|name| offers.contains(name)), "{offers}");
+    place.hear(&[&format!("listening on {} (main socket, whoever may open it)", place.socket().display())]);
+    place.hear(&[&format!("listening on {} (admin socket: ", place.admin_socket().display())]);
+    place.hear(&["warning", "'/nonexistent/users', which isn't there: nobody can log in by ", "saslpasswd2"]);
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn sockets_that_nobody_could_come_in_by_stop_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let place = Place(directory.path().into());
@@ -84,11 +102,13 @@ fn sockets_that_nobody_could_come_in_by_stop_the_start() {
             "NO-SUCH",
             ["for the main socket", "mech_list in /etc/sasl2/libvirt.conf"],
         ),
-        (tcp, "PLAIN SCRAM-SHA-256", ["for TCP", "libsasl2-modules-gssapi-mit"]),
+        (tcp, "PLAIN SCRAM-SHA-256", ["for TCP: of the mechanisms that are installed", "none encrypts"]),
+        (tcp, "PLAIN SCRAM-SHA-256", ["PLAIN, SCRAM-SHA-256, but SASL doesn't", "libsasl2-modules-gssapi-mit"]),
+        (tcp, "GSSAPI\nkeytab: /nonexistent/tab", ["keytab in ", "'/nonexistent/tab', which isn't there"]),
     ] {
         let mut command = prepared(&place, lines, &format!("mech_list: {mechanisms}\n"));
         let status = command.arg("--listen").status().unwrap();
-        let said = std::fs::read_to_string(place.daemon_output()).unwrap();
+        let said = std::fs::read_to_string(place.daemon_output()).unwrap() + &place.log();
         assert_eq!(status.code(), Some(6), "{said}");
         assert!(expected.iter().all(|words| said.contains(words)) && said.contains("hint: "), "{said}");
         std::fs::write(place.daemon_output(), "").unwrap();
@@ -232,9 +252,7 @@ fn started(mechanism: &str, said: &str) -> Xdr {
 
 /// A client where the daemon listens on TCP.
 fn by_tcp(place: &Place) -> Client<TcpStream> {
-    let heard = place.hear(&["listening on tcp "]);
-    let address = heard.rsplit_once("tcp ").unwrap().1.trim();
-    let stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect(place.listens("tcp")).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     Client::over(stream)
 }

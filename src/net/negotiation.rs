@@ -72,6 +72,12 @@ impl SaslError {
         self.code == INTERACT
     }
 
+    /// Whether there was none to choose from.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn is_without_mechanism(&self) -> bool {
+        self.code == NO_MECHANISM
+    }
+
     pub(super) fn new(code: i32, detail: impl AsRef<str>) -> Self {
         Self { code, detail: shown(detail.as_ref()), user: None }
     }
@@ -90,6 +96,10 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// SASL_NOMEM.
 const NO_MEMORY: i32 = -2;
+
+/// SASL_NOMECH.
+#[cfg(feature = "daemon")]
+const NO_MECHANISM: i32 = -4;
 
 /// SASL_INTERACT.
 const INTERACT: i32 = 2;

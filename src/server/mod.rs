@@ -37,6 +37,8 @@ mod room;
 mod rotation;
 #[cfg(feature = "sasl")]
 mod sasl;
+#[cfg(feature = "sasl")]
+mod sasl_conf;
 mod serve;
 mod session;
 mod settings;

@@ -17,7 +17,9 @@ use secrecy::ExposeSecret;
 
 use super::failure;
 use super::flood::Flood;
+use super::listen::Role;
 use super::process::{Exit, StartError};
+use super::sasl_conf;
 use super::session::{Action, Call, Held, reply};
 use crate::memory::SecretBytes;
 use crate::net::glob;
@@ -27,25 +29,58 @@ use crate::rpc::remote::{Line, Said, SaslReply, SaslStart, procedure};
 use crate::rpc::{Header, Text, fault};
 use crate::secret::Error;
 
-/// Sees, before anybody comes, that there is a mechanism for each kind of socket that asks for one (`asked`); and has Cyrus's
-/// own complaints told as those of strangers are, because it is strangers that cause them from now on.
-pub(super) fn prepare(asked: &[(&str, Around)]) -> Result<(), StartError> {
+/// Sees, before anybody comes, that there is a mechanism for each kind of socket that asks for one (`asked`), and says what
+/// else would keep everybody out; and has Cyrus's own complaints told as those of strangers are, because it is strangers
+/// that cause them from now on. Gives what each of them offers.
+pub(super) fn prepare(asked: &[(Role, Around)]) -> Result<Offers, StartError> {
     if asked.is_empty() {
-        return Ok(());
+        return Ok(Offers::default());
     }
-    let unfit = |what: &str, error: &SaslError| {
-        StartError::new(Exit::Network, format!("SASL can't be served{what}: {error}"))
-    };
-    sasl::begin_server().map_err(|error| unfit("", &error).advise(NO_SASL))?;
-    for (what, around) in asked {
-        let advice =
-            if matches!(around, Around::Tcp { .. }) { NO_MECHANISM_THAT_ENCRYPTS } else { NO_MECHANISM };
-        Server::new(*around, None, None)
-            .map_err(|error| unfit(&format!(" for {what}"), &error).advise(advice))?;
+    sasl::begin_server().map_err(|error| {
+        StartError::new(Exit::Network, format!("SASL can't be served: {error}")).advise(NO_SASL)
+    })?;
+    let offers: Vec<_> =
+        asked.iter().map(|(role, around)| (*role, *around, Server::new(*around, None, None))).collect();
+    let all = |server: &Result<Server, SaslError>| server.as_ref().map_or("", Server::mechanisms).to_owned();
+    let mechanisms: Vec<String> = offers
+        .iter()
+        .flat_map(|(.., server)| all(server).split(',').map(str::to_owned).collect::<Vec<_>>())
+        .filter(|mechanism| !mechanism.is_empty())
+        .collect();
+    // Before what fails: this may be why.
+    for doubt in sasl_conf::Conf::read().doubts(&mechanisms) {
+        tracing::warn!("{doubt}");
+    }
+    let mut told = Vec::new();
+    for (role, around, server) in offers {
+        let server = server.map_err(|error| unfit(role, around, &error))?;
+        told.push((role, server.mechanisms().replace(',', ", ")));
     }
     let complaints = Flood::default();
     sasl::complain_to(Box::new(move |line| complaints.warn(line)));
-    Ok(())
+    Ok(told)
+}
+
+/// The mechanisms that a kind of socket offers.
+pub(super) type Offers = Vec<(Role, String)>;
+
+/// Why nobody could come in by such a socket.
+fn unfit(role: Role, around: Around, error: &SaslError) -> StartError {
+    let what = match role {
+        Role::Main => "the main socket",
+        Role::ReadOnly => "the read-only socket",
+        Role::Admin => "the admin socket",
+        Role::Tls => "TLS",
+        Role::Tcp => "TCP",
+    };
+    let on_tcp = matches!(around, Around::Tcp { .. });
+    let why = match (error.is_without_mechanism(), on_tcp) {
+        (false, _) => error.to_string(),
+        (true, true) => "of the mechanisms that are installed and in mech_list none encrypts".to_owned(),
+        (true, false) => "no mechanism that is installed is in mech_list".to_owned(),
+    };
+    StartError::new(Exit::Network, format!("SASL can't be served for {what}: {why}"))
+        .advise(if on_tcp { NO_MECHANISM_THAT_ENCRYPTS } else { NO_MECHANISM })
 }
 
 /// What one client's negotiation is judged by.

@@ -83,6 +83,25 @@ impl Auths {
             Role::Admin => Auth::None,
         }
     }
+
+    /// For the log: what whoever comes there has to prove. `mechanisms`: those of SASL.
+    pub(super) fn shown(&self, role: Role, mechanisms: Option<&str>) -> String {
+        let kind = match role {
+            Role::Main => "main socket",
+            Role::ReadOnly => "read-only socket",
+            Role::Admin => return "admin socket: the daemon's own user and root".to_owned(),
+            Role::Tls => "tls",
+            Role::Tcp => "tcp",
+        };
+        let asked = match (self.of(role), role) {
+            (Auth::Polkit, _) => "polkit".to_owned(),
+            (Auth::Sasl, _) => format!("SASL: {}", mechanisms.unwrap_or("none")),
+            (Auth::None, Role::Tls) => "certificates alone".to_owned(),
+            (Auth::None, Role::Tcp) => "no authentication, nothing encrypted".to_owned(),
+            (Auth::None, _) => "whoever may open it".to_owned(),
+        };
+        format!("{kind}, {asked}")
+    }
 }
 
 /// One of the two servers.

@@ -24,7 +24,7 @@ use super::clients::Limits;
 use super::keepalive::Keepalive;
 use super::listen::{self, Listener, Listening, Place, Plan, Role, Wanted};
 use super::log::{self, Filters, Level, Log, Setup};
-use super::process::{self, Exit, Notice, StartError};
+use super::process::{self, Detached, Exit, Notice, StartError};
 use super::rotation::Rotator;
 #[cfg(feature = "sasl")]
 use super::sasl;
@@ -80,67 +80,89 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let (settings, warnings) = Settings::read(&file, named, privileged).map_err(misconfigured)?;
     let log = set_up_log(&settings, arguments, &place)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let ended = go_on(arguments, &settings, (&place, &root), &log, detached);
+    if let Err(error) = &ended {
+        log.tell_of_failure(error);
+    }
+    log.flush();
+    ended
+}
+
+/// From here on there is a log. `detached`: in the background, and somebody waits.
+fn go_on(
+    arguments: &Arguments,
+    settings: &Settings,
+    (place, root): (&Place, &Root),
+    log: &Log,
+    detached: Option<Detached>,
+) -> Result<(), StartError> {
+    let privileged = rustix::process::geteuid().is_root();
     crate::memory::harden_process(); // before any key is read
-    let plan = plan(&place, &settings, arguments.listen);
+    let plan = plan(place, settings, arguments.listen);
     // What is judged is what will be listened on, whatever the environment says besides.
     let handed = listen::activated()?;
+    if arguments.listen && handed.is_none() && plan.network.is_empty() {
+        tracing::warn!("{LISTENS_NOWHERE}");
+    }
     let listens = |role| match &handed {
         Some(sockets) => sockets.iter().any(|socket| socket.role == role),
         None => plan.listens(role),
     };
     match &handed {
-        Some(sockets) => check_activated(sockets, &settings)?,
+        Some(sockets) => check_activated(sockets, settings)?,
         None => _ = settings.main_socket_mode(None).map_err(misconfigured)?,
     }
     settings.judge_network(listens(Role::Tls), listens(Role::Tcp)).map_err(misconfigured)?;
     let tls = match listens(Role::Tls) {
         true => {
             let home = std::env::home_dir().filter(|_| !privileged);
-            Some(Arc::new(Tls::load(&settings, home.as_deref())?))
+            Some(Arc::new(Tls::load(settings, home.as_deref())?))
         }
         false => None,
     };
     #[cfg(feature = "sasl")]
-    sasl::prepare(&asks_for_sasl(&settings, listens))?;
+    let mechanisms = sasl::prepare(&asks_for_sasl(settings, listens))?;
+    #[cfg(not(feature = "sasl"))]
+    let mechanisms = Vec::new();
     process::raise_descriptor_limit();
 
     process::make_run_directory(&place.run(), privileged)?;
     let pid_file = arguments.pid_file.clone().unwrap_or_else(|| place.pid_file());
     let _pid_file = process::take_pid_file(&pid_file)?;
-    let secrets = open(&place, &root, &settings)?;
+    let secrets = open(place, root, settings)?;
     let sockets = match handed {
         Some(sockets) => sockets,
         None => listen::make(&plan)?,
     };
 
-    let host = Arc::new(host(secrets, &settings, log.clone(), tls, arguments.timeout.unwrap_or(0)));
-    let runtime = runtime(&settings)?;
-    let network = addresses(&sockets);
+    let host = Arc::new(host(secrets, settings, log.clone(), tls, arguments.timeout.unwrap_or(0)));
+    let runtime = runtime(settings)?;
+    announce(&sockets, &host.auths, &mechanisms);
     let ready = || {
-        tracing::info!("ready{network}");
+        tracing::info!("ready");
         Notice::Ready.send();
-        if let Some(Err(error)) = detached.map(process::Detached::ready) {
+        log.echo_no_more();
+        if let Some(Err(error)) = detached.map(Detached::ready) {
             tracing::warn!("standard output can't be let go of: {error}");
         }
     };
     let served = runtime.block_on(serve::serve(host, sockets, ready));
     runtime.shutdown_timeout(serve::LONGEST_GOODBYE);
-    log.flush();
     served.map_err(|error| StartError::new(Exit::Signals, format!("cannot serve: {error}")))
 }
 
 /// The sockets whose clients authenticate by SASL, and what protects them.
 #[cfg(feature = "sasl")]
-fn asks_for_sasl(settings: &Settings, listens: impl Fn(Role) -> bool) -> Vec<(&'static str, Around)> {
+fn asks_for_sasl(settings: &Settings, listens: impl Fn(Role) -> bool) -> Vec<(Role, Around)> {
     let network = &settings.network;
     let all = [
-        (Role::Main, settings.auth_unix_rw, "the main socket", Around::Unix),
-        (Role::ReadOnly, settings.auth_unix_ro, "the read-only socket", Around::Unix),
-        (Role::Tls, network.auth_tls, "TLS", Around::Tls { bits: 256 }),
-        (Role::Tcp, network.auth_tcp, "TCP", Around::Tcp { min_ssf: network.tcp_min_ssf }),
+        (Role::Main, settings.auth_unix_rw, Around::Unix),
+        (Role::ReadOnly, settings.auth_unix_ro, Around::Unix),
+        (Role::Tls, network.auth_tls, Around::Tls { bits: 256 }),
+        (Role::Tcp, network.auth_tcp, Around::Tcp { min_ssf: network.tcp_min_ssf }),
     ];
-    let asks = all.into_iter().filter(|(role, auth, ..)| *auth == settings::Auth::Sasl && listens(*role));
-    asks.map(|(.., name, around)| (name, around)).collect()
+    let asks = all.into_iter().filter(|(role, auth, _)| *auth == settings::Auth::Sasl && listens(*role));
+    asks.map(|(role, _, around)| (role, around)).collect()
 }
 
 /// Whose daemon this is, and where its keystore lies.
@@ -287,14 +309,12 @@ fn plan(place: &Place, settings: &Settings, listen: bool) -> Plan {
     }
 }
 
-/// For the log: where on the network it listens.
-fn addresses(sockets: &[Listening]) -> String {
-    let shown = |socket: &Listening| {
-        let kind = if socket.role == Role::Tls { "tls" } else { "tcp" };
-        socket.address().map(|address| format!(" {kind} {address}"))
-    };
-    let all: Vec<String> = sockets.iter().filter_map(shown).collect();
-    if all.is_empty() { String::new() } else { format!(": listening on{}", all.join(",")) }
+/// Tells the log where it listens, and by what whoever comes there proves who it is.
+fn announce(sockets: &[Listening], auths: &Auths, mechanisms: &[(Role, String)]) {
+    for socket in sockets {
+        let offered = mechanisms.iter().find(|(role, _)| *role == socket.role).map(|(_, offered)| &offered[..]);
+        tracing::info!("listening on {socket} ({})", auths.shown(socket.role, offered));
+    }
 }
 
 /// systemd made the sockets: whom they let in is for it to say, and for us to judge.
@@ -370,6 +390,9 @@ fn refused(exit: Exit, error: &Error) -> StartError {
     }
 }
 
+const LISTENS_NOWHERE: &str = "--listen listens nowhere on the network, because listen_tls and listen_tcp are both 0: set one of \
+     them to 1, or leave --listen away";
+
 /// A reactor thread answers tens of thousands of calls a second.
 const MOST_REACTORS: usize = 8;
 
@@ -386,12 +409,12 @@ mod tests {
         let asked = |place: &Place, listen| {
             let plan = plan(place, &settings, listen);
             let asked = asks_for_sasl(&settings, |role| plan.listens(role));
-            asked.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            asked.into_iter().map(|(role, _)| role).collect::<Vec<_>>()
         };
         let users = Place::Session("/run/user/1000/libvirt".into());
-        assert_eq!(asked(&users, false), ["the main socket"]);
-        assert_eq!(asked(&users, true), ["the main socket", "TLS"]);
-        assert_eq!(asked(&Place::System, false), ["the main socket", "the read-only socket"]);
+        assert_eq!(asked(&users, false), [Role::Main]);
+        assert_eq!(asked(&users, true), [Role::Main, Role::Tls]);
+        assert_eq!(asked(&Place::System, false), [Role::Main, Role::ReadOnly]);
         assert!(asks_for_sasl(&settings, |_| false).is_empty(), "whatever is configured");
     }
 

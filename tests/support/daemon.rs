@@ -81,10 +81,10 @@ impl Place {
 
     /// Where the daemon listens for "tcp" or "tls", if that is on loopback.
     pub(crate) fn listens(&self, kind: &str) -> SocketAddr {
-        let mark = format!(" {kind} 127.0.0.1:");
-        let line = self.hear(&[&mark]);
-        let behind = line.rsplit_once(&mark).unwrap().1;
-        let port = behind.split([',', ' ']).next().unwrap();
+        let mark = "listening on 127.0.0.1:";
+        let line = self.hear(&[mark, &format!(" ({kind}, ")]);
+        let behind = line.rsplit_once(mark).unwrap().1;
+        let port = behind.split(' ').next().unwrap();
         format!("127.0.0.1:{port}").parse().unwrap()
     }
 

@@ -7,7 +7,11 @@ mod activation;
 mod ip;
 mod unix;
 
-use std::net::{SocketAddr, TcpListener};
+use std::fmt;
+#[cfg(test)]
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -140,10 +144,35 @@ impl Plan {
 
 impl Listening {
     /// Where on the network it listens.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    #[cfg(test)]
+    fn address(&self) -> Option<SocketAddr> {
         match &self.socket {
             Listener::Unix(_) => None,
             Listener::Ip(socket) => socket.local_addr().ok(),
+        }
+    }
+}
+
+/// Where it listens.
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            return name.path().display().fmt(f); // the kernel knows the one under which it was bound
+        }
+        match &self.socket {
+            Listener::Ip(socket) => match socket.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("an address that isn't known"),
+            },
+            Listener::Unix(socket) => {
+                let address = socket.local_addr().ok();
+                let name = address.as_ref().and_then(|address| address.as_abstract_name());
+                match (address.as_ref().and_then(|address| address.as_pathname()), name) {
+                    (Some(path), _) => path.display().fmt(f),
+                    (None, Some(name)) => write!(f, "@{}", name.escape_ascii()),
+                    (None, None) => f.write_str("a socket without a name"),
+                }
+            }
         }
     }
 }

@@ -136,6 +136,12 @@ pub(in super::super) struct Name {
     inode: u64,
 }
 
+impl Name {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for Name {
     fn drop(&mut self) {
         let ours =

@@ -39,6 +39,11 @@ impl Line {
         Self { time: SystemTime::now(), thread, level, source: None, text }
     }
 
+    /// What it says, and no more.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Like libvirt's, with its end: `2026-11-21 23:24:28.106+0000: 4711: error : target:12 : text`.
     pub(super) fn with_time(&self) -> String {
         format!("{}: {}\n", clock::timestamp(self.time), self.without_time())

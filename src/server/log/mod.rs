@@ -10,9 +10,10 @@ mod filters;
 mod line;
 mod outputs;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,10 @@ struct Shared {
     state: RwLock<Arc<State>>,
     /// What an empty text stands for when outputs are set.
     default: Wanted,
+    /// Whether whoever waits for the daemon to go into the background hears its warnings too.
+    echoes: AtomicBool,
+    /// In the background.
+    detached: bool,
 }
 
 #[derive(Debug)]
@@ -118,8 +123,29 @@ impl Log {
             StartError::new(Exit::Usage, format!("cannot set up the log: {error}"))
                 .advise("choose another place in log_outputs, or in LIBVIRT_LOG_OUTPUTS")
         })?;
-        let state = State { level, filters: Arc::new(filters), outputs };
-        Ok(Self(Arc::new(Shared { state: RwLock::new(Arc::new(state)), default })))
+        let echoes = AtomicBool::new(setup.detached && !wanted.iter().any(Wanted::is_stderr));
+        let state = RwLock::new(Arc::new(State { level, filters: Arc::new(filters), outputs }));
+        Ok(Self(Arc::new(Shared { state, default, echoes, detached: setup.detached })))
+    }
+
+    /// Whoever started the daemon into the background has gone.
+    pub(super) fn echo_no_more(&self) {
+        self.0.echoes.store(false, Ordering::Relaxed);
+    }
+
+    /// Keeps why the daemon didn't start, or has ended, where somebody will look for it: standard error has it besides, which
+    /// systemd has in its journal.
+    pub(super) fn tell_of_failure(&self, error: &StartError) {
+        self.echo_no_more();
+        let is_there = |output: &Output| match output.wanted.destination {
+            Destination::Stderr => true,
+            Destination::Journald => !self.0.detached,
+            Destination::Syslog(_) | Destination::File(_) => false,
+        };
+        if !self.state().outputs.iter().any(is_there) {
+            let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            tracing::error!("{}{advice}", error.line());
+        }
     }
 
     /// Makes it the log of all threads.
@@ -220,6 +246,9 @@ impl<S: Subscriber> Layer<S> for Log {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let Some(level) = Level::of(*event.metadata().level()) else { return };
         let line = Arc::new(Line::of(event, level));
+        if level >= Level::Warning && self.0.echoes.load(Ordering::Relaxed) {
+            _ = writeln!(io::stderr(), "{}: {}", level.name(), line.text());
+        }
         for output in self.state().outputs.iter() {
             output.take(&line);
         }

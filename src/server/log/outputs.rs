@@ -48,6 +48,10 @@ impl Wanted {
     pub(in crate::server) fn parse(text: &str) -> Result<Vec<Self>, Malformed> {
         text.split_ascii_whitespace().map(output).collect()
     }
+
+    pub(super) fn is_stderr(&self) -> bool {
+        self.destination == Destination::Stderr
+    }
 }
 
 impl fmt::Display for Wanted {
