@@ -15,6 +15,7 @@ mod ask;
 mod autostart;
 #[cfg(any(feature = "sasl", feature = "libssh"))]
 mod credentials;
+mod far;
 mod ip;
 mod libssh;
 mod link;

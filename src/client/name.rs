@@ -3,6 +3,7 @@
 //! Leans on the URI. Refuses nothing: a parameter that isn't known here is the server's to judge.
 
 use super::Uri;
+use crate::conf::nearest_within;
 
 /// The URI as the server shall see it: without the way to it, but for these parameters of the way.
 pub(super) fn name(uri: &Uri, kept: &[&str]) -> String {
@@ -19,6 +20,15 @@ pub(super) fn name(uri: &Uri, kept: &[&str]) -> String {
         name.push_str(&format!("#{}", encoded(fragment, b"/")));
     }
     name
+}
+
+/// Parameters that go to the server, though they are nearly ones of ours: each with the one that may be meant.
+pub(super) fn misspelt(uri: &Uri) -> impl Iterator<Item = (&str, &'static str)> {
+    uri.params.iter().filter_map(|(given, _)| {
+        let lower = given.to_ascii_lowercase();
+        let known = nearest_within(1, &lower, &OURS)?;
+        (known != given).then_some((given.as_str(), known))
+    })
 }
 
 /// Percent-encoded, but for what every URI may hold and for `kept`.

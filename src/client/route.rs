@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use super::Uri;
 use super::autostart::Daemon;
+use super::far::far;
 use super::libssh::{HostCheck, Libssh, Method};
-use super::name::name;
+use super::name::{misspelt, name};
 use super::preferences::{Preferences, configuration};
 use super::program::Program;
-use super::ssh::{Far, Proxy, Ssh};
+use super::ssh::Ssh;
 use super::tls::Tls;
 use super::way::{Unix, Way};
 use crate::secret::{Error, ErrorCode, ErrorDomain};
@@ -73,6 +74,9 @@ impl Places {
 impl Route {
     /// The way that `uri` names.
     pub(super) fn find(uri: &Uri, read_only: bool, places: &Places) -> Result<Self, Error> {
+        for (given, known) in misspelt(uri) {
+            tracing::warn!("the URI's parameter '{given}' goes to the server as it is: is '{known}' meant?");
+        }
         let transport = Transport::of(uri)?;
         let numbers = Numbers::of(uri)?;
         let mode = mode(uri, places)?;
@@ -183,7 +187,7 @@ impl Transport {
 
 /// Which of a host's daemons is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Auto,
     /// The secret driver's own.
     Direct,
@@ -263,63 +267,6 @@ fn unix(uri: &Uri, mode: Mode, read_only: bool, places: &Places) -> Result<Unix,
     Ok(Unix { socket: named.unwrap_or(socket), daemon, token })
 }
 
-/// What runs at the far end of ssh.
-fn far(uri: &Uri, mode: Mode, transport: &str, read_only: bool, places: &Places) -> Result<Far, Error> {
-    if mode == Mode::Direct {
-        let detail = format!("Cannot use direct socket mode for {transport} transport");
-        return Err(Error::new(ErrorCode::OperationUnsupported, ErrorDomain::Remote, detail)
-            .advise("leave out mode=: the far host's helper finds the socket"));
-    }
-    let (netcat, socket) = (uri.param("netcat"), uri.param("socket"));
-    let wanted = match uri.param("proxy") {
-        Some(proxy) => Some(proxy),
-        None => places.preferences.proxy()?,
-    };
-    let proxy = match wanted {
-        Some("auto") => Proxy::Auto,
-        Some("netcat") => Proxy::Netcat,
-        Some("native") => Proxy::Native,
-        Some(other) => {
-            return Err(invalid(format!("Unknown proxy type '{other}'"))
-                .advise("proxies are auto, netcat and native"));
-        }
-        None if socket.is_some() || netcat.is_some() => Proxy::Netcat,
-        None => Proxy::Auto,
-    };
-    let proxy = match (proxy, netcat) {
-        (Proxy::Native, Some(_)) => {
-            return Err(invalid("netcat path not valid with native proxy mode")
-                .in_domain(ErrorDomain::Rpc)
-                .advise("leave out netcat=, or proxy="));
-        }
-        (Proxy::Auto, Some(_)) => Proxy::Netcat,
-        // Only a helper knows where that user's socket is.
-        (Proxy::Auto, None) if uri.path == "/session" && socket.is_none() => Proxy::Native,
-        (proxy, _) => proxy,
-    };
-    if proxy == Proxy::Netcat && uri.path == "/session" && socket.is_none() {
-        // libvirt's client goes to the system's socket then.
-        return Err(invalid(
-            "netcat finds the system's socket alone, and secret:///session is meant to be that user's own",
-        )
-        .advise("use proxy=native, whose helper finds that user's socket; or name it: socket=PATH"));
-    }
-    let suffix = if read_only { "-ro" } else { "" };
-    let there = |name: &str| format!("/var/run/libvirt/{name}-sock{suffix}");
-    let sockets = match (socket, mode) {
-        (Some(socket), _) => vec![socket.to_owned()],
-        (None, Mode::Legacy) => vec![there("libvirt")],
-        (None, _) => vec![there("virtsecretd"), there("libvirt")],
-    };
-    Ok(Far {
-        proxy,
-        uri: uri.param("name").map_or_else(|| name(uri, &["mode", "socket"]), str::to_owned),
-        read_only,
-        netcat: netcat.unwrap_or("nc").to_owned(),
-        sockets,
-    })
-}
-
 fn authentication(wanted: &str) -> Result<Authentication, Error> {
     let (kind, mechanism) = match wanted.split_once('.') {
         Some((kind, mechanism)) => (kind, Some(mechanism.to_owned())),
@@ -337,7 +284,7 @@ fn authentication(wanted: &str) -> Result<Authentication, Error> {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Error {
+pub(super) fn invalid(detail: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArg, ErrorDomain::Remote, detail)
 }
 
@@ -365,6 +312,7 @@ const SSH_PORT: u16 = 22;
 
 #[cfg(test)]
 mod tests {
+    use super::super::ssh::Proxy;
     use super::*;
     use std::fs;
 
@@ -440,6 +388,19 @@ mod tests {
         assert_eq!(daemon("secret:///session?socket=/x", false), None);
         assert_eq!(daemon("qemu:///session", false), None);
         assert_eq!(daemon("qemu:///session?mode=legacy", false), None);
+    }
+
+    #[test]
+    fn a_parameter_that_is_nearly_one_of_ours_is_told_of_and_sent_all_the_same() {
+        let misspelt = |text: &str| {
+            let uri = Uri::parse(text).unwrap();
+            misspelt(&uri).map(|(given, known)| format!("{given}: {known}")).collect::<Vec<_>>().join(", ")
+        };
+        let both = "secret://h/system?no_verfy=1&socet=/x&no_verify=0";
+        assert_eq!(misspelt(both), "no_verfy: no_verify, socet: socket");
+        assert_eq!(misspelt("secret://h/system?pkipath=/p&foo=1&x=2&=3&No_Verify=1"), "No_Verify: no_verify");
+        let name = Host::new().find(both, false, false).unwrap().name;
+        assert_eq!(name, "secret:///system?no_verfy=1&socet=/x");
     }
 
     #[test]

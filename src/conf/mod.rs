@@ -240,9 +240,14 @@ impl Value {
 
 /// The known key that was probably meant: at most two letters away.
 pub fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known.iter().filter(|known| known.len().abs_diff(key.len()) <= 2);
+    nearest_within(2, key, known)
+}
+
+/// The same, with no more than so many letters that are wrong.
+pub(crate) fn nearest_within<'a>(letters: usize, key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let near = known.iter().filter(|known| known.len().abs_diff(key.len()) <= letters);
     let distances = near.map(|known| (distance(key, known), *known));
-    distances.filter(|(distance, _)| *distance <= 2).min().map(|(_, known)| known)
+    distances.filter(|(distance, _)| *distance <= letters).min().map(|(_, known)| known)
 }
 
 /// How many letters must be changed, added or taken away (Levenshtein).
