@@ -108,13 +108,26 @@ fn what_goes_wrong_on_the_way_is_told() {
         assert!(error.advice().is_some(), "{uri}\n{error:?}");
     }
     if cfg!(feature = "libssh") {
-        Connection::open(&host.libssh("libssh", "auto", "")).unwrap();
+        let error =
+            Connection::open(&host.libssh("libssh", "ignore", "&netcat=/nonexistent/nc")).unwrap_err();
+        let by_hand = format!("ssh -i {} root@127.0.0.1' gets there by itself", host.path("client"));
+        assert!(error.to_string().contains("/nonexistent/nc"), "{error}");
+        assert!(error.advice().unwrap().contains(&by_hand), "{error:?}");
         let known = host.path("known_by_libssh");
+        let error = Connection::open(&host.libssh("libssh", "normal", "")).unwrap_err();
+        let shown = Command::new("ssh-keygen").args(["-l", "-f", &host.path("host.pub")]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let fingerprint = shown.split(' ').nth(1).unwrap();
+        assert!(fingerprint.starts_with("SHA256:"), "{shown}");
+        let advice = error.advice().unwrap();
+        assert!(advice.contains(fingerprint) && advice.contains(&known), "{shown}: {advice}");
+        Connection::open(&host.libssh("libssh", "auto", "")).unwrap();
         let other = fs::read_to_string(host.path("client.pub")).unwrap();
         let key = other.split(' ').nth(1).unwrap();
-        fs::write(known, format!("127.0.0.1 ssh-ed25519 {key}\n")).unwrap();
+        fs::write(&known, format!("127.0.0.1 ssh-ed25519 {key}\n")).unwrap();
         let error = Connection::open(&host.libssh("libssh", "auto", "")).unwrap_err();
         assert!(error.to_string().contains("!!! SSH HOST KEY VERIFICATION FAILED !!!"), "{error}");
+        assert!(error.to_string().contains(fingerprint), "{error}");
     }
 }
 

@@ -22,14 +22,6 @@ pub(super) struct Ssh {
 }
 
 impl Ssh {
-    /// The line by which a person tries it.
-    fn by_hand(&self) -> String {
-        let port = self.port.map(|port| format!(" -p {port}")).unwrap_or_default();
-        let key = self.key.as_ref().map(|key| format!(" -i {}", quoted(key))).unwrap_or_default();
-        let user = self.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-        format!("{}{port}{key} {}", self.program, quoted(&format!("{user}{}", self.host)))
-    }
-
     /// The call of the program.
     pub(super) fn program(&self) -> Program {
         let mut arguments = Vec::new();
@@ -54,9 +46,12 @@ impl Ssh {
             name: self.program.clone(),
             arguments,
             variables: if self.may_ask { &ASKING } else { &ASKING[..QUIET] },
-            advice: format!(
-                "see that '{}' gets there by itself, and that a daemon runs on that host",
-                self.by_hand()
+            advice: self.far.advice(
+                &self.program,
+                self.port,
+                self.key.as_deref(),
+                self.user.as_deref(),
+                &self.host,
             ),
         }
     }
@@ -85,6 +80,28 @@ pub(super) enum Proxy {
 }
 
 impl Far {
+    /// What a person can do who doesn't get there: `program` is the ssh by which it can be tried.
+    pub(super) fn advice(
+        &self,
+        program: &str,
+        port: Option<u16>,
+        key: Option<&str>,
+        user: Option<&str>,
+        host: &str,
+    ) -> String {
+        let port = port.map(|port| format!(" -p {port}")).unwrap_or_default();
+        let key = key.map(|key| format!(" -i {}", quoted(key))).unwrap_or_default();
+        let host = quoted(&format!("{}{host}", user.map(|user| format!("{user}@")).unwrap_or_default()));
+        let needs = match self.proxy {
+            Proxy::Netcat => format!("that '{}' is a program there", self.netcat),
+            Proxy::Native => "that virt-ssh-helper or strongroom is a program there".to_owned(),
+            Proxy::Auto => "that virt-ssh-helper, strongroom or nc is a program there".to_owned(),
+        };
+        format!(
+            "see that '{program}{port}{key} {host}' gets there by itself, {needs}, and that a daemon runs on that host"
+        )
+    }
+
     /// One line for the login shell there, whichever that is: it hands all of it to `sh`.
     pub(super) fn command(&self) -> String {
         let flag = if self.read_only { "-r " } else { "" };
@@ -187,6 +204,17 @@ mod tests {
         );
         assert!(!all.program().variables.contains(&"GPG_TTY"));
         assert!(ssh().program().variables.contains(&"GPG_TTY"));
+    }
+
+    #[test]
+    fn whoever_does_not_get_there_is_told_what_to_try_and_what_it_takes() {
+        let advice = far(Proxy::Native).advice("ssh", Some(2222), Some("/my key"), Some("root"), "h");
+        assert!(
+            advice.starts_with("see that 'ssh -p 2222 -i '/my key' root@h' gets there by itself, "),
+            "{advice}"
+        );
+        assert!(advice.contains("that virt-ssh-helper or strongroom is a program there"), "{advice}");
+        assert!(ssh().program().advice.starts_with("see that 'ssh h' gets there by itself, that 'nc' is"));
     }
 
     /// Runs the command as a login shell would, with these programs alone, which print their words.

@@ -55,20 +55,26 @@ pub(super) enum HostCheck {
 }
 
 impl Method {
-    /// Those of a list with commas.
+    /// Those of a list with commas, each once: what a host has refused it refuses again, and counts.
     pub(super) fn list(names: Option<&str>) -> Result<Vec<Self>, Error> {
         let names = names.unwrap_or("agent,privkey,password,keyboard-interactive");
-        names
-            .split(',')
-            .map(|name| match name {
-                "agent" => Ok(Self::Agent),
-                "privkey" => Ok(Self::PrivateKey),
-                "password" => Ok(Self::Password),
-                "keyboard-interactive" => Ok(Self::KeyboardInteractive),
-                other => Err(invalid(format!("Invalid authentication method: '{other}'"))
-                    .advise("methods are agent, privkey, password and keyboard-interactive")),
-            })
-            .collect()
+        let mut methods = Vec::new();
+        for name in names.split(',') {
+            let method = match name {
+                "agent" => Self::Agent,
+                "privkey" => Self::PrivateKey,
+                "password" => Self::Password,
+                "keyboard-interactive" => Self::KeyboardInteractive,
+                other => {
+                    return Err(invalid(format!("Invalid authentication method: '{other}'"))
+                        .advise("methods are agent, privkey, password and keyboard-interactive"));
+                }
+            };
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+        Ok(methods)
     }
 }
 
@@ -99,4 +105,15 @@ impl Libssh {
 
 fn invalid(detail: String) -> Error {
     Error::new(ErrorCode::InvalidArg, ErrorDomain::Rpc, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_tried_once_however_often_it_is_named() {
+        let list = Method::list(Some("password,agent,password,agent")).unwrap();
+        assert_eq!(list, [Method::Password, Method::Agent]);
+    }
 }

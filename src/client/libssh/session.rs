@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use libssh_rs::{
     AuthMethods, AuthStatus, Channel, KnownHosts, PublicKeyHashType, Session, SshKey, SshOption,
 };
@@ -99,8 +101,8 @@ impl Libssh {
             return Ok(());
         }
         let key = session.get_server_public_key().map_err(|error| self.failed(&error))?;
-        let hash =
-            key.get_public_key_hash_hexa(PublicKeyHashType::Sha256).map_err(|error| self.failed(&error))?;
+        let hash = key.get_public_key_hash(PublicKeyHashType::Sha256).map_err(|error| self.failed(&error))?;
+        let hash = fingerprint(&hash);
         let file = self.known_hosts.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
         let Self { host, port, .. } = self;
         match (known, self.check) {
@@ -111,7 +113,10 @@ impl Libssh {
                      key is stored in '{file}'."
                 );
                 return Err(Error::new(ErrorCode::AuthFailed, ErrorDomain::from_number(DOMAIN), told)
-                    .advise("if the host's key was changed on purpose, remove its line from that file"));
+                    .advise(format!(
+                        "if the host's key was changed on purpose, remove its line from '{file}'; ssh-keygen -lf shows the \
+                         fingerprint of a key's file, on that host /etc/ssh/ssh_host_*_key.pub"
+                    )));
             }
             (_, HostCheck::Auto) => {}
             _ => self.accept(&hash, ask)?,
@@ -128,8 +133,11 @@ impl Libssh {
         let Self { host, port, .. } = self;
         let ask = ask.ok_or_else(|| {
             failed("No user interaction callback provided: Can't verify the session host key".to_owned()).advise(
-                "the host is not known: connect to it once by hand, or say known_hosts_verify=auto, which takes any key the \
-                 first time",
+                format!(
+                    "'{}' doesn't know the host, whose key is {hash}: add that key (ssh-keyscan shows it), or connect once \
+                     where somebody can answer, or say known_hosts_verify=auto, which takes any key the first time",
+                    self.known_hosts.as_ref().map_or_else(Default::default, |file| file.display().to_string())
+                ),
             )
         })?;
         let question =
@@ -139,7 +147,9 @@ impl Libssh {
         if yes {
             return Ok(());
         }
-        Err(failed(format!("SSH host key for '{host}' ({hash}) was not accepted")))
+        Err(failed(format!("SSH host key for '{host}' ({hash}) was not accepted")).advise(
+            "compare it with the host's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub, on that host",
+        ))
     }
 
     /// Tries one proof after the other, and stops at the first that is taken.
@@ -286,7 +296,9 @@ impl Libssh {
             _ = tell.send(());
         });
         carrying.map_err(|error| self.failed(&error))?;
-        let advice = format!("see that 'ssh {}' gets there, and that a daemon runs on that host", self.host);
+        let port = Some(self.port).filter(|&port| port != SSH_PORT);
+        let key = self.key.as_ref().map(|key| key.display().to_string());
+        let advice = self.far.advice("ssh", port, key.as_deref(), self.user.as_deref(), &self.host);
         Ok(Socket::carried(ours, Box::new(Carried { advice, said, far, gone: Mutex::new(gone) })))
     }
 
@@ -296,6 +308,12 @@ impl Libssh {
             text.strip_prefix("Fatal: ").or_else(|| text.strip_prefix("RequestDenied: ")).unwrap_or(&text);
         failed(format!("{}:{}: {text}", self.host, self.port))
     }
+}
+
+/// A key's SHA-256 as libvirt shows it, and as ssh-keygen does.
+fn fingerprint(hash: &[u8]) -> String {
+    let hexa: Vec<String> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} SHA256:{}", hexa.join(":"), STANDARD_NO_PAD.encode(hash))
 }
 
 /// What somebody has answered, as libssh's binding wants it.
@@ -445,6 +463,9 @@ fn failed(detail: String) -> Error {
 /// What to do if nobody listens.
 const NO_SSH: &str = "nobody listens there: does an SSH server run on that host, on that port?";
 
+/// The port that needs no word.
+const SSH_PORT: u16 = 22;
+
 /// How long a host may take to judge a proof.
 const LONGEST_PROOF: Duration = Duration::from_secs(300);
 
@@ -472,6 +493,15 @@ mod tests {
 
     use super::super::super::ssh::{Far, Proxy};
     use super::*;
+
+    #[test]
+    fn a_host_key_is_shown_as_ssh_keygen_shows_it_too() {
+        assert_eq!(
+            fingerprint(&[0xfb, 0xff, 0x00, 0x10]),
+            "fb:ff:00:10 SHA256:+/8AEA",
+            "its padding is left out"
+        );
+    }
 
     #[test]
     fn a_host_that_says_nothing_is_given_up() {
