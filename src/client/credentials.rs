@@ -9,11 +9,13 @@
     allow(dead_code, reason = "each service has keys of its own")
 )]
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
@@ -99,8 +101,12 @@ fn file(authfile: Option<&Path>) -> Option<PathBuf> {
         .or_else(|| usual.into_iter().flatten().find(|path| File::open(path).is_ok()))
 }
 
+/// Once for a file: ssh looks into it, and then SASL.
 fn warn_of_others(path: &Path, about: &Metadata) {
-    if about.mode() & 0o077 != 0 {
+    static WARNED: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+    let is_open = about.mode() & 0o077 != 0;
+    let file = (about.dev(), about.ino());
+    if is_open && WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(file) {
         let (path, mode) = (path.display(), about.mode() & 0o7777);
         tracing::warn!(
             "the credentials in '{path}' can be read by others (mode {mode:04o}): chmod 600 '{path}'"
@@ -163,6 +169,9 @@ const LARGEST: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn parse(text: &str, host: &str) -> Result<Credentials, String> {
@@ -233,6 +242,40 @@ mod tests {
             assert_eq!(parse(text, "h").unwrap_err(), format!("{prefix}{what}"), "{text}");
         }
         assert!(!format!("{:?}", parse(TWO, "localhost")).contains("w#rd"));
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_told_of_once() {
+        /// Counts warnings.
+        struct Counted(Arc<AtomicUsize>);
+        impl tracing::Subscriber for Counted {
+            fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+                true
+            }
+            fn event(&self, event: &tracing::Event<'_>) {
+                if *event.metadata().level() == tracing::Level::WARN {
+                    self.0.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::Id {
+                panic!("there are no spans")
+            }
+            fn record(&self, _: &tracing::Id, _: &tracing::span::Record<'_>) {}
+            fn record_follows_from(&self, _: &tracing::Id, _: &tracing::Id) {}
+            fn enter(&self, _: &tracing::Id) {}
+            fn exit(&self, _: &tracing::Id) {}
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.conf");
+        std::fs::write(&path, TWO).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let count = Arc::<AtomicUsize>::default();
+        tracing::subscriber::with_default(Counted(Arc::clone(&count)), || {
+            for service in ["ssh", "libvirt"] {
+                Credentials::read(&path, service, "localhost").unwrap();
+            }
+        });
+        assert_eq!(count.load(Ordering::Relaxed), 1);
     }
 
     #[test]
