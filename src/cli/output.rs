@@ -123,10 +123,15 @@ pub(crate) fn tell(failure: &Failure) {
         for line in lines {
             say(AnsiColor::Red.on_default().bold(), ERROR, line);
         }
-        if let Some(hint) = hint {
+        if let Some(hint) = hint_of(hint.as_deref()) {
             say(AnsiColor::Cyan.on_default().bold(), HINT, hint);
         }
     }
+}
+
+/// Whoever has nothing to advise says nothing.
+fn hint_of(hint: Option<&str>) -> Option<&str> {
+    hint.filter(|hint| !hint.trim().is_empty())
 }
 
 /// Warns on standard error, and goes on.
@@ -304,6 +309,11 @@ mod tests {
     fn what_a_server_says_moves_no_terminal() {
         assert_eq!(harmless("a\u{1b}]0;b\u{7}\u{9b}2J\r\nc\td\r"), "a\\x1b]0;b\\x07\\x9b2J\nc\td\\x0d");
         assert_eq!(harmless("no\nhint: run this\n <a\n--^\n"), "no\n  | hint: run this\n <a\n--^\n");
+    }
+
+    #[test]
+    fn there_is_no_empty_hint() {
+        assert_eq!([None, Some(""), Some(" \n"), Some("x")].map(hint_of), [None, None, None, Some("x")]);
     }
 
     #[test]

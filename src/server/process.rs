@@ -63,7 +63,7 @@ impl StartError {
 
     /// The same, with the next step for whoever meets it.
     pub(super) fn advise(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.advice = Some(advice.into()).filter(|advice| !advice.is_empty());
         self
     }
 
