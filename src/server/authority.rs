@@ -7,6 +7,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 #[cfg(feature = "polkit")]
+use super::flood::Flood;
+#[cfg(feature = "polkit")]
 use super::polkit::{MANAGE, MONITOR, Polkit};
 use crate::net::peer::Process;
 use crate::secret::Error;
@@ -15,6 +17,9 @@ use crate::secret::Error;
 pub(super) struct Authority {
     #[cfg(feature = "polkit")]
     polkit: Arc<Polkit>,
+    /// What the log hears of those who are refused.
+    #[cfg(feature = "polkit")]
+    refusals: Arc<Flood>,
 }
 
 impl Authority {
@@ -23,6 +28,8 @@ impl Authority {
         Self {
             #[cfg(feature = "polkit")]
             polkit: Arc::new(Polkit::new()),
+            #[cfg(feature = "polkit")]
+            refusals: Arc::default(),
         }
     }
 
@@ -35,7 +42,14 @@ impl Authority {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let polkit = Arc::clone(&self.polkit);
         let action = if read_only { MONITOR } else { MANAGE };
-        async move { polkit.check(&peer, action).await.map_err(Error::from) }
+        let refusals = Arc::clone(&self.refusals);
+        async move {
+            polkit.check(&peer, action).await.map_err(|refusal| {
+                refusals
+                    .warn(&format!("polkit refused {peer}, who asked for {action}: {}", refusal.for_log()));
+                Error::from(refusal)
+            })
+        }
     }
 
     #[cfg(not(feature = "polkit"))]

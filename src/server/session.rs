@@ -297,7 +297,7 @@ impl Session {
                 packet(call.reply(Status::Ok), &Number { number: 1 }).into()
             }
             Err(error) => {
-                failure::log(&error, &call, &self.peer);
+                // Whoever was asked has told the log.
                 fault::refusal(call, &error).into()
             }
         }

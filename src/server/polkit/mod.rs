@@ -57,6 +57,30 @@ pub(super) enum Refusal {
     Failed(String),
 }
 
+impl Refusal {
+    /// With the next step, for whoever administers the host.
+    pub(super) fn for_log(&self) -> String {
+        let advice = match self {
+            Self::NotAuthorized => {
+                "if this user is to come in, let the action through by a rule in /etc/polkit-1/rules.d (pkaction -v -a \
+                 ACTION shows what holds)"
+            }
+            Self::NoAgent { .. } => {
+                "somebody would have to type a password, and nobody can be asked: a rule in /etc/polkit-1/rules.d lets the \
+                 user in without, and pkttyagent asks on a terminal"
+            }
+            Self::Cancelled => "the dialog was closed",
+            Self::NoBus(_) => "is D-Bus running? without it, set auth_unix_rw and auth_unix_ro to \"none\"",
+            Self::Failed(text) if text.contains("is not registered") => {
+                "install the policy, docs/install/org.libvirt.unix.policy, into /usr/share/polkit-1/actions"
+            }
+            Self::Failed(text) if text.starts_with("polkit failed") => "see its log: journalctl -u polkit",
+            Self::Failed(_) => return self.to_string(),
+        };
+        format!("{self}; {advice}")
+    }
+}
+
 impl From<Refusal> for Error {
     /// With libvirt's numbers. virsh asks again after an AuthFailed, and starts an agent of its own after an AuthUnavailable.
     fn from(refusal: Refusal) -> Self {

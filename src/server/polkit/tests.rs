@@ -212,6 +212,11 @@ async fn each_answer_is_told_as_libvirt_tells_it() {
         let refusal = polkit.check(&peer(), MANAGE).await.unwrap_err();
         assert_eq!(numbers(&refusal), (code, domain), "{refusal}");
         assert!(refusal.to_string().contains(text), "{refusal}");
+        let told = refusal.for_log();
+        assert!(
+            told.starts_with(&format!("{refusal}; ")) && told.len() > refusal.to_string().len() + 5,
+            "{told}"
+        );
         authority.release_name("org.freedesktop.PolicyKit1").await.unwrap();
     }
 }
