@@ -135,7 +135,8 @@ Exit status:
   2  no directory for the sockets
   3  the keystore can't be served: in use by another process, or not readable
   4  signals can't be caught
-  6  the sockets can't be made, or systemd handed over others than expected";
+  6  nobody could come in: the sockets can't be made, systemd handed over others than
+     expected, TLS has no certificates that fit, or SASL no mechanism";
 
 #[cfg(test)]
 mod tests {

@@ -35,11 +35,12 @@ pub(super) fn bind(wanted: &Port) -> Result<Vec<Listening>, StartError> {
     };
     let services = || std::fs::read("/etc/services").unwrap_or_default();
     let Some(port) = number(&wanted.port, services) else {
-        let line = format!(
-            "cannot listen on port '{}': /etc/services knows no TCP service of that name",
-            wanted.port
-        );
-        return Err(refused(line).advise(format!("write a port's number in {port_key}")));
+        let why = match is_number(&wanted.port) {
+            true => "ports are numbers from 1 to 65535",
+            false => "/etc/services knows no TCP service of that name",
+        };
+        let line = format!("cannot listen on port '{}': {why}", wanted.port);
+        return Err(refused(line).advise(format!("write a port's number, from 1 to 65535, in {port_key}")));
     };
     let addresses = match &wanted.host {
         Some(host) => addresses(host, port).map_err(|error| {
@@ -108,9 +109,13 @@ fn bind_one(address: SocketAddr, queue: u32) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+fn is_number(port: &str) -> bool {
+    !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit())
+}
+
 /// The port's number, from itself or from the lines of /etc/services: `name number/tcp other names # remark`.
 fn number(port: &str, services: impl FnOnce() -> Vec<u8>) -> Option<u16> {
-    if !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) {
+    if is_number(port) {
         return port.parse().ok();
     }
     let services = services();
@@ -180,6 +185,7 @@ mod tests {
     fn what_cannot_be_listened_on_is_told_with_the_key() {
         for (wanted, line, advice) in [
             (port(None, "no-such-service"), "/etc/services knows no TCP service", "tcp_port"),
+            (port(None, "65536"), "port '65536': ports are numbers from 1 to 65535", "tcp_port"),
             (port(Some("no-such-host.invalid"), "0"), "no address of that name", "listen_addr"),
             (port(Some("192.0.2.1"), "0"), "cannot listen on 192.0.2.1:0", "listen_addr"),
         ] {
