@@ -140,6 +140,7 @@ fn a_certificate_that_looks_unfit_is_served_where_that_is_meant() {
         "{status}: {said}"
     );
     let (_daemon, address) = site.listen(&(lines + "tls_no_sanity_certificate = 1\n"));
+    site.place.hear(&["warning", "has expired", "it was valid until 2024-02-01"]);
     let caller = Caller { own: Some(site.client.clone()), ..Caller::default() };
     assert_eq!(caller.sees(address), Some(der(&old)));
 }

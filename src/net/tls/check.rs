@@ -122,6 +122,16 @@ pub(super) fn certificate(path: &Path, der: &CertificateDer<'_>, role: Role, now
     faults
 }
 
+/// A certificate that is out of its time, or soon will be: where it isn't looked at closer, and is used all the same.
+pub(super) fn out_of_time(path: &Path, der: &CertificateDer<'_>, role: Role, now: UnixTime) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Ok(certificate) = Certificate::read(der) {
+        dates(&path.display().to_string(), &certificate, role, now, &mut faults);
+    }
+    faults.iter_mut().for_each(|fault| fault.fatal = false);
+    faults
+}
+
 /// A certificate among those of the CAs that may sign no others, and so proves nobody: where it isn't looked at closer.
 pub(super) fn proves_nobody(path: &Path, der: &CertificateDer<'_>) -> Option<Fault> {
     let certificate = Certificate::read(der).ok().filter(|certificate| !certificate.may_sign())?;

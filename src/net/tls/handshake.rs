@@ -14,8 +14,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{
-    CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error, ExtractedSecrets,
-    OtherError, ProtocolVersion, SignatureScheme,
+    AlertDescription, CertificateError, CommonState, DigitallySignedStruct, DistinguishedName, Error,
+    ExtractedSecrets, OtherError, ProtocolVersion, SignatureScheme,
 };
 
 use super::cipher::{HEAD, Unfit, Version};
@@ -96,8 +96,11 @@ impl Handshake {
                 None => Err(failed("it is over")),
             },
             Err(error) => {
-                self.engine = None;
-                Err(told(&error))
+                let side = match self.engine.take() {
+                    Some(Engine::Server(..)) => Side::Server,
+                    _ => Side::Client,
+                };
+                Err(refusal(&error, side).unwrap_or_else(|| told(&error)))
             }
         }
     }
@@ -231,6 +234,39 @@ fn told(error: &Error) -> TlsError {
         return ours.clone();
     }
     failed(&error.to_string())
+}
+
+/// What the other end has said no to, in plain words. `side`: ours.
+fn refusal(error: &Error, side: Side) -> Option<TlsError> {
+    let Error::AlertReceived(alert) = error else { return None };
+    let other = match side {
+        Side::Server => "client",
+        Side::Client => "server",
+    };
+    let why = match alert {
+        AlertDescription::BadCertificate => "it is bad, or not for the name that was meant",
+        AlertDescription::UnsupportedCertificate => "it is of a kind that isn't supported there",
+        AlertDescription::CertificateRevoked => "it is revoked",
+        AlertDescription::CertificateExpired => "it has expired, by the clock there",
+        AlertDescription::UnknownCA => "its CA isn't known there",
+        AlertDescription::CertificateUnknown => "it isn't accepted there",
+        AlertDescription::AccessDenied => "it may not come in",
+        AlertDescription::HandshakeFailure
+        | AlertDescription::ProtocolVersion
+        | AlertDescription::InsufficientSecurity => {
+            let text =
+                format!("the {other} finds no version of TLS, or no cipher, that both have ({alert:?})");
+            return Some(failed(&text).advise("compare tls_priority on both ends"));
+        }
+        _ => return None,
+    };
+    let advice = match side {
+        Side::Server => {
+            "does the client's CA certificate match our ca_file? does the URI's host stand in our certificate?"
+        }
+        Side::Client => "is our certificate signed by a CA in the server's ca_file?",
+    };
+    Some(failed(&format!("the {other} refuses our certificate: {why} ({alert:?})")).advise(advice))
 }
 
 fn failed(why: &str) -> TlsError {

@@ -232,6 +232,12 @@ impl Loaded {
             }
         } else {
             faults.extend(authorities.iter().filter_map(|der| check::proves_nobody(&files.ca, der)));
+            let old = |path, der, role| check::out_of_time(path, der, role, now);
+            for identity in &identities.all {
+                let first = identity.chain().first();
+                faults.extend(first.iter().flat_map(|der| old(&identity.path, der, Role::Own(side))));
+            }
+            faults.extend(authorities.iter().flat_map(|der| old(&files.ca, der, Role::Authority)));
         }
         if let Some(crl) = &files.crl {
             faults.extend(check::revocation_lists(crl, &lists, &authorities, now));

@@ -242,7 +242,10 @@ fn a_server_that_is_not_proved_is_refused_before_we_show_ourselves() {
     let (clients, servers) =
         both(&mut other.connector().connect("host.example").unwrap(), &mut pki.acceptor().accept().unwrap());
     assert!(clients.err().unwrap().to_string().starts_with("Certificate failed validation: "));
-    assert!(servers.unwrap().is_err(), "the server hears it as an alert");
+    // The server hears it as an alert.
+    let heard = servers.unwrap().err().unwrap();
+    let words = "TLS handshake failed: the client refuses our certificate: ";
+    assert!(heard.to_string().starts_with(words) && heard.advice().contains("ca_file"), "{heard}");
     let rules = Rules { verify: false, ..Rules::default() };
     let careless = Connector::load(&other.files(Side::Client), &rules).unwrap();
     let (clients, _) =
