@@ -17,6 +17,7 @@ use rustls::pki_types::{
 use secrecy::{ExposeSecret, ExposeSecretMut};
 
 use super::error::TlsError;
+use super::named::Certificates;
 use super::scalar;
 use super::verify::Side;
 use crate::memory::SecretBytes;
@@ -47,6 +48,17 @@ impl Files {
             || Self::usual(Side::Client, home),
             |directory| Self::within(directory, Side::Client),
         )
+    }
+
+    /// The same, but for what the server's configuration names. With a CA of its own there is no list in the usual place.
+    pub(crate) fn with(mut self, named: &Certificates) -> Self {
+        if let Some((ca, own)) = &named.own {
+            self = Self { ca: ca.clone(), crl: None, crl_is_named: false, own: own.clone() };
+        }
+        if named.crl.is_some() {
+            (self.crl, self.crl_is_named) = (named.crl.clone(), true);
+        }
+        self
     }
 
     /// All in one directory.

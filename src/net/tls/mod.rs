@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod handshake;
 mod identity;
+mod named;
 mod priority;
 mod record;
 #[cfg(any(fuzzing, test))]
@@ -40,10 +41,11 @@ pub(crate) use files::Files;
 use handshake::{AnyClient, OneServer};
 pub(crate) use handshake::{Established, Handshake};
 use identity::Identities;
+pub(crate) use named::{Certificates, Named};
 use priority::Choice;
 use revocation::Revoked;
 #[cfg_attr(not(feature = "cli"), allow(unused_imports, reason = "to survey is the command line's"))]
-pub(crate) use survey::Survey;
+pub(crate) use survey::{Places, Survey};
 pub(crate) use verify::Side;
 use verify::{Judge, Proof};
 

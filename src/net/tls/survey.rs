@@ -11,10 +11,22 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use super::certificate::Certificate;
 use super::check::{self, Fault, Role};
 use super::error::visible;
-use super::files::{Files, certificates, revocation_lists};
+use super::files::{Files, certificates};
 use super::identity::{Identity, is_hidden};
+use super::named::Certificates;
 use super::revocation::Revoked;
 use super::verify::{Judge, Side, hosts, is_for};
+
+/// Where to look.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places<'a> {
+    /// All in one directory; `None`: in the usual places.
+    pub(crate) pkipath: Option<&'a Path>,
+    /// A user's home; root has none.
+    pub(crate) home: Option<&'a Path>,
+    /// What the server's configuration names instead, and its file.
+    pub(crate) named: Option<(&'a Certificates, &'a Path)>,
+}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -26,20 +38,19 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Looks at the certificates of these sides, in one directory or in the usual places. `host`: the name of this host.
-    /// `asked`: somebody wants to know of these sides; else a key is left out that is root's business.
-    pub(crate) fn of(
-        pkipath: Option<&Path>,
-        home: Option<&Path>,
-        sides: &[Side],
-        asked: bool,
-        host: Option<&str>,
-    ) -> Self {
+    /// Looks at the certificates of these sides. `host`: the name of this host. `asked`: somebody wants to know of these sides;
+    /// else a key is left out that is root's business.
+    pub(crate) fn of(places: Places<'_>, sides: &[Side], asked: bool, host: Option<&str>) -> Self {
         let mut survey = Self::default();
         let mut paths = BTreeSet::new();
-        for (index, &side) in sides.iter().enumerate() {
-            let files = places(pkipath, home, side);
-            survey.side(&files, side, (index == 0, asked), host);
+        if let (Some((_, conf)), true) = (places.named, sides.contains(&Side::Server)) {
+            let text = format!("The server's certificates are those that {} names", conf.display());
+            survey.faults.push(Fault::new(false, text, "--pkipath looks elsewhere"));
+        }
+        for &side in sides {
+            let files = places.of(side);
+            let is_new = !paths.contains(&files.ca);
+            survey.side(&files, side, (is_new, asked), host);
             paths.extend(files.own.into_iter().flat_map(|(certificate, key)| [certificate, key]));
             paths.extend([files.ca].into_iter().chain(files.crl));
         }
@@ -48,11 +59,14 @@ impl Survey {
     }
 
     /// Which sides have a certificate or a key in its place. Of a key that this user may not see nothing is known.
-    pub(crate) fn present(pkipath: Option<&Path>, home: Option<&Path>) -> Vec<Side> {
+    pub(crate) fn present(places: Places<'_>) -> Vec<Side> {
         let there = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
         let has = |side: &Side| {
-            let own = places(pkipath, home, *side).own;
-            own.iter().any(|(certificate, key)| there(certificate) || there(key) && !is_hidden(key))
+            let own = places.of(*side).own;
+            let is_named =
+                *side == Side::Server && places.named.is_some_and(|(named, _)| named.own.is_some());
+            is_named
+                || own.iter().any(|(certificate, key)| there(certificate) || there(key) && !is_hidden(key))
         };
         [Side::Server, Side::Client].into_iter().filter(has).collect()
     }
@@ -61,7 +75,7 @@ impl Survey {
     fn side(&mut self, files: &Files, side: Side, (tell_ca, asked): (bool, bool), host: Option<&str>) {
         let now = UnixTime::now();
         let authorities = certificates("CA certificate", &files.ca);
-        let lists = files.crl.as_deref().map_or_else(|| Ok(Vec::new()), revocation_lists);
+        let lists = files.revocation_lists();
         if tell_ca {
             match &authorities {
                 Err(error) => self.faults.push(error.clone().into()),
@@ -151,12 +165,17 @@ impl Survey {
     }
 }
 
-/// Where one side's files are.
-fn places(pkipath: Option<&Path>, home: Option<&Path>, side: Side) -> Files {
-    match (pkipath, side) {
-        (Some(directory), side) => Files::within(directory, side),
-        (None, Side::Server) => Files::server(home),
-        (None, Side::Client) => Files::client(None, home),
+impl Places<'_> {
+    /// One side's files.
+    fn of(&self, side: Side) -> Files {
+        match (self.pkipath, side) {
+            (Some(directory), side) => Files::within(directory, side),
+            (None, Side::Client) => Files::client(None, self.home),
+            (None, Side::Server) => {
+                let usual = Files::server(self.home);
+                self.named.map_or_else(|| usual.clone(), |(named, _)| usual.clone().with(named))
+            }
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use network::{Certificates, Network};
+pub(super) use network::Network;
 
 use crate::conf::{CONFIG_UNSUPPORTED, Conf, ConfError, INTERNAL_ERROR, SYSTEM_ERROR, nearest};
+use crate::net::tls::Certificates;
 
 /// How the daemon is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,7 +269,7 @@ impl Settings {
 
     /// Where the certificates of TLS lie.
     pub(super) fn certificates(&self) -> Result<Certificates, ConfError> {
-        self.network.certificates(&self.source)
+        self.network.files.certificates(&self.source)
     }
 
     /// An error about a key whose value was accepted here, but is of no use elsewhere: names file and line.

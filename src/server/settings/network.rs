@@ -4,10 +4,9 @@
 //! systemd hands over sockets of the network. Leans on `conf`. Refuses, once they are to hold: TCP on which nothing is
 //! encrypted, unless it is meant; SASL where this build has none; and certificates without their keys.
 
-use std::path::PathBuf;
-
-use super::{Auth, path, wrong};
+use super::{Auth, wrong};
 use crate::conf::{CONFIG_UNSUPPORTED, Conf, ConfError};
+use crate::net::tls::Named;
 use crate::server::listen::{Port, Role};
 
 /// What holds on the network.
@@ -39,23 +38,10 @@ pub(in super::super) struct Network {
     pub(in super::super) tls_priority: Option<String>,
     /// The users whom SASL lets in. `None`: all.
     pub(in super::super) sasl_allowed_username_list: Option<Vec<String>>,
-    ca_file: Option<PathBuf>,
-    crl_file: Option<PathBuf>,
-    cert_file: Option<PathBuf>,
-    key_file: Option<PathBuf>,
-    cert_files: Option<Vec<PathBuf>>,
-    key_files: Option<Vec<PathBuf>>,
+    /// Where the certificates lie, if not in the usual places.
+    pub(super) files: Named,
     /// Whether TCP that nothing encrypts is meant.
     allow_cleartext_tcp: bool,
-}
-
-/// Where the daemon's certificates lie, if not in the usual places.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Certificates {
-    /// The authority, and the daemon's own certificates, each with its key.
-    pub(in super::super) own: Option<(PathBuf, Vec<(PathBuf, PathBuf)>)>,
-    /// The list of those that are revoked.
-    pub(in super::super) crl: Option<PathBuf>,
 }
 
 impl Network {
@@ -75,12 +61,7 @@ impl Network {
             tls_allowed_dn_list: None,
             tls_priority: None,
             sasl_allowed_username_list: None,
-            ca_file: None,
-            crl_file: None,
-            cert_file: None,
-            key_file: None,
-            cert_files: None,
-            key_files: None,
+            files: Named::default(),
             allow_cleartext_tcp: false,
         }
     }
@@ -126,12 +107,7 @@ impl Network {
             tls_allowed_dn_list: list("tls_allowed_dn_list")?,
             tls_priority: text("tls_priority")?,
             sasl_allowed_username_list: list("sasl_allowed_username_list")?,
-            ca_file: path(conf, "ca_file")?,
-            crl_file: path(conf, "crl_file")?,
-            cert_file: path(conf, "cert_file")?,
-            key_file: path(conf, "key_file")?,
-            cert_files: paths(conf, "cert_files")?,
-            key_files: paths(conf, "key_files")?,
+            files: Named::read(conf)?,
             allow_cleartext_tcp: boolean("allow_cleartext_tcp", default.allow_cleartext_tcp)?,
         })
     }
@@ -177,58 +153,6 @@ impl Network {
         }
         Ok(())
     }
-
-    /// Where the certificates lie.
-    pub(super) fn certificates(&self, conf: &Conf) -> Result<Certificates, ConfError> {
-        let refused = |key: &str, text: &str, advice: &str| {
-            Err(conf.wrong(key, CONFIG_UNSUPPORTED, format!("{}: {text}", conf.file().display()), advice))
-        };
-        const TOGETHER: &str = "ca_file, cert_file and key_file are set all three or not at all";
-        for (one, several, set) in [
-            ("cert_file", "cert_files", self.cert_file.is_some() && self.cert_files.is_some()),
-            ("key_file", "key_files", self.key_file.is_some() && self.key_files.is_some()),
-        ] {
-            if set {
-                let text = format!("'{one}' and '{several}' are set at the same time");
-                return refused(
-                    several,
-                    &text,
-                    &format!("leave one of them away: '{several}' can have a single entry"),
-                );
-            }
-        }
-        let list = |one: &Option<PathBuf>, several: &Option<Vec<PathBuf>>| {
-            several.clone().or_else(|| Some(vec![one.clone()?])).unwrap_or_default()
-        };
-        let (certificates, keys) =
-            (list(&self.cert_file, &self.cert_files), list(&self.key_file, &self.key_files));
-        let own = match (&self.ca_file, certificates.len(), keys.len()) {
-            (None, 0, 0) => None,
-            (None, ..) => {
-                let key = ["cert_file", "cert_files", "key_file", "key_files"]
-                    .into_iter()
-                    .find(|key| conf.line(key).is_some());
-                return refused(
-                    key.unwrap_or("ca_file"),
-                    "No CA certificate path set to match server key/cert",
-                    TOGETHER,
-                );
-            }
-            (Some(_), 0, _) => {
-                return refused("ca_file", "No server certificate path set to match server key", TOGETHER);
-            }
-            (Some(_), _, 0) => {
-                return refused("ca_file", "No server key path set to match server cert", TOGETHER);
-            }
-            (Some(_), some, others) if some != others => {
-                let text =
-                    format!("there are {some} certificates in cert_files and {others} keys in key_files");
-                return refused("key_files", &text, "name one key for each certificate, in the same order");
-            }
-            (Some(ca), ..) => Some((ca.clone(), certificates.into_iter().zip(keys).collect())),
-        };
-        Ok(Certificates { own, crl: self.crl_file.clone() })
-    }
 }
 
 /// What libvirt takes on the network.
@@ -241,18 +165,6 @@ fn auth(conf: &Conf, key: &str) -> Result<Option<Auth>, ConfError> {
             let text = format!("{}: {key}: unsupported auth {word}", conf.file().display());
             let advice = "write \"sasl\" or \"none\": polkit knows the users of this host only";
             Err(conf.wrong(key, CONFIG_UNSUPPORTED, text, advice))
-        }
-    }
-}
-
-fn paths(conf: &Conf, key: &str) -> Result<Option<Vec<PathBuf>>, ConfError> {
-    let Some(list) = conf.strings(key)? else { return Ok(None) };
-    let paths: Vec<PathBuf> = list.into_iter().map(PathBuf::from).collect();
-    match paths.iter().find(|path| !path.is_absolute()) {
-        None => Ok(Some(paths)),
-        Some(path) => {
-            let text = format!("the path '{}' of {key} is not absolute", path.display());
-            Err(wrong(conf, key, &text, "write the whole path, from / on"))
         }
     }
 }
@@ -289,7 +201,8 @@ const LEAST_SSF: u32 = 112;
 mod tests {
     use super::super::Settings;
     use super::*;
-    use std::path::Path;
+    use crate::net::tls::Certificates;
+    use std::path::{Path, PathBuf};
 
     fn read(text: &str) -> Result<Settings, ConfError> {
         let conf = Conf::parse(Path::new("v.conf"), text.as_bytes()).unwrap();
@@ -330,12 +243,14 @@ mod tests {
             tls_allowed_dn_list: list(&["C=GB,*"]),
             tls_priority: Some("NORMAL".into()),
             sasl_allowed_username_list: list(&["fred", "*@X"]),
-            ca_file: Some("/ca".into()),
-            crl_file: Some("/crl".into()),
-            cert_file: Some("/c".into()),
-            key_file: Some("/k".into()),
-            cert_files: Some(vec!["/c1".into(), "/c2".into()]),
-            key_files: Some(vec!["/k1".into()]),
+            files: Named {
+                ca_file: Some("/ca".into()),
+                crl_file: Some("/crl".into()),
+                cert_file: Some("/c".into()),
+                key_file: Some("/k".into()),
+                cert_files: Some(vec!["/c1".into(), "/c2".into()]),
+                key_files: Some(vec!["/k1".into()]),
+            },
             allow_cleartext_tcp: true,
         };
         assert_eq!(read, expected);

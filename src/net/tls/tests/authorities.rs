@@ -40,8 +40,7 @@ fn a_ca_that_may_sign_for_some_names_signs_for_no_others_by_leaving_them_out() {
     // Nor is the host told otherwise beforehand.
     for (ca, faults) in [(&below, 1), (&free, 0)] {
         ca.issue(Side::Server, bare);
-        let survey =
-            Survey::of(Some(ca.directory.path()), None, &[Side::Server], true, Some("server.example"));
+        let survey = Survey::of(within(ca.directory.path()), &[Side::Server], true, Some("server.example"));
         let told = survey.faults.iter().filter(|fault| fault.text.contains("this host calls itself"));
         assert_eq!(told.count(), faults, "{survey:?}");
     }

@@ -408,7 +408,7 @@ fn a_certificate_that_no_end_of_ours_accepts_is_a_problem_before_the_start_is_re
         (Side::Client, ExtendedKeyUsagePurpose::ServerAuth),
     ] {
         pki.issue(side, |own| own.extended_key_usages = vec![other]);
-        let survey = Survey::of(Some(pki.directory.path()), None, &[side], true, None);
+        let survey = Survey::of(within(pki.directory.path()), &[side], true, None);
         let [fault] = &survey.faults[..] else { panic!("{survey:?}") };
         assert!(fault.fatal && fault.text.contains("purpose does not allow"), "{fault:?}");
         assert_eq!(survey.good.len(), 1, "the CA's alone: {survey:?}");
@@ -421,7 +421,7 @@ fn a_file_in_the_place_of_the_directory_is_named_with_what_to_do() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Connector::load(&Files::client(Some(file.path()), None), &Rules::default()).err().unwrap();
     assert!(error.to_string().ends_with(": Not a directory") && !error.advice().is_empty(), "{error:?}");
-    let survey = Survey::of(Some(file.path()), None, &[Side::Server, Side::Client], true, None);
+    let survey = Survey::of(within(file.path()), &[Side::Server, Side::Client], true, None);
     assert!(survey.faults.len() > 2 && survey.good.is_empty(), "{survey:?}");
     assert!(survey.faults.iter().all(|fault| !fault.advice.is_empty()), "{survey:?}");
 }

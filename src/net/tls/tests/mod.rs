@@ -32,6 +32,11 @@ pub(super) struct Pki {
     behind: String,
 }
 
+/// All in one directory.
+fn within(directory: &Path) -> Places<'_> {
+    Places { pkipath: Some(directory), home: None, named: None }
+}
+
 impl Pki {
     pub(super) fn new() -> Self {
         Self::with(|_| {})

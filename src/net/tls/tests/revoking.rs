@@ -83,7 +83,7 @@ fn a_list_by_a_ca_that_may_sign_none_counts_and_is_worth_a_warning() {
         assert_eq!(verdict, expected);
         assert!(warnings[0].contains("does not permit signing such lists"), "{warnings:?}");
     }
-    let survey = Survey::of(Some(pki.directory.path()), None, &[Side::Server], true, None);
+    let survey = Survey::of(within(pki.directory.path()), &[Side::Server], true, None);
     let told = survey.faults.iter().find(|fault| fault.text.contains("does not permit signing such lists"));
     assert!(told.is_some_and(|fault| !fault.fatal), "{survey:?}");
 }
