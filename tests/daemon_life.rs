@@ -177,6 +177,41 @@ fn in_the_background_it_is_there_when_the_command_returns_and_only_once() {
 }
 
 #[test]
+fn whoever_starts_it_into_the_background_hears_its_warnings_and_the_log_keeps_why_it_failed() {
+    let place = Place::new();
+    let (log, config) = (place.path().join("log"), place.root().join("etc/virtsecretd.conf"));
+    let lines = format!("{}log_outputs = \"3:file:{}\"\nlisten_tls = 0\n", place.own_key(), log.display());
+    fs::write(&config, lines + "no_such_key = 1\n").unwrap();
+    let started = place.command().args(["-d", "--listen"]).output().unwrap();
+    let said = String::from_utf8(started.stderr).unwrap();
+    assert!(started.status.success(), "{said}");
+    let _daemon = Background(place.pid_file());
+    let warnings = ["unknown key 'no_such_key'", "--listen listens nowhere on the network"];
+    let written = fs::read_to_string(&log).unwrap();
+    for words in warnings {
+        assert!(said.lines().any(|line| line.starts_with("warning: ") && line.contains(words)), "{said}");
+        assert!(written.contains(words), "{written}");
+    }
+
+    let refused = place.command().arg("-d").output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert_eq!(said.matches("Failed to acquire pid file").count(), 1, "{said}");
+    let written = fs::read_to_string(&log).unwrap();
+    let failure =
+        written.lines().find(|line| line.contains("Failed to acquire pid file")).unwrap_or_default();
+    assert!(failure.contains(": error : ") && failure.contains("stop that one first"), "{written}");
+
+    // Where the log is to be can't be read: then it is the usual one.
+    fs::write(&config, "log_level =\n").unwrap();
+    assert_eq!(place.command().arg("-d").output().unwrap().status.code(), Some(1));
+    if !Path::new("/run/systemd/journal/socket").exists() {
+        let written = fs::read_to_string(place.root().join("run/libvirt/virtsecretd.log")).unwrap();
+        assert!(written.contains("virtsecretd.conf:1: expecting a value"), "{written}");
+    }
+}
+
+#[test]
 fn a_timeout_ends_it_when_nobody_needs_it_and_not_before() {
     let start = || {
         let place = Place::new();

@@ -77,7 +77,16 @@ fn run(arguments: &Arguments, words: &[OsString]) -> Result<(), StartError> {
     let config_home = if privileged { None } else { root.etc.ancestors().nth(2) };
     let usual = || Settings::default_file(arguments.root.as_deref(), config_home);
     let file = arguments.config.clone().unwrap_or_else(usual);
-    let (settings, warnings) = Settings::read(&file, named, privileged).map_err(misconfigured)?;
+    let read = Settings::read(&file, named, privileged).map_err(misconfigured);
+    let (settings, warnings) = read.inspect_err(|error| {
+        // Where the log is to be can't be known: the usual place has to do.
+        if arguments.detached
+            && let Ok(log) = set_up_log(&Settings::default_for(privileged), arguments, &place)
+        {
+            log.tell_of_failure(error);
+            log.flush();
+        }
+    })?;
     let log = set_up_log(&settings, arguments, &place)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let ended = go_on(arguments, &settings, (&place, &root), &log, detached);
@@ -312,7 +321,8 @@ fn plan(place: &Place, settings: &Settings, listen: bool) -> Plan {
 /// Tells the log where it listens, and by what whoever comes there proves who it is.
 fn announce(sockets: &[Listening], auths: &Auths, mechanisms: &[(Role, String)]) {
     for socket in sockets {
-        let offered = mechanisms.iter().find(|(role, _)| *role == socket.role).map(|(_, offered)| &offered[..]);
+        let offered =
+            mechanisms.iter().find(|(role, _)| *role == socket.role).map(|(_, offered)| &offered[..]);
         tracing::info!("listening on {socket} ({})", auths.shown(socket.role, offered));
     }
 }
