@@ -103,7 +103,11 @@ fn sockets_that_nobody_could_come_in_by_stop_the_start() {
             ["for the main socket", "mech_list in /etc/sasl2/libvirt.conf"],
         ),
         (tcp, "PLAIN SCRAM-SHA-256", ["for TCP: of the mechanisms that are installed", "none encrypts"]),
-        (tcp, "PLAIN SCRAM-SHA-256", ["PLAIN, SCRAM-SHA-256, but SASL doesn't", "libsasl2-modules-gssapi-mit"]),
+        (
+            tcp,
+            "PLAIN SCRAM-SHA-256",
+            ["PLAIN, SCRAM-SHA-256, but SASL doesn't", "libsasl2-modules-gssapi-mit"],
+        ),
         (tcp, "GSSAPI\nkeytab: /nonexistent/tab", ["keytab in ", "'/nonexistent/tab', which isn't there"]),
     ] {
         let mut command = prepared(&place, lines, &format!("mech_list: {mechanisms}\n"));

@@ -79,8 +79,11 @@ fn unfit(role: Role, around: Around, error: &SaslError) -> StartError {
         (true, true) => "of the mechanisms that are installed and in mech_list none encrypts".to_owned(),
         (true, false) => "no mechanism that is installed is in mech_list".to_owned(),
     };
-    StartError::new(Exit::Network, format!("SASL can't be served for {what}: {why}"))
-        .advise(if on_tcp { NO_MECHANISM_THAT_ENCRYPTS } else { NO_MECHANISM })
+    StartError::new(Exit::Network, format!("SASL can't be served for {what}: {why}")).advise(if on_tcp {
+        NO_MECHANISM_THAT_ENCRYPTS
+    } else {
+        NO_MECHANISM
+    })
 }
 
 /// What one client's negotiation is judged by.

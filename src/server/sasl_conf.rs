@@ -104,10 +104,13 @@ impl Conf {
         let named = self.option("sasldb_path");
         let places = named.map_or_else(|| SASLDB.iter().map(PathBuf::from).collect(), |it| vec![it.into()]);
         let why = places.iter().map(|place| missing(place)).collect::<Option<Vec<_>>>()?.swap_remove(0);
-        let (place, told) = (places[0].display(), match named {
-            Some(_) => format!("sasldb_path in {} is", self.name()),
-            None => "SASL's users are, without a sasldb_path, in".to_owned(),
-        });
+        let (place, told) = (
+            places[0].display(),
+            match named {
+                Some(_) => format!("sasldb_path in {} is", self.name()),
+                None => "SASL's users are, without a sasldb_path, in".to_owned(),
+            },
+        );
         Some(format!(
             "{told} '{place}', which {why}: nobody can log in by {names}; saslpasswd2 -a libvirt -f '{place}' -c USER \
              makes it, or name another"
@@ -209,7 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_as_it_should_be_needs_no_word() {
-        let (users, keys) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let (users, keys) =
+            (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
         let text = format!(
             "# mech_list: nonsense\nMech_List: scram-sha-256 GSSAPI\nsasldb_path: {}\nkeytab: {}\n",
             users.path().display(),
@@ -225,7 +229,11 @@ mod tests {
     #[test]
     fn what_keeps_people_out_is_named_with_the_next_step() {
         for (text, offered, expected) in [
-            ("sasldb_path: /etc/passwd\n", &["PLAIN"][..], &["names no mech_list", "'mech_list: gssapi'"][..]),
+            (
+                "sasldb_path: /etc/passwd\n",
+                &["PLAIN"][..],
+                &["names no mech_list", "'mech_list: gssapi'"][..],
+            ),
             (
                 "mech_list: scram-sha-256\nsasldb_path: /nonexistent/users\n",
                 &["SCRAM-SHA-256"],
@@ -238,7 +246,11 @@ mod tests {
                 // Cyrus leaves the mechanism out, and doesn't say so to anybody.
                 "mech_list: gssapi\nkeytab: /nonexistent/krb5.tab\n",
                 &[],
-                &["keytab in /s/libvirt.conf is '/nonexistent/krb5.tab', which isn't there", "by GSSAPI", "ktadd"],
+                &[
+                    "keytab in /s/libvirt.conf is '/nonexistent/krb5.tab', which isn't there",
+                    "by GSSAPI",
+                    "ktadd",
+                ],
             ),
             (
                 "mech_list: plain no-such\nsasldb_path: /etc/passwd\n",
