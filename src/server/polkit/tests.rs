@@ -213,10 +213,7 @@ async fn each_answer_is_told_as_libvirt_tells_it() {
         assert_eq!(numbers(&refusal), (code, domain), "{refusal}");
         assert!(refusal.to_string().contains(text), "{refusal}");
         let told = refusal.for_log();
-        assert!(
-            told.starts_with(&format!("{refusal}; ")) && told.len() > refusal.to_string().len() + 5,
-            "{told}"
-        );
+        assert!(told.starts_with(&refusal.to_string()) && told.contains("; "), "no next step: {told}");
         authority.release_name("org.freedesktop.PolicyKit1").await.unwrap();
     }
 }
