@@ -41,6 +41,10 @@ pub(crate) use files::Files;
 use handshake::{AnyClient, OneServer};
 pub(crate) use handshake::{Established, Handshake};
 use identity::Identities;
+#[cfg_attr(
+    not(any(feature = "cli", feature = "daemon")),
+    allow(unused_imports, reason = "a configuration is the daemon's, and the command line looks into it")
+)]
 pub(crate) use named::{Certificates, Named};
 use priority::Choice;
 use revocation::Revoked;
