@@ -10,6 +10,7 @@
 //! ([`Action::Step`]) and comes back ([`Negotiation::stepped`]). Leans on `net` for Cyrus itself. Refuses to tell a client why; on
 //! bare TCP a layer of fewer than 56 bits; and, unlike libvirt, a client that has failed [`MOST_FAILURES`] times.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -41,12 +42,10 @@ pub(super) fn prepare(asked: &[(Role, Around)]) -> Result<Offers, StartError> {
     })?;
     let offers: Vec<_> =
         asked.iter().map(|(role, around)| (*role, *around, Server::new(*around, None, None))).collect();
-    let all = |server: &Result<Server, SaslError>| server.as_ref().map_or("", Server::mechanisms).to_owned();
-    let mechanisms: Vec<String> = offers
-        .iter()
-        .flat_map(|(.., server)| all(server).split(',').map(str::to_owned).collect::<Vec<_>>())
-        .filter(|mechanism| !mechanism.is_empty())
-        .collect();
+    let of = |server: &Result<Server, SaslError>| server.as_ref().map_or("", Server::mechanisms).to_owned();
+    let lists: Vec<String> = offers.iter().map(|(.., server)| of(server)).collect();
+    let mechanisms: BTreeSet<&str> =
+        lists.iter().flat_map(|list| list.split(',')).filter(|it| !it.is_empty()).collect();
     // Before what fails: this may be why.
     for doubt in sasl_conf::Conf::read().doubts(&mechanisms) {
         tracing::warn!("{doubt}");
@@ -76,8 +75,10 @@ fn unfit(role: Role, around: Around, error: &SaslError) -> StartError {
     let on_tcp = matches!(around, Around::Tcp { .. });
     let why = match (error.is_without_mechanism(), on_tcp) {
         (false, _) => error.to_string(),
-        (true, true) => "of the mechanisms that are installed and in mech_list none encrypts".to_owned(),
-        (true, false) => "no mechanism that is installed is in mech_list".to_owned(),
+        (true, true) => {
+            "no mechanism in mech_list that encrypts is installed and has what it needs".to_owned()
+        }
+        (true, false) => "no mechanism in mech_list is installed and has what it needs".to_owned(),
     };
     StartError::new(Exit::Network, format!("SASL can't be served for {what}: {why}")).advise(if on_tcp {
         NO_MECHANISM_THAT_ENCRYPTS

@@ -3,6 +3,7 @@
 //! Cyrus itself starts without them, offers what it has, and refuses everybody who tries. Leans on std: the file has a line for
 //! each option, `name: value`. Refuses nothing; whoever reads the log decides.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,7 @@ impl Conf {
 
     /// What keeps somebody out, or lets in by more than was meant: each in a line, with the next step. `offered`: the
     /// mechanisms that Cyrus offers, over all sockets.
-    pub(super) fn doubts(&self, offered: &[String]) -> Vec<String> {
+    pub(super) fn doubts(&self, offered: &BTreeSet<&str>) -> Vec<String> {
         let listed = self.listed();
         let mut doubts = Vec::new();
         match (&self.file, &listed) {
@@ -57,7 +58,7 @@ impl Conf {
         }
         let meant: Vec<&str> = match &listed {
             Some(listed) => listed.iter().map(String::as_str).collect(),
-            None => offered.iter().map(String::as_str).collect(),
+            None => offered.iter().copied().collect(),
         };
         let of = |kind: &[&str]| {
             let of_it: Vec<&str> = meant.iter().copied().filter(|name| kind.contains(name)).collect();
@@ -69,7 +70,7 @@ impl Conf {
         let absent: Vec<&str> = meant
             .iter()
             .copied()
-            .filter(|name| !offered.iter().any(|offered| offered == name))
+            .filter(|name| !offered.contains(name))
             .filter(|name| !is_told(name))
             .collect();
         if !absent.is_empty() {
@@ -206,8 +207,7 @@ mod tests {
     use super::*;
 
     fn doubts(text: &str, offered: &[&str]) -> Vec<String> {
-        let offered: Vec<String> = offered.iter().map(|it| (*it).to_owned()).collect();
-        Conf::parse(text, Some("/s/libvirt.conf".into())).doubts(&offered)
+        Conf::parse(text, Some("/s/libvirt.conf".into())).doubts(&offered.iter().copied().collect())
     }
 
     #[test]
@@ -262,7 +262,7 @@ mod tests {
             assert_eq!(doubts.len(), 1, "{doubts:?}");
             assert!(expected.iter().all(|words| doubts[0].contains(words)), "{doubts:?}");
         }
-        let without = Conf::parse("", None).doubts(&[]);
+        let without = Conf::parse("", None).doubts(&BTreeSet::new());
         assert!(without[0].contains("there is no /etc/sasl2/libvirt.conf"), "{without:?}");
     }
 }
