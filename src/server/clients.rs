@@ -138,7 +138,7 @@ impl Clients {
         let places = || {
             let (most, share) = shared(limits);
             let terms = Terms { most, share, waiting: MOST_WAITING, longest: Some(LONGEST_STAY) };
-            Places::lending(terms, Loan { talk: LONGEST_TALK, notice: None })
+            Places::lending(terms, Loan { talk: LONGEST_TALK, reserve: 0 })
         };
         let (certified, strangers) = (places(), places());
         Self {

@@ -211,11 +211,11 @@ impl Tls {
     }
 }
 
-/// The places for them. An address may have them all as long as nobody else comes.
+/// The places for them. One address may have all but those that are kept for others.
 fn handshakes() -> Arc<Places> {
     let longest = None; // who is in one has hours of its own
     let terms = Terms { most: MOST_HANDSHAKES, share: SHARE, waiting: MOST_WAITING, longest };
-    Places::lending(terms, Loan { talk: LONGEST, notice: Some(NOTICE) })
+    Places::lending(terms, Loan { talk: LONGEST, reserve: RESERVE })
 }
 
 /// What is read anew now and then, while others use what was read before.
@@ -361,14 +361,13 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 const AHEAD: usize = 8192;
 
 /// Handshakes at once. Not among the clients that have yet to authenticate: they aren't clients.
-const MOST_HANDSHAKES: usize = 256;
+const MOST_HANDSHAKES: usize = 320;
 
 /// And of one address, when others want to come.
 const SHARE: usize = 64;
 
-/// How long one of an address that has more than its share may take for a move when others want to come: longer than packets
-/// take around the world, shorter than anybody minds.
-const NOTICE: Duration = Duration::from_millis(250);
+/// Those of them that are for addresses with less than their share.
+const RESERVE: usize = 64;
 
 /// Those who may wait for a place among the handshakes.
 const MOST_WAITING: usize = 4096;

@@ -36,9 +36,9 @@ pub(super) struct Terms {
 pub(super) struct Loan {
     /// How long one is left to somebody, time of ours apart, while others wait who hold no more.
     pub(super) talk: Duration,
-    /// How long an origin that holds more than its share may take for a move while others wait who hold less. `None`: it is
-    /// asked back at once, even from who waits for us.
-    pub(super) notice: Option<Duration>,
+    /// So many are lent to nobody who has its share: newcomers find them free, and nobody has to go for them. If there are
+    /// none, what somebody has of more than its share is asked back at once, even from who waits for us.
+    pub(super) reserve: usize,
 }
 
 struct Inner {
@@ -188,7 +188,7 @@ impl Inner {
             let (mut first, mut sated) = (None, Vec::new());
             for (&origin, line) in &self.lines {
                 let turn = (self.holding.of(origin), line.turn, origin);
-                if self.loan.is_none() && turn.0.near >= self.terms.share {
+                if turn.0.near >= self.terms.share && self.is_lent() {
                     sated.push((turn, true));
                 } else if first.is_none_or(|(first, _)| turn < first) {
                     first = Some((turn, false));
@@ -225,6 +225,12 @@ impl Inner {
         }
     }
 
+    /// Whether who has its share gets no more but from its own.
+    fn is_lent(&self) -> bool {
+        let none_left = |loan: Loan| loan.reserve > 0 && self.held.len() + loan.reserve >= self.terms.most;
+        self.loan.is_none_or(none_left)
+    }
+
     fn is_full(&self) -> bool {
         self.held.len() >= self.terms.most
     }
@@ -235,9 +241,9 @@ impl Inner {
         let is_its_turn = clock.ours.is_none();
         let patience = if crowd >= holds { STANDSTILL } else { LONG_STANDSTILL };
         let stands_still = is_its_turn.then(|| clock.moved + patience);
-        let lent = self.loan.and_then(|Loan { talk, notice }| match crowd.is_well_above(holds) {
-            true if crowd.near > self.terms.share && (is_its_turn || notice.is_none()) => {
-                Some(if is_its_turn { clock.moved + notice.unwrap_or_default() } else { now })
+        let lent = self.loan.and_then(|Loan { talk, reserve }| match crowd.is_well_above(holds) {
+            true if crowd.near > self.terms.share && reserve == 0 => {
+                Some(if is_its_turn { clock.moved } else { now })
             }
             true => Some(clock.since + talk), // a crowd keeps us at work as long as it likes
             false => (is_its_turn && crowd >= holds).then(|| clock.since + clock.were_ours + talk),

@@ -203,7 +203,7 @@ fn of_those_who_stand_still_the_largest_crowd_gives_way() {
 fn no_crowd_sends_somebody_away_who_holds_less_however_soon_it_comes_again() {
     runtime().block_on(async {
         let terms = Terms { most: 3, share: 2, waiting: 9, longest: Some(Duration::from_secs(60)) };
-        let places = Places::lending(terms, Loan { talk: Duration::from_secs(5), notice: None });
+        let places = Places::lending(terms, Loan { talk: Duration::from_secs(5), reserve: 0 });
         let [crowd, person, other] = ["192.0.2.1", "198.51.100.1", "203.0.113.1"].map(at);
         let one = places.take(person).await.unwrap();
         let two = [places.take(crowd).await.unwrap(), places.take(crowd).await.unwrap()];
@@ -232,7 +232,7 @@ fn no_crowd_sends_somebody_away_who_holds_less_however_soon_it_comes_again() {
 fn more_than_its_share_is_an_origins_until_others_want_it() {
     runtime().block_on(async {
         let terms = Terms { most: 8, share: 2, waiting: 9, longest: None };
-        let places = Places::lending(terms, Loan { talk: Duration::from_secs(5), notice: None });
+        let places = Places::lending(terms, Loan { talk: Duration::from_secs(5), reserve: 0 });
         let [many, other] = ["192.0.2.1", "192.0.2.2"].map(at);
         let mut held = Vec::new();
         for _ in 0..8 {
@@ -253,30 +253,30 @@ fn more_than_its_share_is_an_origins_until_others_want_it() {
 }
 
 #[test]
-fn what_is_asked_back_with_notice_is_not_taken_from_those_who_go_on() {
+fn what_is_kept_for_newcomers_costs_nobody_a_place() {
     runtime().block_on(async {
-        let terms = Terms { most: 4, share: 1, waiting: 9, longest: None };
-        let loan = Loan { talk: Duration::from_secs(10), notice: Some(Duration::from_millis(250)) };
-        let places = Places::lending(terms, loan);
-        let [many, other] = ["192.0.2.1", "192.0.2.2"].map(at);
+        let terms = Terms { most: 6, share: 1, waiting: 9, longest: None };
+        let places = Places::lending(terms, Loan { talk: Duration::from_secs(10), reserve: 2 });
+        let [many, two, three, four] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1"].map(at);
         let mut held = Vec::new();
         for _ in 0..4 {
             held.push(places.take(many).await.unwrap());
+            held.iter().for_each(|place| set(place, ago(900)));
         }
-        set(&held[0], None);
-        held[0].holder.clock().moved = ago(900).unwrap();
-        held[1..].iter().for_each(|place| set(place, ago(100)));
-        assert!(has_to_wait(&places, other).await, "all go on");
-        set(&held[2], ago(300));
-        set(&held[3], ago(350));
-        let _two = [places.take(other).await.unwrap(), places.take(other).await.unwrap()];
-        assert!([2, 3].map(|it| is_ready(held[it].taken())) == [true; 2], "at once, those who don't");
-        set(&held[1], ago(200));
-        assert!(has_to_wait(&places, other).await, "they hold as much");
-        let began = Instant::now();
-        let _third = places.take(at("192.0.2.3")).await.unwrap();
-        assert!(is_ready(held[1].taken()) && began.elapsed() < Duration::from_millis(500));
-        assert!(!is_ready(held[0].taken()), "it waits for us");
+        assert!(has_to_wait(&places, many).await, "the others are for others");
+        let others = [places.take(two).await.unwrap(), places.take(three).await.unwrap()];
+        assert!(has_to_wait(&places, four).await, "all go on");
+        assert!(!held.iter().chain(&others).any(|place| is_ready(place.taken())));
+        set(&held[0], ago(1000));
+        set(&others[0], ago(9000));
+        let _four = places.take(four).await.unwrap();
+        assert!(is_ready(held[0].taken()), "of the crowd first, who stands still");
+        drop(others);
+        assert!(!has_to_wait(&places, two).await);
+        assert!(has_to_wait(&places, many).await, "nobody else's place is for it");
+        set(&held[1], ago(1000));
+        let _own = places.take(many).await.unwrap();
+        assert!(is_ready(held[1].taken()), "but its own are");
     });
 }
 
