@@ -22,8 +22,8 @@ pub(super) fn far(
         return Err(Error::new(ErrorCode::OperationUnsupported, ErrorDomain::Remote, detail)
             .advise("leave out mode=: the far host's helper finds the socket"));
     }
-    let (netcat, socket) = (uri.param("netcat"), uri.param("socket"));
-    let wanted = match uri.param("proxy") {
+    let (netcat, socket) = (uri.setting("netcat"), uri.setting("socket"));
+    let wanted = match uri.setting("proxy") {
         Some(proxy) => Some(proxy),
         None => places.preferences.proxy()?,
     };
@@ -65,7 +65,7 @@ pub(super) fn far(
     };
     Ok(Far {
         proxy,
-        uri: uri.param("name").map_or_else(|| name(uri, &["mode", "socket"]), str::to_owned),
+        uri: uri.setting("name").map_or_else(|| name(uri, &["mode", "socket"]), str::to_owned),
         read_only,
         netcat: netcat.unwrap_or("nc").to_owned(),
         sockets,

@@ -8,10 +8,7 @@ use crate::conf::nearest_within;
 /// The URI as the server shall see it: without the way to it, but for these parameters of the way.
 pub(super) fn name(uri: &Uri, kept: &[&str]) -> String {
     let mut name = format!("{}://{}", uri.scheme, encoded(&uri.path, b"/"));
-    let params = uri
-        .params
-        .iter()
-        .filter(|(param, _)| kept.contains(&param.as_str()) || !OURS.contains(&param.as_str()));
+    let params = uri.params.iter().filter(|(param, _)| is_among(param, kept) || !is_among(param, &OURS));
     for (at, (param, value)) in params.enumerate() {
         let mark = if at == 0 { '?' } else { '&' };
         name.push_str(&format!("{mark}{}={}", encoded(param, b""), encoded(value, b"/")));
@@ -27,8 +24,13 @@ pub(super) fn misspelt(uri: &Uri) -> impl Iterator<Item = (&str, &'static str)> 
     uri.params.iter().filter_map(|(given, _)| {
         let lower = given.to_ascii_lowercase();
         let known = nearest_within(1, &lower, &OURS)?;
-        (known != given).then_some((given.as_str(), known))
+        (known != lower).then_some((given.as_str(), known))
     })
+}
+
+/// To libvirt the case of their letters doesn't matter.
+fn is_among(param: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(param))
 }
 
 /// Percent-encoded, but for what every URI may hold and for `kept`.

@@ -82,7 +82,7 @@ impl Route {
         let mode = mode(uri, places)?;
         let host = uri.host.clone().unwrap_or_else(|| "localhost".to_owned());
         let port = uri.port.filter(|&port| port != 0);
-        let text = |name: &str| uri.param(name).map(str::to_owned);
+        let text = |name: &str| uri.setting(name).map(str::to_owned);
         let way = match transport {
             Transport::Unix => Way::Unix(unix(uri, mode, read_only, places)?),
             Transport::Tcp => {
@@ -116,11 +116,11 @@ impl Route {
                 user: uri.user.clone(),
                 authfile: text("authfile").map(PathBuf::from),
                 key: text("keyfile").map(PathBuf::from),
-                methods: Method::list(uri.param("sshauth"))?,
+                methods: Method::list(uri.setting("sshauth"))?,
                 known_hosts: text("known_hosts")
                     .map(PathBuf::from)
                     .or_else(|| Some(configuration()?.join("libvirt/known_hosts"))),
-                check: HostCheck::named(uri.param("known_hosts_verify"))?,
+                check: HostCheck::named(uri.setting("known_hosts_verify"))?,
             }),
             Transport::Ext => Way::Ext(Program {
                 name: text("command").ok_or_else(|| {
@@ -140,11 +140,11 @@ impl Route {
         };
         Ok(Self {
             way,
-            name: uri.param("name").map_or_else(|| name(uri, &[]), str::to_owned),
-            authentication: uri.param("auth").map(authentication).transpose()?,
+            name: uri.setting("name").map_or_else(|| name(uri, &[]), str::to_owned),
+            authentication: uri.setting("auth").map(authentication).transpose()?,
             host,
             user: uri.user.clone(),
-            authfile: uri.param("authfile").map(PathBuf::from),
+            authfile: uri.setting("authfile").map(PathBuf::from),
         })
     }
 }
@@ -196,7 +196,7 @@ pub(super) enum Mode {
 }
 
 fn mode(uri: &Uri, places: &Places) -> Result<Mode, Error> {
-    let wanted = match uri.param("mode") {
+    let wanted = match uri.setting("mode") {
         Some(mode) => Some(mode),
         None => places.preferences.mode()?,
     };
@@ -219,7 +219,7 @@ struct Numbers {
 
 impl Numbers {
     fn of(uri: &Uri) -> Result<Self, Error> {
-        let is_set = |name: &str| match uri.param(name).map(|text| text.trim_start().parse::<i32>()) {
+        let is_set = |name: &str| match uri.setting(name).map(|text| text.trim_start().parse::<i32>()) {
             None => Ok(false),
             Some(Ok(number)) => Ok(number != 0),
             Some(Err(_)) => Err(invalid(format!("Failed to parse value of URI component {name}"))
@@ -256,7 +256,7 @@ fn unix(uri: &Uri, mode: Mode, read_only: bool, places: &Places) -> Result<Unix,
         (Mode::Auto, Some(direct)) if !direct.exists() && legacy.exists() => (legacy, Daemon::Libvirt),
         (Mode::Direct | Mode::Auto, Some(direct)) => (direct, Daemon::Secret),
     };
-    let named = uri.param("socket").map(PathBuf::from);
+    let named = uri.setting("socket").map(PathBuf::from);
     // A daemon with sockets of its own has a token of its own beside them.
     let common = Path::new("common/system.token");
     let beside = named.as_deref().and_then(Path::parent).map(|directory| directory.join(common));
@@ -398,7 +398,7 @@ mod tests {
         };
         let both = "secret://h/system?no_verfy=1&socet=/x&no_verify=0";
         assert_eq!(misspelt(both), "no_verfy: no_verify, socet: socket");
-        assert_eq!(misspelt("secret://h/system?pkipath=/p&foo=1&x=2&=3&No_Verify=1"), "No_Verify: no_verify");
+        assert_eq!(misspelt("secret://h/system?pkipath=/p&foo=1&x=2&=3&No_Verify=1"), "");
         let name = Host::new().find(both, false, false).unwrap().name;
         assert_eq!(name, "secret:///system?no_verfy=1&socet=/x");
     }

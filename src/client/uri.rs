@@ -83,6 +83,12 @@ impl Uri {
         })
     }
 
+    /// What a parameter of the way there says. As libvirt has it: the last of that name, and its letters' case doesn't matter.
+    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
+        let found = self.params.iter().rev().find(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// The first value of a parameter.
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
@@ -155,6 +161,13 @@ mod tests {
         assert_eq!((uri.path.as_str(), uri.fragment.as_deref()), ("/embed", Some("f")));
         let params = [("root", "/srv/a b"), ("key", "/k"), ("x", "")];
         assert_eq!(uri.params, params.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn of_a_setting_given_twice_the_last_counts_however_it_is_spelt() {
+        let uri = Uri::parse("secret:///system?socket=/a&Socket=/b&sockets=/c").unwrap();
+        assert_eq!((uri.setting("socket"), uri.setting("mode")), (Some("/b"), None));
+        assert_eq!(crate::client::name::name(&uri, &[]), "secret:///system?sockets=/c");
     }
 
     #[test]
