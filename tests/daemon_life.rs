@@ -202,6 +202,17 @@ fn whoever_starts_it_into_the_background_hears_its_warnings_and_the_log_keeps_wh
         written.lines().find(|line| line.contains("Failed to acquire pid file")).unwrap_or_default();
     assert!(failure.contains(": error : ") && failure.contains("stop that one first"), "{written}");
 
+    // In the foreground standard error has it once, and the file all the same.
+    let other = place.path().join("other-log");
+    let outputs = format!("3:stderr 1:file:{}", other.display());
+    let refused = place.command().env("LIBVIRT_LOG_OUTPUTS", outputs).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(said.matches("Failed to acquire pid file").count(), 1, "{said}");
+    assert!(
+        fs::read_to_string(&other).unwrap().contains("Failed to acquire pid file"),
+        "it isn't in the file"
+    );
+
     // Where the log is to be can't be read: then it is the usual one.
     fs::write(&config, "log_level =\n").unwrap();
     assert_eq!(place.command().arg("-d").output().unwrap().status.code(), Some(1));

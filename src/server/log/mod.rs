@@ -73,6 +73,8 @@ struct Shared {
     default: Wanted,
     /// Whether whoever waits for the daemon to go into the background hears its warnings too.
     echoes: AtomicBool,
+    /// What is left to say standard error has already.
+    is_told: AtomicBool,
     /// In the background.
     detached: bool,
 }
@@ -125,7 +127,8 @@ impl Log {
         })?;
         let echoes = AtomicBool::new(setup.detached && !wanted.iter().any(Wanted::is_stderr));
         let state = RwLock::new(Arc::new(State { level, filters: Arc::new(filters), outputs }));
-        Ok(Self(Arc::new(Shared { state, default, echoes, detached: setup.detached })))
+        let is_told = AtomicBool::new(false);
+        Ok(Self(Arc::new(Shared { state, default, echoes, is_told, detached: setup.detached })))
     }
 
     /// Whoever started the daemon into the background has gone.
@@ -137,14 +140,17 @@ impl Log {
     /// systemd has in its journal.
     pub(super) fn tell_of_failure(&self, error: &StartError) {
         self.echo_no_more();
-        let is_there = |output: &Output| match output.wanted.destination {
+        self.0.is_told.store(true, Ordering::Relaxed);
+        let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        tracing::error!("{}{advice}", error.line());
+    }
+
+    /// Whether an output shows, or passes on, what standard error has.
+    fn has_stderr(&self, output: &Output) -> bool {
+        match output.wanted.destination {
             Destination::Stderr => true,
             Destination::Journald => !self.0.detached,
             Destination::Syslog(_) | Destination::File(_) => false,
-        };
-        if !self.state().outputs.iter().any(is_there) {
-            let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
-            tracing::error!("{}{advice}", error.line());
         }
     }
 
@@ -249,7 +255,8 @@ impl<S: Subscriber> Layer<S> for Log {
         if level >= Level::Warning && self.0.echoes.load(Ordering::Relaxed) {
             _ = writeln!(io::stderr(), "{}: {}", level.name(), line.text());
         }
-        for output in self.state().outputs.iter() {
+        let is_told = self.0.is_told.load(Ordering::Relaxed);
+        for output in self.state().outputs.iter().filter(|output| !is_told || !self.has_stderr(output)) {
             output.take(&line);
         }
     }
