@@ -106,6 +106,7 @@ fn check(arguments: &CheckArguments, output: &mut Output) -> Result<(), Failure>
     let pkipath = pkipath.map_err(|error| Failure::system("cannot tell where --pkipath is", &error))?;
     let conf = match pkipath {
         Some(_) => None,
+        None if arguments.client && !arguments.server => None,
         None => configuration(arguments.config.as_deref(), home.as_deref())?,
     };
     let (pkipath, home) = (pkipath.as_deref(), home.as_deref());

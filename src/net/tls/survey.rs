@@ -28,6 +28,12 @@ pub(crate) struct Places<'a> {
     pub(crate) named: Option<(&'a Certificates, &'a Path)>,
 }
 
+/// What no side before had too.
+struct News {
+    ca: bool,
+    crl: bool,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
@@ -49,8 +55,9 @@ impl Survey {
         }
         for &side in sides {
             let files = places.of(side);
-            let is_new = !paths.contains(&files.ca);
-            survey.side(&files, side, (is_new, asked), host);
+            let is_new = |path: &PathBuf| !paths.contains(path);
+            let news = News { ca: is_new(&files.ca), crl: files.crl.as_ref().is_none_or(is_new) };
+            survey.side(&files, side, (news, asked), host);
             paths.extend(files.own.into_iter().flat_map(|(certificate, key)| [certificate, key]));
             paths.extend([files.ca].into_iter().chain(files.crl));
         }
@@ -72,11 +79,11 @@ impl Survey {
     }
 
     /// One side. The CA and its list are told of once.
-    fn side(&mut self, files: &Files, side: Side, (tell_ca, asked): (bool, bool), host: Option<&str>) {
+    fn side(&mut self, files: &Files, side: Side, (news, asked): (News, bool), host: Option<&str>) {
         let now = UnixTime::now();
         let authorities = certificates("CA certificate", &files.ca);
         let lists = files.revocation_lists();
-        if tell_ca {
+        if news.ca {
             match &authorities {
                 Err(error) => self.faults.push(error.clone().into()),
                 Ok(authorities) => {
@@ -86,6 +93,8 @@ impl Survey {
                     }
                 }
             }
+        }
+        if news.crl {
             match (&lists, &files.crl) {
                 (Err(error), _) => self.faults.push(error.clone().into()),
                 (Ok(lists), Some(crl)) if !lists.is_empty() => {
