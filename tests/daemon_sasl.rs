@@ -110,7 +110,7 @@ fn sockets_that_nobody_could_come_in_by_stop_the_start() {
         (
             tcp,
             "PLAIN SCRAM-SHA-256",
-            ["PLAIN, SCRAM-SHA-256, but SASL doesn't", "libsasl2-modules-gssapi-mit"],
+            ["PLAIN, SCRAM-SHA-256, but no socket offers", "libsasl2-modules-gssapi-mit"],
         ),
         (tcp, "GSSAPI\nkeytab: /nonexistent/tab", ["keytab in ", "'/nonexistent/tab', which isn't there"]),
     ] {

@@ -67,15 +67,23 @@ impl Conf {
         doubts.extend(of(BY_TICKET).and_then(|names| self.keytab(&names)));
         doubts.extend(of(&self.by_password()).and_then(|names| self.users(&names)));
         let is_told = |name: &&str| BY_TICKET.contains(name) && self.keytab(name).is_some();
+        // libvirt has neither for them: an identity from outside, a binding to TLS' channel.
+        let is_idle = |name: &&str| *name == "EXTERNAL" || name.ends_with("-PLUS");
         let absent: Vec<&str> = meant
             .iter()
             .copied()
-            .filter(|name| !offered.contains(name))
-            .filter(|name| !is_told(name))
+            .filter(|name| !offered.contains(name) && !is_told(name) && !is_idle(name))
             .collect();
         if !absent.is_empty() {
+            let why = match absent.iter().any(|name| name.contains(',')) {
+                true => "names are parted by blanks there, not by commas",
+                false => {
+                    "it isn't installed, or it has no security of its own, which TCP wants: see 'pluginviewer -s' of \
+                     sasl2-bin"
+                }
+            };
             doubts.push(format!(
-                "mech_list in {} names {}, but SASL doesn't offer it: it isn't installed, or encrypts too little for TCP",
+                "mech_list in {} names {}, but no socket offers it: {why}",
                 self.name(),
                 absent.join(", ")
             ));
@@ -86,17 +94,24 @@ impl Conf {
     /// The mechanisms of `mech_list`, in capitals.
     fn listed(&self) -> Option<Vec<String>> {
         let list = self.option("mech_list")?;
-        Some(list.split([' ', ',', '\t']).filter(|it| !it.is_empty()).map(str::to_ascii_uppercase).collect())
+        Some(list.split_ascii_whitespace().map(str::to_ascii_uppercase).collect())
     }
 
     /// Mechanisms whose passwords are looked up.
     fn by_password(&self) -> Vec<&'static str> {
-        let plugins = self.option("auxprop_plugin").unwrap_or("sasldb");
-        if !plugins.split([' ', ',', '\t']).any(|plugin| plugin == "sasldb") {
+        // Where nobody says whom to ask, all that are installed are asked.
+        let others_know = match self.option("auxprop_plugin") {
+            Some(plugins) => plugins.split_ascii_whitespace().any(|plugin| plugin != "sasldb"),
+            None => {
+                self.options.iter().any(|(name, _)| name.starts_with("sql_") || name.starts_with("ldapdb_"))
+            }
+        };
+        if others_know {
             return Vec::new();
         }
-        // Who shows the password may be judged by somebody else.
-        let by_others = self.option("pwcheck_method").is_some_and(|how| !how.contains("auxprop"));
+        // Who shows the password may be judged by somebody else: one of them suffices.
+        let ways = self.option("pwcheck_method").unwrap_or("auxprop");
+        let by_others = ways.split_ascii_whitespace().any(|way| !way.starts_with("auxprop"));
         LOOKED_UP.iter().chain(if by_others { &[] } else { SHOWN }).copied().collect()
     }
 
@@ -123,11 +138,13 @@ impl Conf {
         let (place, told) = match self.option("keytab") {
             Some(named) => (named.to_owned(), format!("keytab in {} is", self.name())),
             None => {
-                let elsewhere = std::fs::read_to_string("/etc/krb5.conf")
-                    .is_ok_and(|text| text.contains("default_keytab_name"));
+                let is_said =
+                    |text: String| ["default_keytab_name", "include"].iter().any(|it| text.contains(it));
+                let elsewhere = std::fs::read_to_string("/etc/krb5.conf").is_ok_and(is_said)
+                    || ["KRB5_CONFIG", "GSS_USE_PROXY"].iter().any(|name| env::var_os(name).is_some());
                 let variable = env::var("KRB5_KTNAME").ok();
                 if variable.is_none() && elsewhere {
-                    return None;
+                    return None; // only Kerberos itself could tell where it is
                 }
                 (variable.unwrap_or_else(|| KEYTAB.to_owned()), "Kerberos' keytab is".to_owned())
             }
@@ -145,7 +162,8 @@ impl Conf {
     }
 
     fn option(&self, name: &str) -> Option<&str> {
-        let found = self.options.iter().rev().find(|option| option.0 == name);
+        // Of a key given twice Cyrus takes the first.
+        let found = self.options.iter().find(|option| option.0 == name);
         found.map(|option| option.1.as_str()).filter(|value| !value.is_empty())
     }
 
@@ -224,6 +242,14 @@ mod tests {
         assert_eq!(doubts(others, &["PLAIN"]), [""; 0], "saslauthd knows the users");
         let ldap = "mech_list: digest-md5\nauxprop_plugin: ldapdb\nsasldb_path: /nonexistent\n";
         assert_eq!(doubts(ldap, &["DIGEST-MD5"]), [""; 0], "a directory knows them");
+        for quiet in [
+            "mech_list: plain\npwcheck_method: auxprop saslauthd\nsasldb_path: /nonexistent\n",
+            "mech_list: plain\nsql_engine: sqlite3\nsasldb_path: /nonexistent\n",
+            "mech_list: plain\nauxprop_plugin: sasldb sql\nsasldb_path: /nonexistent\n",
+            "mech_list: external plain scram-sha-256-plus\nmech_list: cram-md5\nsasldb_path: /etc/passwd\n",
+        ] {
+            assert_eq!(doubts(quiet, &["PLAIN"]), [""; 0], "{quiet}");
+        }
     }
 
     #[test]
@@ -255,7 +281,12 @@ mod tests {
             (
                 "mech_list: plain no-such\nsasldb_path: /etc/passwd\n",
                 &["PLAIN"],
-                &["mech_list in /s/libvirt.conf names NO-SUCH, but SASL doesn't offer it"],
+                &["mech_list in /s/libvirt.conf names NO-SUCH, but no socket offers it: it isn't installed"],
+            ),
+            (
+                "mech_list: plain,login\nsasldb_path: /etc/passwd\n",
+                &[],
+                &["names PLAIN,LOGIN, but no socket offers it: names are parted by blanks"],
             ),
         ] {
             let doubts = doubts(text, offered);

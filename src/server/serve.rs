@@ -62,6 +62,8 @@ pub(super) struct Auths {
     pub(super) read_only: Auth,
     pub(super) tls: Auth,
     pub(super) tcp: Auth,
+    /// Whether TLS asks clients for certificates.
+    pub(super) verifies: bool,
     /// Patterns of the users whom SASL lets in; `None`: all.
     #[cfg(feature = "sasl")]
     pub(super) users: Option<Arc<[String]>>,
@@ -96,7 +98,8 @@ impl Auths {
         let asked = match (self.of(role), role) {
             (Auth::Polkit, _) => "polkit".to_owned(),
             (Auth::Sasl, _) => format!("SASL: {}", mechanisms.unwrap_or("none")),
-            (Auth::None, Role::Tls) => "certificates alone".to_owned(),
+            (Auth::None, Role::Tls) if self.verifies => "certificates alone".to_owned(),
+            (Auth::None, Role::Tls) => "no authentication".to_owned(),
             (Auth::None, Role::Tcp) => "no authentication, nothing encrypted".to_owned(),
             (Auth::None, _) => "whoever may open it".to_owned(),
         };

@@ -364,6 +364,7 @@ fn host(secrets: Secrets, settings: &Settings, log: Log, tls: Option<Arc<Tls>>, 
             read_only: settings.auth_unix_ro,
             tls: settings.network.auth_tls,
             tcp: settings.network.auth_tcp,
+            verifies: settings.network.verify_certificate,
             #[cfg(feature = "sasl")]
             users: settings.network.sasl_allowed_username_list.clone().map(Into::into),
             #[cfg(feature = "sasl")]
