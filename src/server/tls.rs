@@ -62,13 +62,7 @@ impl Tls {
         let named = settings
             .certificates()
             .map_err(|error| StartError::new(Exit::Usage, error.to_string()).advise(error.advice))?;
-        let mut files = Files::server(home);
-        if let Some((ca, own)) = named.own {
-            files = Files { ca, crl: None, crl_is_named: false, own };
-        }
-        if named.crl.is_some() {
-            (files.crl, files.crl_is_named) = (named.crl, true);
-        }
+        let files = Files::server(home).with(&named);
         let network = &settings.network;
         let rules = Rules {
             sanity: network.sane_certificate,
