@@ -154,6 +154,25 @@ impl Conf {
         texts.map(Some).ok_or_else(bad_item)
     }
 
+    /// A path that doesn't depend on where the program was started.
+    pub fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfError> {
+        self.string(key)?.map(|path| self.whole(key, path)).transpose()
+    }
+
+    /// A list of such paths.
+    pub fn paths(&self, key: &str) -> Result<Option<Vec<PathBuf>>, ConfError> {
+        let Some(list) = self.strings(key)? else { return Ok(None) };
+        list.into_iter().map(|path| self.whole(key, path)).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn whole(&self, key: &str, path: &str) -> Result<PathBuf, ConfError> {
+        if path.starts_with('/') {
+            return Ok(path.into());
+        }
+        let text = format!("{}: the path '{path}' of {key} is not absolute", self.file.display());
+        Err(self.wrong(key, INTERNAL_ERROR, text, "write the whole path, from / on"))
+    }
+
     /// The keys that aren't among these, with their lines.
     pub fn unknown<'a>(&'a self, known: &'a [&str]) -> impl Iterator<Item = (&'a str, u32)> {
         let unknown = self.entries.iter().filter(|entry| !known.contains(&&*entry.key));

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::conf::{CONFIG_UNSUPPORTED, Conf, ConfError, INTERNAL_ERROR};
+use crate::conf::{CONFIG_UNSUPPORTED, Conf, ConfError};
 
 /// What the file says of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,12 +30,12 @@ impl Named {
     /// The keys as they stand there: whole paths, whatever they lead to.
     pub(crate) fn read(conf: &Conf) -> Result<Self, ConfError> {
         Ok(Self {
-            ca_file: path(conf, "ca_file")?,
-            crl_file: path(conf, "crl_file")?,
-            cert_file: path(conf, "cert_file")?,
-            key_file: path(conf, "key_file")?,
-            cert_files: paths(conf, "cert_files")?,
-            key_files: paths(conf, "key_files")?,
+            ca_file: conf.path("ca_file")?,
+            crl_file: conf.path("crl_file")?,
+            cert_file: conf.path("cert_file")?,
+            key_file: conf.path("key_file")?,
+            cert_files: conf.paths("cert_files")?,
+            key_files: conf.paths("key_files")?,
         })
     }
 
@@ -90,22 +90,4 @@ impl Named {
         };
         Ok(Certificates { own, crl: self.crl_file.clone() })
     }
-}
-
-fn path(conf: &Conf, key: &str) -> Result<Option<PathBuf>, ConfError> {
-    conf.string(key)?.map(|path| absolute(conf, key, path)).transpose()
-}
-
-fn paths(conf: &Conf, key: &str) -> Result<Option<Vec<PathBuf>>, ConfError> {
-    let Some(list) = conf.strings(key)? else { return Ok(None) };
-    list.into_iter().map(|path| absolute(conf, key, path)).collect::<Result<_, _>>().map(Some)
-}
-
-/// A path that doesn't depend on where the daemon was started.
-fn absolute(conf: &Conf, key: &str, path: &str) -> Result<PathBuf, ConfError> {
-    if path.starts_with('/') {
-        return Ok(path.into());
-    }
-    let text = format!("{}: the path '{path}' of {key} is not absolute", conf.file().display());
-    Err(conf.wrong(key, INTERNAL_ERROR, text, "write the whole path, from / on"))
 }

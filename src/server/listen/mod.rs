@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use activation::activated;
 pub(super) use ip::Port;
-pub(super) use unix::Name;
+pub(super) use unix::{Name, is_abstract};
 
 use super::process::{Exit, StartError};
 

@@ -157,7 +157,8 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-fn is_abstract(path: &Path) -> bool {
+/// Whether it names a socket without a file.
+pub(in super::super) fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_bytes().starts_with(b"@")
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub(super) use network::Network;
 
+use super::listen::is_abstract;
 use crate::conf::{CONFIG_UNSUPPORTED, Conf, ConfError, INTERNAL_ERROR, SYSTEM_ERROR, nearest};
 use crate::net::tls::Certificates;
 
@@ -189,7 +190,7 @@ impl Settings {
         settings.auth_unix_ro = auth(&conf, "auth_unix_ro")?.unwrap_or(settings.auth_unix_ro);
         settings.auth_unix_rw = auth(&conf, "auth_unix_rw")?.unwrap_or(settings.auth_unix_rw);
         settings.unix_sock_group = text("unix_sock_group")?;
-        settings.unix_sock_dir = path(&conf, "unix_sock_dir")?;
+        settings.unix_sock_dir = socket_directory(&conf)?;
         settings.unix_sock_ro_perms = mode(&conf, "unix_sock_ro_perms", settings.unix_sock_ro_perms)?;
         if settings.auth_unix_rw == Auth::Polkit {
             settings.unix_sock_rw_perms = 0o777; // polkit decides, so all may ask
@@ -215,12 +216,12 @@ impl Settings {
         };
         settings.log_filters = text("log_filters")?;
         settings.log_outputs = text("log_outputs")?;
-        settings.host_key_file = path(&conf, "host_key_file")?;
-        settings.system_token_file = path(&conf, "system_token_file")?;
+        settings.host_key_file = conf.path("host_key_file")?;
+        settings.system_token_file = conf.path("system_token_file")?;
         let boolean = |key, default| Ok(conf.boolean(key, default)?.unwrap_or(default));
         settings.xml_copies = boolean("xml_copies", settings.xml_copies)?;
         settings.import_at_first_start = boolean("import_at_first_start", settings.import_at_first_start)?;
-        settings.import_key_file = path(&conf, "import_key_file")?;
+        settings.import_key_file = conf.path("import_key_file")?;
         let limit = |key, default: Option<u32>| {
             let number = conf.unsigned(key, default.unwrap_or(0))?;
             Ok(number.map_or(default, |number| Some(number).filter(|number| *number > 0)))
@@ -374,18 +375,12 @@ fn mode(conf: &Conf, key: &str, default: u32) -> Result<u32, ConfError> {
     })
 }
 
-/// A path that doesn't depend on where the daemon was started.
-fn path(conf: &Conf, key: &str) -> Result<Option<PathBuf>, ConfError> {
-    let Some(path) = conf.string(key)?.map(Path::new) else { return Ok(None) };
-    if path.is_absolute() || (key == "unix_sock_dir" && is_abstract(path)) {
-        return Ok(Some(path.into()));
+/// Where the sockets lie; `@` begins a name without a file.
+fn socket_directory(conf: &Conf) -> Result<Option<PathBuf>, ConfError> {
+    match conf.string("unix_sock_dir")? {
+        Some(name) if is_abstract(Path::new(name)) => Ok(Some(name.into())),
+        _ => conf.path("unix_sock_dir"),
     }
-    let text = format!("the path '{}' of {key} is not absolute", path.display());
-    Err(wrong(conf, key, &text, "write the whole path, from / on"))
-}
-
-fn is_abstract(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().first() == Some(&b'@')
 }
 
 /// Checks the types of what is accepted without effect, and refuses what would leave somebody unprotected.
