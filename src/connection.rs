@@ -278,6 +278,11 @@ impl Connection {
         Self { keystore }
     }
 
+    /// The keystore itself, for what takes one: [`Volumes`](crate::volume::Volumes), say.
+    pub fn keystore(&self) -> Arc<dyn Keystore> {
+        Arc::clone(&self.keystore)
+    }
+
     /// The URI that was opened.
     pub fn uri(&self) -> String {
         self.keystore.uri()

@@ -63,6 +63,7 @@
 //! | 4 | [`client`] | a daemon's keystore, over every transport; how keystores are named: URIs |
 //! | 5 | [`transfer`] | whole keystores in and out: libvirt's directories |
 //! | 6 | [`Connection`] | the face for programs |
+//! | 6 | [`volume`] | encrypted volumes with their secrets: made, proved, changed and removed together |
 //! | 6 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
 //! | 7 | `cli` | the command line (feature `cli`, on by default; the library builds without it) |
 //!
@@ -84,6 +85,7 @@ pub mod driver;
 pub mod client;
 pub mod transfer;
 mod connection;
+pub mod volume;
 #[cfg(feature = "daemon")]
 pub mod server;
 #[cfg(feature = "cli")]

@@ -15,6 +15,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use super::failure::Failure;
 use super::keystore::KeystoreCommand;
 use super::pki::PkiCommand;
+use super::volume::VolumeCommand;
 use crate::client::Meant;
 
 /// Keep the secrets of virtualization hosts encrypted at rest, with virsh's own commands
@@ -103,6 +104,10 @@ pub(crate) enum Command {
 
     #[command(flatten)]
     Keystore(KeystoreCommand),
+
+    /// Make encrypted volumes with their secrets; prove, change and remove them together
+    #[command(subcommand)]
+    Volume(VolumeCommand),
 
     #[command(flatten)]
     Pki(PkiCommand),

@@ -16,6 +16,7 @@ mod progress;
 mod prompt;
 mod secret;
 mod ssh_helper;
+mod volume;
 mod warnings;
 
 use std::os::fd::RawFd;
@@ -51,6 +52,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::SshHelper(command) => ssh_helper::run(&command, arguments.connect.readonly, &mut output),
         Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
         Command::Pki(command) => pki::run(&command, &mut output),
+        Command::Volume(ref command) => volume::run(command, &arguments, &mut output),
         Command::Secret(command) => {
             let connection = connect(&arguments.connect)?;
             finish(secret::run(command, &connection, &mut output), &mut output)

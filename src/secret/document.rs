@@ -20,7 +20,7 @@ use super::scan::{Cursor, Name, is_blank};
 
 /// A well-formed document. Comments and processing instructions are gone; CDATA is text.
 #[derive(Debug)]
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     /// Elements and texts as they begin in the document; the root is the first.
     nodes: Vec<Node<'a>>,
     attributes: Vec<Attribute<'a>>,
@@ -40,30 +40,30 @@ enum Node<'a> {
 
 /// An attribute of an element.
 #[derive(Debug)]
-pub(super) struct Attribute<'a> {
+pub(crate) struct Attribute<'a> {
     /// The local name; with its prefix if that isn't declared.
-    pub(super) name: &'a str,
-    pub(super) in_namespace: bool,
-    pub(super) value: Cow<'a, str>,
+    pub(crate) name: &'a str,
+    pub(crate) in_namespace: bool,
+    pub(crate) value: Cow<'a, str>,
 }
 
 /// An element of a document.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Element<'d, 'a> {
+pub(crate) struct Element<'d, 'a> {
     document: &'d Document<'a>,
     index: usize,
 }
 
 /// What an element holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Child<'d, 'a> {
+pub(crate) enum Child<'d, 'a> {
     Element(Element<'d, 'a>),
     Text(&'d str),
 }
 
 impl<'a> Document<'a> {
     /// Reads a document.
-    pub(super) fn read(source: &'a Source<'a>) -> Result<Self, Error> {
+    pub(crate) fn read(source: &'a Source<'a>) -> Result<Self, Error> {
         let document = Building::new(&source.text, source.body).run().map_err(|fault| source.error(fault))?;
         if source.is_complete() {
             return Ok(document);
@@ -72,26 +72,26 @@ impl<'a> Document<'a> {
         Err(source.error(Fault::new(source.text.len(), "Extra content at the end of the document")))
     }
 
-    pub(super) fn root(&self) -> Element<'_, 'a> {
+    pub(crate) fn root(&self) -> Element<'_, 'a> {
         Element { document: self, index: 0 }
     }
 }
 
 impl<'d, 'a> Element<'d, 'a> {
     /// The local name; with its prefix if that isn't declared.
-    pub(super) fn name(self) -> &'a str {
+    pub(crate) fn name(self) -> &'a str {
         match self.document.nodes.get(self.index) {
             Some(Node::Element { name, .. }) => name,
             _ => "",
         }
     }
 
-    pub(super) fn in_namespace(self) -> bool {
+    pub(crate) fn in_namespace(self) -> bool {
         matches!(self.document.nodes.get(self.index), Some(Node::Element { in_namespace: true, .. }))
     }
 
     /// Its attributes. Declarations of namespaces are none.
-    pub(super) fn attributes(self) -> &'d [Attribute<'a>] {
+    pub(crate) fn attributes(self) -> &'d [Attribute<'a>] {
         match self.document.nodes.get(self.index) {
             Some(Node::Element { attributes, .. }) => {
                 self.document.attributes.get(attributes.clone()).unwrap_or_default()
@@ -101,19 +101,19 @@ impl<'d, 'a> Element<'d, 'a> {
     }
 
     /// The value of an attribute without namespace (XPath's `@name`).
-    pub(super) fn attribute(self, name: &str) -> Option<&'d str> {
+    pub(crate) fn attribute(self, name: &str) -> Option<&'d str> {
         let mut all = self.attributes().iter();
         all.find(|attribute| attribute.name == name && !attribute.in_namespace)
             .map(|attribute| &*attribute.value)
     }
 
     /// The value of an attribute with this local name, in any namespace (libxml2's xmlGetProp).
-    pub(super) fn property(self, name: &str) -> Option<&'d str> {
+    pub(crate) fn property(self, name: &str) -> Option<&'d str> {
         self.attributes().iter().find(|attribute| attribute.name == name).map(|attribute| &*attribute.value)
     }
 
     /// Its elements and texts, not theirs.
-    pub(super) fn children(self) -> impl Iterator<Item = Child<'d, 'a>> {
+    pub(crate) fn children(self) -> impl Iterator<Item = Child<'d, 'a>> {
         let Self { document, index } = self;
         let end = self.end();
         let mut next = index.saturating_add(1);
@@ -129,7 +129,7 @@ impl<'d, 'a> Element<'d, 'a> {
     }
 
     /// Its elements of this name and without namespace (XPath's `./name`).
-    pub(super) fn elements(self, name: &str) -> impl Iterator<Item = Self> {
+    pub(crate) fn elements(self, name: &str) -> impl Iterator<Item = Self> {
         self.children().filter_map(move |child| match child {
             Child::Element(element) => {
                 Some(element).filter(|element| element.name() == name && !element.in_namespace())
@@ -139,7 +139,7 @@ impl<'d, 'a> Element<'d, 'a> {
     }
 
     /// All text in it, at any depth (XPath's string value).
-    pub(super) fn string_value(self) -> String {
+    pub(crate) fn string_value(self) -> String {
         let nodes = self.document.nodes.get(self.index..self.end()).unwrap_or_default();
         let texts = nodes.iter().filter_map(|node| match node {
             Node::Text(text) => Some(&**text),

@@ -13,7 +13,7 @@ use super::{Error, ErrorCode};
 
 /// A document as text.
 #[derive(Debug)]
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The text, up to the first thing that is no character.
     pub(super) text: Cow<'a, str>,
     /// Where the markup begins: past byte order mark and XML declaration.
@@ -25,7 +25,7 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// Decodes a document.
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Error> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, Error> {
         if bytes.len() > LARGEST {
             let detail = format!("the document is longer than {LARGEST} bytes");
             return Err(Error::secret(ErrorCode::XmlDetail, detail));

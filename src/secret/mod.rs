@@ -21,6 +21,8 @@ mod xml_tests;
 use std::sync::Arc;
 
 pub(crate) use base64::Base64;
+pub(crate) use document::{Document, Element};
+pub(crate) use encoding::Source;
 pub use error::{Detail, Error, ErrorCode, ErrorDomain, Function};
 pub use keystore::{
     DefineFlags, Event, EventKind, EventSink, Handle, Keystore, Lifecycle, ListFlags, MAX_LIST, MAX_VALUE,

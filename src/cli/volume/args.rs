@@ -1,0 +1,194 @@
+//! What may be typed behind `strongroom volume`.
+//!
+//! Leans on clap. Refuses a passphrase among the arguments: there is no option for one.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::volume::{Format, Preallocation};
+
+/// Our commands on volumes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Make an encrypted volume, and the secret that opens it
+    #[command(override_usage = CREATE_USAGE, after_help = CREATE_HELP)]
+    Create(CreateArguments),
+
+    /// Say whether the stored passphrase opens a volume, without showing it
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArguments),
+
+    /// Give volumes new random passphrases, in their images and in the keystore
+    #[command(after_help = CHANGE_HELP)]
+    ChangePassphrase(ChangeArguments),
+
+    /// Remove volumes with their secrets, or the secrets of volumes that are gone
+    #[command(after_help = DELETE_HELP)]
+    Delete {
+        /// The volumes
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+    },
+
+    /// List secrets whose volumes are gone, volumes without secrets, and what was cut short
+    #[command(after_help = ORPHANS_HELP)]
+    Orphans(OrphansArguments),
+}
+
+const CREATE_USAGE: &str = "\
+strongroom volume create <PATH> --size SIZE [--format raw|qcow2] [OPTIONS]
+       strongroom volume create --xml FILE [--directory DIR] [OPTIONS]";
+
+const CREATE_HELP: &str = "\
+Without --secret, a random passphrase is made, and a private secret of usage
+volume for it. Shown are the secret's UUID and the element for the guest's disk.
+If this is cut short, run it again: it finishes or clears what was begun.
+
+Examples:
+  A disk of 20 GiB with a passphrase that nobody has to know:
+    strongroom volume create /var/lib/libvirt/images/db.qcow2 --size 20G
+  As a libvirt volume is described, with the secret that it names:
+    strongroom volume create --xml db.xml --directory /var/lib/libvirt/images
+  With a passphrase that is on no disk of this host; it is read once:
+    strongroom -c secret:///system volume create /srv/db.qcow2 --size 20G \\
+      --ephemeral --passphrase-to-fd 3 3>&1 >/dev/null | vault-put db";
+
+const CHECK_HELP: &str = "\
+Opens the volume as a guest would; one that a guest has open can be checked too.
+Exit status: 0 if every volume opens; 1 if one doesn't.";
+
+const CHANGE_HELP: &str = "\
+The volume must not be in use. At every moment the secret's value opens it; if
+this is cut short, run it again. One volume is done after the other.
+Exit status: 0 if every passphrase is changed; 1 if one is not.";
+
+const DELETE_HELP: &str = "\
+The volume must not be in use. Its image goes first, then its secret: there is
+never an image that nothing opens.";
+
+const ORPHANS_HELP: &str = "\
+Looks at the usages of all secrets, and into the directories that these name, on
+this host. A volume without a secret of its own may have another's.";
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArguments {
+    /// Where it shall be
+    #[arg(value_name = "PATH", conflicts_with = "xml")]
+    pub(super) path: Option<PathBuf>,
+
+    /// How large it is for the guest: bytes, or with a unit such as M, GiB or TB
+    #[arg(long, conflicts_with = "xml")]
+    pub(super) size: Option<String>,
+
+    /// The format of the image: qcow2 with LUKS inside, or LUKS itself
+    #[arg(long, default_value = "qcow2", conflicts_with = "xml")]
+    pub(super) format: FormatWord,
+
+    /// What libvirt would be given: a file with a <volume>; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) xml: Option<OsString>,
+
+    /// Where the volume shall be if its description has no path
+    #[arg(long, value_name = "DIR", requires = "xml")]
+    pub(super) directory: Option<PathBuf>,
+
+    /// Use the value of this secret: its UUID, or the path in its usage
+    #[arg(long, value_name = "SECRET")]
+    pub(super) secret: Option<String>,
+
+    /// Keep the new secret in memory only
+    #[arg(long)]
+    pub(super) ephemeral: bool,
+
+    /// Write the new passphrase to this open file descriptor
+    #[arg(long, value_name = "N")]
+    pub(super) passphrase_to_fd: Option<RawFd>,
+
+    /// Replace a file that has this name; its secret, if it has one, opens the new volume too
+    #[arg(long)]
+    pub(super) overwrite: bool,
+
+    /// How much of the disk space it gets at once
+    #[arg(long, value_name = "HOW")]
+    pub(super) preallocation: Option<PreallocationWord>,
+
+    /// How long the trial of a passphrase shall take, in milliseconds; QEMU's choice is 2000
+    #[arg(long, value_name = "MS")]
+    pub(super) iter_time: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// The volumes
+    #[arg(value_name = "PATH", required = true)]
+    pub(super) paths: Vec<PathBuf>,
+
+    /// Try the value of this secret, not of the volume's own: its UUID, or the path in its usage
+    #[arg(long, value_name = "SECRET")]
+    pub(super) secret: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArguments {
+    /// The volumes
+    #[arg(value_name = "PATH", required = true)]
+    pub(super) paths: Vec<PathBuf>,
+
+    /// The secret that opens the volume, if it isn't its own; other volumes that it opens it will open no more
+    #[arg(long, value_name = "SECRET")]
+    pub(super) secret: Option<String>,
+
+    /// How long the trial of a passphrase shall take, in milliseconds; QEMU's choice is 2000
+    #[arg(long, value_name = "MS")]
+    pub(super) iter_time: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OrphansArguments {
+    /// Look into these directories too
+    #[arg(value_name = "DIR")]
+    pub(super) directories: Vec<PathBuf>,
+}
+
+/// A [`Format`], as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum FormatWord {
+    Raw,
+    Qcow2,
+}
+
+impl From<FormatWord> for Format {
+    fn from(word: FormatWord) -> Self {
+        match word {
+            FormatWord::Raw => Self::Raw,
+            FormatWord::Qcow2 => Self::Qcow2,
+        }
+    }
+}
+
+/// A [`Preallocation`], as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PreallocationWord {
+    /// None
+    Off,
+    /// The tables of qcow2
+    Metadata,
+    /// All, without writing it
+    Falloc,
+    /// All, written
+    Full,
+}
+
+impl From<PreallocationWord> for Preallocation {
+    fn from(word: PreallocationWord) -> Self {
+        match word {
+            PreallocationWord::Off => Self::Off,
+            PreallocationWord::Metadata => Self::Metadata,
+            PreallocationWord::Falloc => Self::Falloc,
+            PreallocationWord::Full => Self::Full,
+        }
+    }
+}

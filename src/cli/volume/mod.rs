@@ -1,0 +1,303 @@
+//! `strongroom volume`: encrypted volumes with their secrets.
+//!
+//! Leans on the room of that name. Refuses to show a passphrase: it is written, if at all, to a descriptor that was named.
+
+mod args;
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use self::args::{ChangeArguments, CheckArguments, CreateArguments, OrphansArguments};
+use super::args::Arguments;
+use super::failure::Failure;
+use super::output::{self, Output};
+use super::progress::Progress;
+use super::{connect, input};
+use crate::memory::SecretBytes;
+use crate::secret::parse_uuid;
+use crate::volume::{self, Named, Orphan, Plan, Verdict, Volumes, parse_size};
+pub(crate) use args::VolumeCommand;
+
+/// Runs a command.
+pub(super) fn run(
+    command: &VolumeCommand,
+    arguments: &Arguments,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let writes = match command {
+        VolumeCommand::Create(_) => Some("making volumes"),
+        VolumeCommand::ChangePassphrase(_) => Some("changing passphrases"),
+        VolumeCommand::Delete { .. } => Some("removing volumes"),
+        VolumeCommand::Check(_) | VolumeCommand::Orphans(_) => None,
+    };
+    if let (Some(what), true) = (writes, arguments.connect.readonly) {
+        return Err(Failure::told(format!("read only access prevents {what}")).advise("leave out -r"));
+    }
+    match command {
+        VolumeCommand::Create(these) => create(these, arguments, output),
+        VolumeCommand::Check(these) => check(these, arguments, output),
+        VolumeCommand::ChangePassphrase(these) => change(these, arguments, output),
+        VolumeCommand::Delete { paths } => delete(paths, arguments, output),
+        VolumeCommand::Orphans(these) => orphans(these, arguments, output),
+    }
+}
+
+fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    let plan = plan(these)?;
+    let told = these.passphrase_to_fd.map(descriptor).transpose()?;
+    let connection = connect(&arguments.connect)?;
+    if plan.ephemeral && told.is_none() && connection.uri().starts_with("secret:///embed") {
+        return Err(Failure::told(
+            "this keystore ends with the command, and the volume's ephemeral secret with it",
+        )
+        .advise(
+            "keep its passphrase with --passphrase-to-fd N, or use a daemon's keystore: -c secret:///system",
+        ));
+    }
+    let volumes = over(&connection, these.iter_time);
+    let created = {
+        let mut bar = None;
+        volumes.create(&plan, &mut |progress| {
+            if let volume::Progress::Bytes { done, total } = progress {
+                bar.get_or_insert_with(|| Progress::of_bytes("Allocating", total, arguments.quiet))
+                    .at(done, total);
+            }
+        })?
+    };
+    if created.was_there {
+        output::warn(
+            "an earlier run had made this volume, and was cut short before it could say so; it is as that one was told",
+        );
+    }
+    if let Some(mut file) = told {
+        match &created.passphrase {
+            Some(passphrase) => hand_over(&mut file, passphrase)?,
+            None => output::warn(
+                "no passphrase was made, so none is written: the secret's value opens the volume",
+            ),
+        }
+    }
+    extra_line(output, format!("Volume {} created", created.path.display()))?;
+    output.extra("\n")?;
+    output.text(&format!("{}\n{}", created.uuid, created.encryption()))
+}
+
+fn plan(these: &CreateArguments) -> Result<Plan, Failure> {
+    let mut plan = match (&these.xml, &these.path) {
+        (Some(file), None) => Plan::from_xml(&input::xml_from_file(file)?, these.directory.as_deref())?,
+        (None, Some(path)) => {
+            let Some(size) = &these.size else {
+                return Err(Failure::told("the volume's size is missing")
+                    .advise("give it with --size, such as --size 10G"));
+            };
+            let size = parse_size(size).ok_or_else(|| {
+                Failure::told(format!("'{size}' is no size"))
+                    .advise("give a number of bytes, or one with a unit: 512M, 10GiB, 2TB")
+            })?;
+            Plan::new(path, these.format.into(), size)
+        }
+        _ => {
+            return Err(Failure::told("what shall be made is missing")
+                .advise("give a path and --size, or a volume's description with --xml FILE"));
+        }
+    };
+    if let Some(named) = &these.secret {
+        plan.secret = Some(secret_called(named));
+    }
+    if let Some(preallocation) = these.preallocation {
+        plan.preallocation = preallocation.into();
+    }
+    if these.ephemeral && plan.secret.is_some() {
+        return Err(Failure::told("the secret that was named is as it is, ephemeral or not")
+            .advise("leave out --ephemeral"));
+    }
+    (plan.ephemeral, plan.replace) = (these.ephemeral, these.overwrite);
+    Ok(plan)
+}
+
+fn check(these: &CheckArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    let volumes = over(&connect(&arguments.connect)?, None);
+    let named = these.secret.as_deref().map(secret_called);
+    let mut tally = Tally::new("volumes whose passphrase is in doubt");
+    for path in &these.paths {
+        let shown = path.display();
+        match volumes.check(path, named.as_ref()) {
+            Ok(checked) => {
+                let (uuid, good) = (checked.uuid, checked.verdict == Verdict::Opens);
+                let line = match checked.verdict {
+                    Verdict::Opens => format!("ok: {shown}: secret {uuid} opens it"),
+                    Verdict::DoesNot => format!("problem: {shown}: secret {uuid} doesn't open it"),
+                    Verdict::NoValue => format!("problem: {shown}: secret {uuid} has no value"),
+                    Verdict::Unprovable => format!(
+                        "problem: {shown}: is encrypted as of old (AES), which takes every passphrase for the right one"
+                    ),
+                };
+                if good {
+                    extra_line(output, line)?
+                } else {
+                    output.lines(&[line])?
+                }
+                tally.count(good);
+            }
+            Err(error) => tally.failed(error.into(), &these.paths, path),
+        }
+    }
+    tally.end()
+}
+
+fn change(these: &ChangeArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    if these.secret.is_some() && these.paths.len() > 1 {
+        return Err(Failure::told("one secret can't hold the new passphrases of several volumes")
+            .advise("name one volume with --secret"));
+    }
+    let volumes = over(&connect(&arguments.connect)?, these.iter_time);
+    let named = these.secret.as_deref().map(secret_called);
+    let mut tally = Tally::new("volumes whose passphrase is not changed");
+    let total = these.paths.len() as u64;
+    let bar = Progress::of("Changing", total, arguments.quiet || total < 2);
+    for (at, path) in these.paths.iter().enumerate() {
+        bar.at(at as u64, total);
+        match volumes.change_passphrase(path, named.as_ref(), &mut |_| {}) {
+            Ok(changed) => {
+                let how = if changed.was_begun { "changed; an earlier run had begun it" } else { "changed" };
+                extra_line(
+                    output,
+                    format!("{}: passphrase {how}, in secret {}", path.display(), changed.uuid),
+                )?;
+                tally.count(true);
+            }
+            Err(error) => tally.failed(error.into(), &these.paths, path),
+        }
+    }
+    drop(bar);
+    if these.paths.len() > 1 {
+        output.extra(&format!("\nchanged: {}, failed: {}\n", tally.good, tally.bad))?;
+    }
+    tally.end()
+}
+
+fn delete(paths: &[PathBuf], arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    let volumes = over(&connect(&arguments.connect)?, None);
+    let mut tally = Tally::new("volumes that are not removed");
+    for path in paths {
+        match volumes.delete(path, &mut |_| {}) {
+            Ok(deleted) => {
+                let (shown, uuid) = (path.display(), deleted.uuid);
+                extra_line(
+                    output,
+                    match deleted.image {
+                        true => format!("{shown}: removed, with its secret {uuid}"),
+                        false => format!("{shown}: its secret {uuid} is removed; there was no image of its"),
+                    },
+                )?;
+                tally.count(true);
+            }
+            Err(error) => tally.failed(error.into(), paths, path),
+        }
+    }
+    tally.end()
+}
+
+fn orphans(these: &OrphansArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    let volumes = over(&connect(&arguments.connect)?, None);
+    let orphans = volumes.orphans(&these.directories)?;
+    let rows: Vec<_> = orphans
+        .iter()
+        .map(|orphan| {
+            let (uuid, what) = match orphan {
+                Orphan::Secret { uuid, .. } => (uuid.to_string(), "secret without a volume".to_owned()),
+                Orphan::Volume { .. } => (String::new(), "volume without a secret of its own".to_owned()),
+                Orphan::Creation { uuid, .. } => {
+                    (uuid.to_string(), "creation cut short: create again".to_owned())
+                }
+                Orphan::Change { uuid, .. } => {
+                    (uuid.to_string(), "change cut short: change-passphrase again".to_owned())
+                }
+                Orphan::Unnamed { .. } => (String::new(), "left by a creation that was cut short".to_owned()),
+                Orphan::Unseen { why, .. } => (String::new(), why.clone()),
+            };
+            [orphan.path().display().to_string(), uuid, what]
+        })
+        .collect();
+    if rows.is_empty() { Ok(()) } else { output.table(["Path", "Secret", "What"], &rows) }
+}
+
+/// How many of several went well.
+struct Tally {
+    good: usize,
+    bad: usize,
+    /// What the bad ones have in common.
+    what: &'static str,
+    told: Option<Failure>,
+}
+
+impl Tally {
+    fn new(what: &'static str) -> Self {
+        Self { good: 0, bad: 0, what, told: None }
+    }
+
+    fn count(&mut self, good: bool) {
+        if good { self.good += 1 } else { self.bad += 1 }
+    }
+
+    /// One of these failed. It is told at once, unless it is the only one: then it is the command's own failure.
+    fn failed(&mut self, failure: Failure, all: &[PathBuf], path: &Path) {
+        self.bad += 1;
+        if all.len() == 1 {
+            self.told = Some(failure);
+        } else {
+            output::tell(&Failure::told(path.display().to_string()).because(failure));
+        }
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match (self.told, self.bad) {
+            (Some(failure), _) => Err(failure),
+            (None, 0) => Ok(()),
+            (None, bad) => Err(Failure::told(format!("{}: {bad}", self.what))),
+        }
+    }
+}
+
+fn over(connection: &crate::Connection, iter_time: Option<u64>) -> Volumes {
+    let volumes = Volumes::over(connection.keystore());
+    match iter_time {
+        Some(time) => volumes.iterating(Duration::from_millis(time)),
+        None => volumes,
+    }
+}
+
+/// A line that `-q` leaves out, and that may hold what others have named.
+fn extra_line(output: &mut Output, line: String) -> Result<(), Failure> {
+    if output.is_quiet() { Ok(()) } else { output.lines(&[line]) }
+}
+
+/// A UUID, or else a volume's path as a secret's usage says it.
+fn secret_called(text: &str) -> Named {
+    parse_uuid(text.as_bytes()).map_or_else(|| Named::Usage(text.to_owned()), Named::Uuid)
+}
+
+/// An open descriptor to write to. Opened anew through /proc: it needn't be ours to close.
+fn descriptor(number: RawFd) -> Result<File, Failure> {
+    let opened = File::options().write(true).open(format!("/proc/self/fd/{number}"));
+    let file = opened.map_err(|error| {
+        Failure::system(format_args!("Failed to write to file descriptor '{number}'"), &error)
+    })?;
+    match std::io::IsTerminal::is_terminal(&file) {
+        true => Err(Failure::told("a passphrase isn't shown on a terminal")
+            .advise("redirect the descriptor to a pipe or a program")),
+        false => Ok(file),
+    }
+}
+
+fn hand_over(file: &mut File, passphrase: &SecretBytes) -> Result<(), Failure> {
+    file.write_all(passphrase.expose_secret()).map_err(|error| {
+        Failure::system("the volume is made, but its passphrase could not be written", &error)
+            .advise("read it with: strongroom secret-get-value --plain --elevated")
+    })
+}

@@ -1,0 +1,196 @@
+//! A new passphrase for a volume, in an order that leaves it openable by its secret's value wherever it is cut short.
+//!
+//! 1. A second secret (the *note*) gets both passphrases, old and new; its UUID follows from the volume.
+//! 2. The new one gets a slot of the image's. Both open it.
+//! 3. The volume's secret gets the new one.
+//! 4. The old one's slot is erased.
+//! 5. The note is undefined.
+//!
+//! A second run finds the note and goes on; each step is done only if it isn't yet. Leans on `tool` and `secrets`. Refuses a
+//! secret that doesn't open the image, and one that other volumes may share, unless it was named.
+
+use std::path::Path;
+
+use ::uuid::Uuid;
+use secrecy::ExposeSecret;
+
+use super::check::is_luks2;
+use super::image::{Image, Kind};
+use super::place::{Place, sync};
+use super::{Named, Progress, Step, Volumes, Watch, passphrase, secrets};
+use crate::memory::SecretBytes;
+use crate::secret::{Definition, Error};
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// The secret that has the new passphrase.
+    pub uuid: Uuid,
+    /// A former run had begun it.
+    pub was_begun: bool,
+}
+
+/// Both passphrases.
+struct Pair {
+    old: SecretBytes,
+    new: SecretBytes,
+}
+
+impl Volumes {
+    /// Gives a volume a new random passphrase, in its image and in its secret: its own, or the one that is named, which then
+    /// no longer opens any other volume.
+    pub fn change_passphrase(
+        &self,
+        path: &Path,
+        named: Option<&Named>,
+        watch: Watch<'_>,
+    ) -> Result<Changed, Error> {
+        let place = Place::of(path)?;
+        let _alone = place.alone()?;
+        let image = Image::at(&place.path)?;
+        match image.kind {
+            Kind::Luks(_) => {}
+            Kind::Luks2 => return Err(is_luks2(&place)),
+            Kind::Aes(_) => {
+                return Err(Error::failed(format!(
+                    "'{}' is encrypted as of old, and has no slots to change",
+                    place.text
+                ))
+                .advise(
+                    "make a new volume with: strongroom volume create; then copy with: qemu-img convert",
+                ));
+            }
+        }
+        let secret = self.named_or_own(named, &place.text)?;
+        if secrets::is_unfinished(&secret) {
+            return Err(Error::not_now(format!("the creation of '{}' was cut short", place.text))
+                .advise("finish it first: run strongroom volume create again"));
+        }
+        let note = secrets::note(&secret, &place.text);
+        let begun = self.pair_in(note.uuid)?;
+        let was_begun = begun.is_some();
+        let pair = match begun {
+            Some(pair) => pair,
+            None => self.begin(&image, &secret, &note, watch)?,
+        };
+        self.go_on(&image, &secret, note.uuid, &pair, watch).map_err(|error| match error.advice() {
+            Some(_) => error,
+            None => error.advise(
+                "the secret's value opens the volume all the same; run this again: it goes on from here",
+            ),
+        })?;
+        Ok(Changed { uuid: secret.uuid, was_begun })
+    }
+
+    /// What a note holds, if there is one that holds it.
+    fn pair_in(&self, note: Uuid) -> Result<Option<Pair>, Error> {
+        match self.value(note) {
+            Ok(Some(value)) => Pair::read(&value).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new passphrase, noted beside the old one. Nothing is changed yet.
+    fn begin(
+        &self,
+        image: &Image,
+        secret: &Definition,
+        note: &Definition,
+        watch: Watch<'_>,
+    ) -> Result<Pair, Error> {
+        let old = self.value(secret.uuid)?.ok_or_else(|| Error::no_value(secret.uuid))?;
+        if !self.tool.opens(image, &old)? {
+            return Err(Error::failed(format!(
+                "the value of secret {} doesn't open '{}'",
+                secret.uuid,
+                image.path.display()
+            ))
+            .advise("name the secret that does with --secret"));
+        }
+        let pair = Pair { old, new: passphrase::random()? };
+        watch(Progress::Next(Step::Note));
+        self.define(note)?;
+        watch(Progress::Next(Step::NotePassphrases));
+        match pair.written().and_then(|value| self.keystore.set_value(note.uuid, value, 0)) {
+            Ok(()) => Ok(pair),
+            Err(error) => {
+                _ = secrets::forget(&*self.keystore, note.uuid); // a note without a value is none
+                Err(error)
+            }
+        }
+    }
+
+    fn go_on(
+        &self,
+        image: &Image,
+        secret: &Definition,
+        note: Uuid,
+        pair: &Pair,
+        watch: Watch<'_>,
+    ) -> Result<(), Error> {
+        let has = |key: &SecretBytes| self.tool.opens(image, key);
+        if !has(&pair.new)? {
+            watch(Progress::Next(Step::Add));
+            if let Err(error) = self.tool.add(image, &pair.old, &pair.new) {
+                if matches!(has(&pair.new), Ok(false)) {
+                    secrets::forget(&*self.keystore, note)?; // nothing was changed
+                }
+                return Err(error);
+            }
+        }
+        sync(&image.path)?;
+        let stored = self.value(secret.uuid)?;
+        if stored.is_none_or(|stored| stored.expose_secret() != pair.new.expose_secret()) {
+            watch(Progress::Next(Step::Store));
+            self.keystore.set_value(secret.uuid, pair.new.try_clone()?, 0)?;
+        }
+        if has(&pair.old)? {
+            watch(Progress::Next(Step::Erase));
+            self.tool.erase(image, &pair.new, &pair.old)?;
+        }
+        sync(&image.path)?;
+        watch(Progress::Next(Step::Forget));
+        secrets::forget(&*self.keystore, note)
+    }
+}
+
+impl Pair {
+    /// As a note's value: the old one's length, the old one, the new one.
+    fn written(&self) -> Result<SecretBytes, Error> {
+        let (old, new) = (self.old.expose_secret(), self.new.expose_secret());
+        let length = u32::try_from(old.len()).map_err(|_| Error::value_too_long(old.len()))?.to_be_bytes();
+        let mut value = SecretBytes::zeroed(length.len() + old.len() + new.len())?;
+        value.overwrite(0, &length);
+        value.overwrite(length.len(), old);
+        value.overwrite(length.len() + old.len(), new);
+        Ok(value)
+    }
+
+    fn read(value: &SecretBytes) -> Result<Self, Error> {
+        let read = || {
+            let (length, rest) = value.expose_secret().split_first_chunk()?;
+            let (old, new) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+            (!old.is_empty() && !new.is_empty()).then_some((old, new))
+        };
+        let (old, new) =
+            read().ok_or_else(|| Error::failed("the note of the two passphrases can't be read"))?;
+        Ok(Self { old: SecretBytes::copy_of(old)?, new: SecretBytes::copy_of(new)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_gives_back_both_passphrases() {
+        let bytes = |text: &str| SecretBytes::copy_of(text.as_bytes()).unwrap();
+        let pair = Pair { old: bytes("old one"), new: bytes("new") };
+        let back = Pair::read(&pair.written().unwrap()).unwrap();
+        assert_eq!((back.old.expose_secret(), back.new.expose_secret()), (&b"old one"[..], &b"new"[..]));
+        for broken in ["", "\0\0\0", "\0\0\0\0new", "\0\0\0\x03new", "\u{7f}aaanew"] {
+            assert!(Pair::read(&bytes(broken)).is_err(), "{broken:?}");
+        }
+    }
+}

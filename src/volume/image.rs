@@ -1,0 +1,150 @@
+//! What an image is, by its first bytes, and how qemu-img is told to open it.
+//!
+//! Only such headers count as a guest can't write itself: LUKS' own, and qcow2's with encryption. Leans on the formats'
+//! published layouts. Refuses LUKS2, which QEMU doesn't open, and to follow a backing file: each image has a passphrase of
+//! its own.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::plan::Format;
+use crate::secret::Error;
+
+/// An encrypted image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+}
+
+/// How an image is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// LUKS in a file of a format that can be made.
+    Luks(Format),
+    /// LUKS2: cryptsetup's, not QEMU's.
+    Luks2,
+    /// The AES of old, of this driver of QEMU's. It knows no slots, and takes every passphrase for the right one.
+    Aes(&'static str),
+}
+
+impl Image {
+    /// The encrypted image of this path. `None`: what is there isn't one.
+    pub(super) fn probe(path: &Path) -> Result<Option<Self>, Error> {
+        let failed = |error| Error::system(format_args!("cannot read '{}'", path.display()), &error);
+        let mut head = Vec::new();
+        File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(failed)?;
+        Ok(Kind::of(&head).map(|kind| Self { path: path.to_owned(), kind }))
+    }
+
+    /// The one of this path, which must be.
+    pub(super) fn at(path: &Path) -> Result<Self, Error> {
+        Self::probe(path)?.ok_or_else(|| {
+            Error::failed(format!("'{}' is no encrypted image", path.display()))
+                .advise("encrypted are LUKS images, and qcow2 images with encrypt.format=luks")
+        })
+    }
+
+    /// Whether there is such a file.
+    pub(super) fn exists(path: &Path) -> Result<bool, Error> {
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::system(format_args!("cannot look at '{}'", path.display()), &error)),
+        }
+    }
+
+    /// What `--image-opts` takes, to open it with the secret of this id.
+    pub(super) fn options(&self, id: &str) -> OsString {
+        let before = match self.kind {
+            Kind::Luks(Format::Raw) | Kind::Luks2 => format!("driver=luks,key-secret={id}"),
+            Kind::Luks(Format::Qcow2) => format!("driver=qcow2,backing=,encrypt.key-secret={id}"),
+            Kind::Aes(driver) => format!("driver={driver},backing=,encrypt.key-secret={id}"),
+        };
+        let mut options = OsString::from(before);
+        options.push(",");
+        options.push(Self::as_a_file(&self.path, "file."));
+        options
+    }
+
+    /// The file itself, behind this prefix: never taken for another protocol's name.
+    pub(super) fn as_a_file(path: &Path, prefix: &str) -> OsString {
+        let mut options = OsString::from(format!("{prefix}driver=file,{prefix}filename="));
+        options.push(doubled(path.as_os_str()));
+        options
+    }
+}
+
+impl Kind {
+    fn of(head: &[u8]) -> Option<Self> {
+        let number = |at: usize| head.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+        if head.starts_with(LUKS) {
+            return match head.get(6..8)? {
+                [0, 1] => Some(Self::Luks(Format::Raw)),
+                [0, 2] => Some(Self::Luks2),
+                _ => None,
+            };
+        }
+        if !head.starts_with(QCOW) {
+            return None;
+        }
+        match (number(4)?, number(32)?, number(36)?) {
+            (1, _, 1) => Some(Self::Aes("qcow")),
+            (2.., 1, _) => Some(Self::Aes("qcow2")),
+            (2.., 2, _) => Some(Self::Luks(Format::Qcow2)),
+            _ => None,
+        }
+    }
+}
+
+/// With each comma twice, as QEMU's options want it.
+fn doubled(text: &OsStr) -> OsString {
+    let mut bytes = Vec::with_capacity(text.len());
+    for byte in text.as_bytes() {
+        bytes.push(*byte);
+        if *byte == b',' {
+            bytes.push(b',');
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+const LUKS: &[u8] = b"LUKS\xba\xbe";
+
+const QCOW: &[u8] = b"QFI\xfb";
+
+/// As much of an image as tells.
+const HEAD: u64 = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn qcow(version: u8, at_32: u8, at_36: u8) -> Vec<u8> {
+        let mut head = vec![0; 40];
+        head[..4].copy_from_slice(QCOW);
+        (head[7], head[35], head[39]) = (version, at_32, at_36);
+        head
+    }
+
+    #[test]
+    fn an_image_is_known_by_its_head() {
+        assert_eq!(Kind::of(b"LUKS\xba\xbe\0\x01aes"), Some(Kind::Luks(Format::Raw)));
+        assert_eq!(Kind::of(b"LUKS\xba\xbe\0\x02aes"), Some(Kind::Luks2));
+        assert_eq!(Kind::of(&qcow(3, 2, 0)), Some(Kind::Luks(Format::Qcow2)));
+        assert_eq!(Kind::of(&qcow(2, 1, 0)), Some(Kind::Aes("qcow2")));
+        assert_eq!(Kind::of(&qcow(1, 0, 1)), Some(Kind::Aes("qcow")));
+        for plain in [qcow(3, 0, 0), qcow(1, 0, 0), qcow(3, 2, 0)[..30].to_vec(), b"LUKS".to_vec(), vec![]] {
+            assert_eq!(Kind::of(&plain), None, "{plain:?}");
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_name_ends_no_option() {
+        let image = Image { path: "/srv/a,b=c".into(), kind: Kind::Luks(Format::Raw) };
+        assert_eq!(image.options("s"), "driver=luks,key-secret=s,file.driver=file,file.filename=/srv/a,,b=c");
+    }
+}

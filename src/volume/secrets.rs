@@ -1,0 +1,136 @@
+//! The secrets of volumes: how they are named, found and marked.
+//!
+//! What is unfinished is told by a secret's description, so that whoever lists secrets sees it too. Leans on `secret`.
+//! Refuses to take a secret of a volume's path for anybody else's: its usage says what it is for.
+
+use std::fmt;
+
+use ::uuid::{Builder, Uuid};
+use ring::digest::{SHA256, digest};
+
+use super::Volumes;
+use crate::secret::{Definition, Error, ErrorCode, Keystore, Usage, UsageType};
+
+/// How a secret is named: as `<secret>` does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// By its UUID.
+    Uuid(Uuid),
+    /// By its usage: the one of type `volume` with this path.
+    Usage(String),
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(uuid) => write!(f, "uuid='{uuid}'"),
+            Self::Usage(usage) => write!(f, "usage='{usage}'"),
+        }
+    }
+}
+
+impl Volumes {
+    /// The secret that was named.
+    pub(super) fn find(&self, named: &Named) -> Result<Definition, Error> {
+        let found = match named {
+            Named::Uuid(uuid) => self.keystore.lookup_by_uuid(*uuid),
+            Named::Usage(usage) => self.keystore.lookup_by_usage(UsageType::Volume, usage),
+        };
+        self.definition(found?.uuid)
+    }
+
+    /// The volume's own secret, if it has one.
+    pub(super) fn own(&self, path: &str) -> Result<Option<Definition>, Error> {
+        match self.keystore.lookup_by_usage(UsageType::Volume, path) {
+            Ok(found) => self.definition(found.uuid).map(Some),
+            Err(error) if error.code() == ErrorCode::NoSecret => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The one that was named, or the volume's own.
+    pub(super) fn named_or_own(&self, named: Option<&Named>, path: &str) -> Result<Definition, Error> {
+        match named {
+            Some(named) => self.find(named),
+            None => self.own(path)?.ok_or_else(|| {
+                Error::no_such_usage(path).advise("name the secret that opens the volume with --secret")
+            }),
+        }
+    }
+
+    pub(super) fn definition(&self, uuid: Uuid) -> Result<Definition, Error> {
+        Definition::from_xml(self.keystore.xml_desc(uuid, 0)?.as_bytes(), false)
+    }
+
+    /// Defines a secret, or redefines it.
+    pub(super) fn define(&self, definition: &Definition) -> Result<(), Error> {
+        self.keystore.define_xml(definition.to_xml().as_bytes(), 0).map(drop)
+    }
+
+    /// The value, if there is one.
+    pub(super) fn value(&self, uuid: Uuid) -> Result<Option<crate::memory::SecretBytes>, Error> {
+        match self.keystore.value(uuid, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.code() == ErrorCode::NoSecret => Ok(None),
+            Err(error) if error.code() == ErrorCode::InvalidSecret => {
+                Err(error.advise("its value is private: do this as root on the host whose keystore it is"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Undefines a secret; one that is gone already is no error.
+pub(super) fn forget(keystore: &dyn Keystore, uuid: Uuid) -> Result<(), Error> {
+    match keystore.undefine(uuid) {
+        Err(error) if error.code() == ErrorCode::NoSecret => Ok(()),
+        done => done,
+    }
+}
+
+/// The secret of a volume that is about to be made.
+pub(super) fn unfinished(uuid: Uuid, path: &str, ephemeral: bool) -> Definition {
+    let usage = Usage { kind: UsageType::Volume, id: path.into() };
+    Definition { uuid, usage, description: Some(UNFINISHED.into()), private: true, ephemeral }
+}
+
+/// The same when it is made.
+pub(super) fn finished(definition: &Definition) -> Definition {
+    let description = format!("passphrase of the volume {}", definition.usage.id);
+    Definition { description: Some(description.into()), ..definition.clone() }
+}
+
+pub(super) fn is_unfinished(definition: &Definition) -> bool {
+    definition.description.as_deref() == Some(UNFINISHED)
+}
+
+/// The secret that holds a volume's two passphrases while one takes the other's place.
+pub(super) fn note(of: &Definition, path: &str) -> Definition {
+    Definition {
+        uuid: note_uuid(of.uuid, path),
+        usage: Usage::none(),
+        description: Some(format!("{NOTE}{path}").into()),
+        private: true,
+        ephemeral: of.ephemeral,
+    }
+}
+
+/// The path of the volume whose passphrases a secret holds, if it is such a one.
+pub(super) fn noted(definition: &Definition) -> Option<&str> {
+    let path = definition.description.as_deref()?.strip_prefix(NOTE)?;
+    (definition.usage.kind == UsageType::None && definition.private).then_some(path)
+}
+
+/// Always the same for one volume and secret, so that a second run finds it (RFC 9562, version 8).
+fn note_uuid(of: Uuid, path: &str) -> Uuid {
+    let mut name = b"strongroom change-passphrase\0".to_vec();
+    name.extend(of.as_bytes());
+    name.extend(path.as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest(&SHA256, &name).as_ref()[..16]);
+    Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+const UNFINISHED: &str = "unfinished: strongroom volume create was cut short; run it again";
+
+const NOTE: &str = "unfinished: strongroom volume change-passphrase was cut short; run it again on ";

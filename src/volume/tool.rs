@@ -1,0 +1,279 @@
+//! qemu-img, as a child process.
+//!
+//! A secret goes to it through a pipe that is filled and closed before it starts, and is its standard input; a second one is
+//! its standard output, where it has nothing to say and QEMU opens `/dev/fd/1` for reading all the same. So no descriptor of
+//! ours is ever inheritable, by it or by what another thread starts. What it says on its standard error becomes our error.
+//! Leans on std's processes and pipes. Refuses to hand on an environment that it doesn't know, and to leave it running when
+//! its caller is gone.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use secrecy::ExposeSecret;
+
+use super::image::{Image, Kind};
+use super::plan::{Format, Plan, Preallocation};
+use super::{Progress, Watch};
+use crate::memory::SecretBytes;
+use crate::secret::Error;
+
+/// How images are made and changed.
+#[derive(Debug)]
+pub(super) struct Tool {
+    pub(super) program: OsString,
+    /// How long the trial of a passphrase shall take, if not as long as QEMU thinks.
+    pub(super) iterate: Option<Duration>,
+}
+
+impl Tool {
+    /// Makes the image of a plan in this file, which is there and empty.
+    pub(super) fn create(
+        &self,
+        plan: &Plan,
+        file: &Path,
+        key: &SecretBytes,
+        watch: Watch<'_>,
+    ) -> Result<(), Error> {
+        let prefix = prefix(plan.format);
+        let mut options = match plan.format {
+            Format::Raw => "key-secret=s".to_owned(),
+            Format::Qcow2 => "encrypt.format=luks,encrypt.key-secret=s".to_owned(),
+        };
+        for (name, value) in plan.cipher.options() {
+            options.push_str(&format!(",{prefix}{name}={value}"));
+        }
+        if plan.preallocation != Preallocation::Off {
+            options.push_str(&format!(",preallocation={}", plan.preallocation.name()));
+        }
+        options.push_str(&self.iteration(prefix));
+        let driver = if plan.format == Format::Raw { "luks" } else { "qcow2" };
+        let mut arguments = words(["create", "-q", "--object", FIRST, "-f", driver, "-o", &options]);
+        arguments.extend([file.as_os_str().to_owned(), plan.size.to_string().into()]);
+        let total = plan.preallocation.fills().then_some(plan.size);
+        let mut look = || {
+            if let (Some(total), Ok(about)) = (total, std::fs::metadata(file)) {
+                watch(Progress::Bytes { done: (about.blocks() * 512).min(total), total });
+            }
+        };
+        self.run(&arguments, &[key], &mut look)?.map_err(|said| said.told("cannot make", &plan.path))
+    }
+
+    /// Whether a passphrase opens an image. An image that a guest has open can be tried too.
+    pub(super) fn opens(&self, image: &Image, key: &SecretBytes) -> Result<bool, Error> {
+        let mut arguments = words(["map", "-U", "--max-length=512", "--output=json", "--object", FIRST]);
+        arguments.extend(["--image-opts".into(), image.options("s")]);
+        match self.run(&arguments, &[key], &mut || {})? {
+            Ok(()) => Ok(true),
+            Err(said) if said.is_wrong_key() => Ok(false),
+            Err(said) => Err(said.told("cannot open", &image.path)),
+        }
+    }
+
+    /// Gives a passphrase a slot of an image that another one opens.
+    pub(super) fn add(&self, image: &Image, opens: &SecretBytes, new: &SecretBytes) -> Result<(), Error> {
+        let prefix = image_prefix(image);
+        let change = format!("{prefix}state=active,{prefix}new-secret=t{}", self.iteration(prefix));
+        self.amend(image, &change, [opens, new])
+    }
+
+    /// Erases the slots that a passphrase opens, in an image that another one opens.
+    pub(super) fn erase(&self, image: &Image, opens: &SecretBytes, old: &SecretBytes) -> Result<(), Error> {
+        let prefix = image_prefix(image);
+        self.amend(image, &format!("{prefix}state=inactive,{prefix}old-secret=t"), [opens, old])
+    }
+
+    /// Fails if a guest, or anyone else by QEMU's means, has the image open for writing.
+    pub(super) fn is_free(&self, path: &Path) -> Result<(), Error> {
+        let mut arguments = words(["info", "--image-opts"]);
+        let mut options = OsString::from("driver=raw,");
+        options.push(Image::as_a_file(path, "file."));
+        arguments.push(options);
+        self.run(&arguments, &[], &mut || {})?.map_err(|said| said.told("cannot remove", path))
+    }
+
+    fn amend(&self, image: &Image, change: &str, secrets: [&SecretBytes; 2]) -> Result<(), Error> {
+        let mut arguments = words(["amend", "-q", "--object", FIRST, "--object", SECOND, "--image-opts"]);
+        arguments.push(image.options("s"));
+        arguments.extend(words(["-o", change]));
+        self.run(&arguments, &secrets, &mut || {})?
+            .map_err(|said| said.told("cannot change the slots of", &image.path))
+    }
+
+    fn iteration(&self, prefix: &str) -> String {
+        self.iterate
+            .map_or_else(String::new, |time| format!(",{prefix}iter-time={}", time.as_millis().max(1)))
+    }
+
+    /// Runs it to its end. `idle` is called now and then. What it said when it failed is the inner error.
+    fn run(
+        &self,
+        arguments: &[OsString],
+        secrets: &[&SecretBytes],
+        idle: &mut dyn FnMut(),
+    ) -> Result<Result<(), Said>, Error> {
+        let failed = |error: &io::Error| {
+            Error::system(format_args!("cannot run '{}'", self.program.display()), error)
+                .advise("install qemu-img (on Debian: qemu-utils; on Fedora: qemu-img)")
+        };
+        let mut pipes = secrets.iter().map(|secret| pipe_of(secret));
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env_clear().envs(environment()).stderr(Stdio::piped());
+        command.stdin(pipes.next().transpose()?.map_or_else(Stdio::null, Stdio::from));
+        command.stdout(pipes.next().transpose()?.map_or_else(Stdio::null, Stdio::from));
+        let mut running = Running(command.spawn().map_err(|error| failed(&error))?);
+        drop(command); // it has the pipes
+        running.end(idle).map_err(|error| failed(&error))
+    }
+}
+
+/// A child that ends with its caller.
+struct Running(Child);
+
+impl Running {
+    fn end(&mut self, idle: &mut dyn FnMut()) -> io::Result<Result<(), Said>> {
+        let ended = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
+        let mut stderr = self.0.stderr.take();
+        if let Some(stderr) = &stderr {
+            fcntl_setfl(stderr, fcntl_getfl(stderr)? | OFlags::NONBLOCK)?;
+        }
+        let mut said = Vec::new();
+        while !ready(&ended, stderr.as_ref().map(AsFd::as_fd))? {
+            if stderr.as_ref().is_some_and(|stderr| take_in(stderr, &mut said)) {
+                stderr = None; // it has said all
+            }
+            idle();
+        }
+        stderr.iter().for_each(|stderr| _ = take_in(stderr, &mut said));
+        let status = self.0.wait()?;
+        Ok(if status.success() { Ok(()) } else { Err(Said::of(&said, status)) })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.0.kill(); // an error if it was waited for
+        _ = self.0.wait();
+    }
+}
+
+/// What it said when it failed.
+struct Said(String);
+
+impl Said {
+    fn of(said: &[u8], status: ExitStatus) -> Self {
+        let said = String::from_utf8_lossy(said);
+        let lines = said.lines().map(|line| line.trim().trim_start_matches("qemu-img: "));
+        let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("warning:")).collect();
+        Self(if lines.is_empty() { format!("qemu-img ended ({status})") } else { lines.join("; ") })
+    }
+
+    fn is_wrong_key(&self) -> bool {
+        self.0.contains("Invalid password")
+    }
+
+    fn told(self, what: &str, path: &Path) -> Error {
+        let error = Error::failed(format!("{what} '{}': {}", path.display(), self.0));
+        match &self.0 {
+            said if said.contains("lock") && said.contains("Failed to get") => {
+                error.advise("the image is in use: shut the guest down first, or wait for the other program")
+            }
+            said if said.contains("No space") => {
+                error.advise("make room on that file system, or choose another")
+            }
+            said if said.contains("Permission denied") => {
+                error.advise("run this as the owner of the image, or as root")
+            }
+            said if said.contains("No free keyslot") || said.contains("no free") => {
+                error.advise("all slots are taken: see them with: cryptsetup luksDump, or: qemu-img info")
+            }
+            said if said.contains("nvalid parameter") => {
+                error.advise("this takes qemu-img 5.1 or later: see which one runs with: qemu-img --version")
+            }
+            _ => error,
+        }
+    }
+}
+
+/// A pipe that holds a secret and has no end to write to: it ends behind it.
+fn pipe_of(secret: &SecretBytes) -> Result<PipeReader, Error> {
+    let failed = |error: io::Error| Error::system("cannot hand a passphrase to qemu-img", &error);
+    let (reader, mut writer) = io::pipe().map_err(failed)?;
+    let flags = fcntl_getfl(&writer).map_err(|error| failed(error.into()))?;
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
+    // Nobody reads yet: what the pipe doesn't hold is an error, not a wait. It holds 64 KiB, or 8 for a user with many.
+    writer.write_all(secret.expose_secret()).map_err(failed)?;
+    Ok(reader)
+}
+
+/// Whether it has ended. Waits for that, for words of its, or for a while.
+fn ready(ended: &impl AsFd, stderr: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+    let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
+    fds.extend(stderr.map(|stderr| PollFd::from_borrowed_fd(stderr, PollFlags::IN)));
+    let while_ = Timespec { tv_sec: 0, tv_nsec: GLANCE_NANOSECONDS };
+    match poll(&mut fds, Some(&while_)) {
+        Ok(_) => Ok(!fds[0].revents().is_empty()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes in what it has said so far. `true`: that was all.
+fn take_in(stderr: &ChildStderr, said: &mut Vec<u8>) -> bool {
+    let mut part = [0; 1024];
+    loop {
+        match rustix::io::read(stderr, &mut part) {
+            Ok(0) => return true,
+            Ok(read) => {
+                said.extend_from_slice(&part[..read]);
+                said.truncate(MOST_SAID);
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    let kept = ENVIRONMENT.iter().filter_map(|name| env::var_os(name).map(|value| (*name, value)));
+    kept.chain(std::iter::once(("LC_ALL", "C".into())))
+}
+
+/// What stands before the options of LUKS.
+fn prefix(format: Format) -> &'static str {
+    match format {
+        Format::Raw => "",
+        Format::Qcow2 => "encrypt.",
+    }
+}
+
+fn image_prefix(image: &Image) -> &'static str {
+    match image.kind {
+        Kind::Luks(format) => prefix(format),
+        Kind::Luks2 | Kind::Aes(_) => "",
+    }
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+    words.iter().map(|word| OsStr::new(word).to_owned()).collect()
+}
+
+/// The secrets, by the descriptors that they are read from.
+const FIRST: &str = "secret,id=s,file=/dev/fd/0";
+const SECOND: &str = "secret,id=t,file=/dev/fd/1";
+
+/// What it gets of our environment.
+const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH"];
+
+/// How much of what it says is kept, in bytes.
+const MOST_SAID: usize = 4096;
+
+/// How often to look how far it is.
+const GLANCE_NANOSECONDS: i64 = 100_000_000;

@@ -1,0 +1,528 @@
+//! Volumes with their secrets, by real images: made, proved, changed, removed; killed at every step; and no trace of a
+//! passphrase.
+//!
+//! Leans on qemu-img, on `support` for the second process that is killed, and on its markers. LUKS' key derivation is made
+//! quick, so that hundreds of images can be made.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use strongroom::volume::{Format, Named, Orphan, Plan, Preallocation, Progress, Step, Verdict, Volumes};
+use strongroom::{Connection, ErrorCode, UsageType};
+use support::markers::Needles;
+use support::{Dice, Place, files_below, note, say};
+
+const FORMATS: [Format; 2] = [Format::Raw, Format::Qcow2];
+
+#[test]
+fn a_volume_is_made_proved_changed_and_removed_with_its_secret() {
+    for format in FORMATS {
+        let house = House::new();
+        let (volumes, path) = (house.volumes(), house.path("a,b=c.img"));
+        let created = volumes.create(&Plan::new(&path, format, SIZE), &mut nothing).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let element = format!(
+            "<encryption format='luks'>\n  <secret type='passphrase' uuid='{}'/>\n</encryption>\n",
+            created.uuid
+        );
+        assert_eq!(created.encryption(), element);
+        let secret = house.connection().lookup_by_usage(UsageType::Volume, path.to_str().unwrap()).unwrap();
+        let xml = secret.xml_desc().unwrap();
+        assert!(
+            xml.starts_with("<secret ephemeral='no' private='yes'>") && !xml.contains("unfinished"),
+            "{xml}"
+        );
+        assert_eq!(house.check(&path), Verdict::Opens);
+
+        let first = created.passphrase.unwrap();
+        let changed = volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+        assert_eq!((changed.uuid, changed.was_begun), (created.uuid, false));
+        assert_eq!(house.check(&path), Verdict::Opens);
+        assert_ne!(house.value(created.uuid), first.expose_secret());
+        assert_eq!(house.connection().num_of_secrets().unwrap(), 1);
+        // The old passphrase opens it no more.
+        house.connection().lookup_by_uuid(created.uuid).unwrap().set_value(first.expose_secret()).unwrap();
+        assert_eq!(house.check(&path), Verdict::DoesNot);
+
+        let deleted = volumes.delete(&path, &mut nothing).unwrap();
+        assert!(deleted.image && deleted.uuid == created.uuid);
+        house.is_empty();
+    }
+}
+
+#[test]
+fn a_secret_that_was_named_is_used_and_never_undefined() {
+    for format in FORMATS {
+        let house = House::new();
+        let path = house.path("disk");
+        let xml = "<secret><usage type='volume'><volume>/elsewhere</volume></usage></secret>";
+        let secret = house.connection().define_xml(xml, 0).unwrap();
+        let plan = Plan { secret: Some(Named::Usage("/elsewhere".into())), ..Plan::new(&path, format, SIZE) };
+        let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NoSecret, "{error}");
+        secret.set_value("pässwort, with\nall".as_bytes()).unwrap();
+        let broken = house.volumes().by_program("false").create(&plan, &mut nothing).unwrap_err();
+        assert!(broken.to_string().contains("cannot make"), "{broken}");
+        let created = house.volumes().create(&plan, &mut nothing).unwrap();
+        assert!(created.passphrase.is_none() && created.uuid == secret.uuid());
+        let by_uuid = Named::Uuid(secret.uuid());
+        assert_eq!(house.volumes().check(&path, Some(&by_uuid)).unwrap().verdict, Verdict::Opens);
+        assert_eq!(house.volumes().check(&path, None).unwrap_err().code(), ErrorCode::NoSecret);
+        assert_eq!(house.volumes().delete(&path, &mut nothing).unwrap_err().code(), ErrorCode::NoSecret);
+        house.volumes().change_passphrase(&path, Some(&by_uuid), &mut nothing).unwrap();
+        assert_eq!(house.volumes().check(&path, Some(&by_uuid)).unwrap().verdict, Verdict::Opens);
+        assert_eq!(house.connection().num_of_secrets().unwrap(), 1);
+    }
+}
+
+#[test]
+fn what_is_there_is_replaced_only_when_told_and_keeps_its_secret() {
+    let house = House::new();
+    let path = house.path("disk");
+    fs::write(&path, "precious").unwrap();
+    let plan = Plan::new(&path, Format::Raw, SIZE);
+    let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with("exists") && error.advice().is_some(), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+    assert_eq!(house.connection().num_of_secrets().unwrap(), 0);
+    let plan = Plan { replace: true, ..plan };
+    let first = house.volumes().create(&plan, &mut nothing).unwrap();
+    let second = house.volumes().create(&Plan { format: Format::Qcow2, ..plan }, &mut nothing).unwrap();
+    assert_eq!((second.uuid, second.passphrase.is_none()), (first.uuid, true));
+    assert_eq!(house.check(&path), Verdict::Opens);
+    fs::remove_file(&path).unwrap();
+    let error = house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("is for"), "{error}");
+}
+
+#[test]
+fn a_failure_leaves_neither_image_nor_secret() {
+    let house = House::new();
+    for program in ["false", "/nonexistent/qemu-img", "true"] {
+        let volumes = house.volumes().by_program(program);
+        let path = house.path("disk");
+        let made = volumes.create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing);
+        if program == "true" {
+            // One that lies about its success: the volume is there, and check finds it out.
+            made.unwrap();
+            assert!(
+                house.volumes().check(&path, None).unwrap_err().to_string().contains("no encrypted image")
+            );
+            continue;
+        }
+        let error = made.unwrap_err();
+        assert!(
+            error.to_string().starts_with("cannot run") || error.code() == ErrorCode::OperationFailed,
+            "{error}"
+        );
+        house.is_empty();
+    }
+}
+
+#[test]
+fn an_image_in_use_is_checked_but_neither_changed_nor_removed() {
+    let house = House::new();
+    let path = house.path("disk");
+    let volumes = house.volumes();
+    let uuid = volumes.create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing).unwrap().uuid;
+    let mut user = Command::new("qemu-io")
+        .args(["-f", "raw"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its prompt comes when it has the image.
+    std::io::Read::read_exact(user.stdout.as_mut().unwrap(), &mut [0; 4]).unwrap();
+    let before = house.value(uuid);
+    assert_eq!(house.check(&path), Verdict::Opens);
+    for error in [
+        volumes.change_passphrase(&path, None, &mut nothing).unwrap_err(),
+        volumes.delete(&path, &mut nothing).unwrap_err(),
+    ] {
+        assert!(
+            error.advice().is_some_and(|advice| advice.contains("in use")),
+            "{error} {:?}",
+            error.advice()
+        );
+    }
+    assert_eq!(house.value(uuid), before);
+    assert_eq!(house.connection().num_of_secrets().unwrap(), 1, "a note stayed");
+    drop(user.stdin.take());
+    user.wait().unwrap();
+    volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+    assert_eq!(house.check(&path), Verdict::Opens);
+}
+
+#[test]
+fn allocating_a_volume_tells_how_far_it_is() {
+    let house = House::new();
+    for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2)] {
+        let plan =
+            Plan { preallocation: Preallocation::Full, ..Plan::new(house.path(name), format, 64 << 20) };
+        let mut last = None;
+        house
+            .volumes()
+            .create(&plan, &mut |progress| {
+                if let Progress::Bytes { done, total } = progress {
+                    assert!(done <= total && total == 64 << 20);
+                    last = Some(done);
+                }
+            })
+            .unwrap();
+        note(&format!("{name}: last told of {last:?} bytes"));
+        assert_eq!(house.check(&house.path(name)), Verdict::Opens);
+    }
+}
+
+#[test]
+fn an_ephemeral_secret_is_on_no_disk_and_ends_with_its_keystore() {
+    let house = House::new();
+    let path = house.path("disk");
+    let embedded = house.place.open();
+    let volumes = Volumes::over(embedded.keystore()).iterating(QUICK);
+    let plan = Plan { ephemeral: true, ..Plan::new(&path, Format::Qcow2, SIZE) };
+    let created = volumes.create(&plan, &mut nothing).unwrap();
+    assert_eq!(volumes.check(&path, None).unwrap().verdict, Verdict::Opens);
+    volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+    let kept = Connection::over(embedded.keystore()).elevated().unwrap();
+    let kept = kept.lookup_by_uuid(created.uuid).unwrap().value().unwrap();
+    drop((volumes, embedded));
+    assert_eq!(house.connection().num_of_secrets().unwrap(), 0);
+    let mut needles = Needles::new();
+    needles.add("the first passphrase", created.passphrase.unwrap().expose_secret());
+    needles.add("the second passphrase", kept.expose_secret());
+    for file in files_below(house.directory.path()) {
+        assert_eq!(needles.in_file(&file), [""; 0]);
+    }
+    // Who kept the passphrase opens the volume by a secret made by hand.
+    let xml = format!("<secret><usage type='volume'><volume>{}</volume></usage></secret>", path.display());
+    house.connection().define_xml(xml, 0).unwrap();
+    let uuid = house.connection().lookup_by_usage(UsageType::Volume, path.to_str().unwrap()).unwrap().uuid();
+    house.connection().lookup_by_uuid(uuid).unwrap().set_value(kept.expose_secret()).unwrap();
+    assert_eq!(house.check(&path), Verdict::Opens);
+}
+
+#[test]
+fn no_passphrase_is_in_arguments_environment_or_files() {
+    let house = House::new();
+    let seen = house.directory.path().join("seen");
+    fs::create_dir(&seen).unwrap();
+    let wrapper = house.directory.path().join("qemu-img");
+    let script = format!(
+        "#!/bin/sh\nd=$(mktemp -d {0}/XXXXXX)\ncp /proc/$$/cmdline /proc/$$/environ \"$d\"\nenv > \"$d/env\"\nprintf '%s\\n' \"$@\" > \"$d/words\"\n\
+         exec qemu-img \"$@\" 2> \"$d/stderr\"\n",
+        seen.display()
+    );
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut needles = Needles::new();
+    for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2)] {
+        let volumes = house.volumes().by_program(&wrapper);
+        let path = house.path(name);
+        let created = volumes.create(&Plan::new(&path, format, SIZE), &mut nothing).unwrap();
+        needles
+            .add_written(&format!("{name}: the first"), created.passphrase.as_ref().unwrap().expose_secret());
+        volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+        needles.add_written(&format!("{name}: the second"), &house.value(created.uuid));
+        assert_eq!(volumes.check(&path, None).unwrap().verdict, Verdict::Opens);
+    }
+    let files = files_below(house.directory.path());
+    assert!(files.iter().filter(|file| file.ends_with("cmdline")).count() >= 10, "the wrapper was not run");
+    for file in &files {
+        assert_eq!(needles.in_file(file), [""; 0]);
+    }
+    let words =
+        files.iter().filter(|file| file.ends_with("words")).map(|file| fs::read_to_string(file).unwrap());
+    assert!(words.into_iter().all(|words| words.contains("file=/dev/fd/0") || words.starts_with("info")));
+    // The control: what a needle looks like in a file is found.
+    let planted = house.directory.path().join("planted");
+    let secret =
+        house.connection().lookup_by_usage(UsageType::Volume, house.path("raw").to_str().unwrap()).unwrap();
+    fs::write(&planted, house.value(secret.uuid())).unwrap();
+    assert!(!needles.in_file(&planted).is_empty());
+}
+
+#[test]
+fn halves_without_their_other_halves_are_listed() {
+    let house = House::new();
+    let [gone, alone, whole] = ["gone", "alone", "whole"].map(|name| house.path(name));
+    let volumes = house.volumes();
+    let lost = volumes.create(&Plan::new(&gone, Format::Raw, SIZE), &mut nothing).unwrap().uuid;
+    fs::remove_file(&gone).unwrap();
+    let left = volumes.create(&Plan::new(&alone, Format::Qcow2, SIZE), &mut nothing).unwrap().uuid;
+    house.connection().lookup_by_uuid(left).unwrap().undefine().unwrap();
+    volumes.create(&Plan::new(&whole, Format::Raw, SIZE), &mut nothing).unwrap();
+    fs::write(house.path("plain"), [0; 1000]).unwrap();
+    fs::write(house.path(".new.strongroom-0123abcd"), "").unwrap();
+    let orphans = volumes.orphans(&[]).unwrap();
+    assert_eq!(
+        orphans,
+        [
+            Orphan::Unnamed { path: house.path(".new.strongroom-0123abcd") },
+            Orphan::Volume { path: alone },
+            Orphan::Secret { uuid: lost, path: gone.clone() },
+        ]
+    );
+    // The secret of a volume that is gone is removed by the volume's name.
+    assert!(!volumes.delete(&gone, &mut nothing).unwrap().image);
+    assert_eq!(volumes.orphans(&[]).unwrap().len(), 2);
+}
+
+#[test]
+fn the_aes_of_old_is_neither_made_nor_proved_nor_changed() {
+    let house = House::new();
+    let path = house.path("old");
+    let key = house.directory.path().join("key");
+    fs::write(&key, "not so secret").unwrap();
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-o", "encrypt.format=aes,encrypt.key-secret=s", "--object"])
+        .arg(format!("secret,id=s,file={}", key.display()))
+        .arg(&path)
+        .arg("1M")
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    if !made.success() {
+        return note("this qemu-img no longer makes AES images: what it refuses is not seen");
+    }
+    let xml = format!("<secret><usage type='volume'><volume>{}</volume></usage></secret>", path.display());
+    house.connection().define_xml(xml, 0).unwrap().set_value(b"any").unwrap();
+    assert_eq!(house.check(&path), Verdict::Unprovable);
+    let error = house.volumes().change_passphrase(&path, None, &mut nothing).unwrap_err();
+    assert!(error.advice().unwrap().contains("convert"), "{error}");
+}
+
+/// What is done, killed and done again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Create,
+    Change,
+    Delete,
+}
+
+const WORKS: [Work; 3] = [Work::Create, Work::Change, Work::Delete];
+
+impl Work {
+    fn run(
+        self,
+        volumes: &Volumes,
+        path: &Path,
+        format: Format,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<(), strongroom::Error> {
+        match self {
+            Self::Create => volumes.create(&Plan::new(path, format, SIZE), watch).map(drop),
+            Self::Change => volumes.change_passphrase(path, None, watch).map(drop),
+            Self::Delete => volumes.delete(path, watch).map(drop),
+        }
+    }
+
+    fn steps(self) -> &'static [Step] {
+        use Step::*;
+        match self {
+            Self::Create => &[Define, SetPassphrase, Make, Name, Finish],
+            Self::Change => &[Note, NotePassphrases, Add, Store, Erase, Forget],
+            Self::Delete => &[Remove, Undefine],
+        }
+    }
+}
+
+#[test]
+fn killed_before_each_step_a_second_run_finishes_it() {
+    const NAME: &str = "killed_before_each_step_a_second_run_finishes_it";
+    if let Some(role) = support::role() {
+        return work_and_die(&role);
+    }
+    for format in FORMATS {
+        for work in WORKS {
+            for step in work.steps() {
+                let house = House::new();
+                if work != Work::Create {
+                    house
+                        .volumes()
+                        .create(&Plan::new(house.path("disk"), format, SIZE), &mut nothing)
+                        .unwrap();
+                }
+                let mut child = house.again(NAME, work, format, &format!("{step:?}"));
+                child.process.wait().unwrap();
+                let said = child.kill();
+                assert_eq!(said, [format!("{step:?}")], "{format:?} {work:?}");
+                house.survives(work, format, &format!("{format:?} {work:?} killed before {step:?}"));
+            }
+        }
+    }
+}
+
+/// The same at random moments: within the store's writes, within qemu-img's.
+#[test]
+fn killed_at_any_moment_a_second_run_finishes_it() {
+    const NAME: &str = "killed_at_any_moment_a_second_run_finishes_it";
+    const KILLS: u64 = 200;
+    if let Some(role) = support::role() {
+        return work_and_die(&role);
+    }
+    let (started, seed) = (Instant::now(), Dice::seed());
+    let mut dice = Dice(seed);
+    let mut in_time = 0;
+    for kill in 0..KILLS {
+        let (work, format) = (WORKS[(kill % 3) as usize], FORMATS[(kill / 3 % 2) as usize]);
+        let house = House::new();
+        if work != Work::Create {
+            house.volumes().create(&Plan::new(house.path("disk"), format, SIZE), &mut nothing).unwrap();
+        }
+        let mut child = house.again(NAME, work, format, "never");
+        child.expect("begin");
+        std::thread::sleep(Duration::from_micros(dice.roll(if work == Work::Delete {
+            40_000
+        } else {
+            250_000
+        })));
+        let said = child.kill();
+        in_time += u64::from(!said.iter().any(|line| line == "done"));
+        house.survives(work, format, &format!("seed {seed}, kill {kill}: {format:?} {work:?}"));
+    }
+    note(&format!(
+        "{} s, seed {seed}: {in_time} of {KILLS} were killed at work",
+        started.elapsed().as_secs()
+    ));
+    assert!(in_time > KILLS / 4, "idle: {in_time}");
+}
+
+/// The other process's life: it does its work until it is killed, or kills itself before a step.
+fn work_and_die(role: &[String]) {
+    let [place, path, work, format, until] = role else { panic!("{role:?}") };
+    let work = WORKS.into_iter().find(|it| format!("{it:?}") == *work).unwrap();
+    let format = FORMATS.into_iter().find(|it| format!("{it:?}") == *format).unwrap();
+    let embedded = Place(place.into()).open();
+    let volumes = Volumes::over(embedded.keystore()).iterating(QUICK);
+    if until == "never" {
+        say("begin");
+    }
+    let done = work.run(&volumes, Path::new(path), format, &mut |progress| {
+        if let Progress::Next(step) = progress
+            && format!("{step:?}") == *until
+        {
+            say(until);
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        }
+    });
+    done.unwrap();
+    say("done");
+}
+
+/// A keystore, and a directory for its volumes.
+struct House {
+    directory: tempfile::TempDir,
+    place: Place,
+}
+
+impl House {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("volumes")).unwrap();
+        let place = Place(directory.path().into());
+        drop(place.open());
+        Self { directory, place }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("volumes").join(name)
+    }
+
+    fn volumes(&self) -> Volumes {
+        Volumes::over(self.keystore()).iterating(QUICK)
+    }
+
+    fn connection(&self) -> Connection {
+        Connection::over(self.keystore())
+    }
+
+    /// Open as long as anybody holds it: opened anew for each use, it would be locked.
+    fn keystore(&self) -> std::sync::Arc<dyn strongroom::Keystore> {
+        OPEN.with_borrow_mut(|open| {
+            if let Some(keystore) = open.get(self.directory.path()).and_then(std::sync::Weak::upgrade) {
+                return keystore;
+            }
+            let keystore = self.place.open().keystore();
+            open.insert(self.directory.path().to_owned(), std::sync::Arc::downgrade(&keystore));
+            keystore
+        })
+    }
+
+    fn value(&self, uuid: uuid::Uuid) -> Vec<u8> {
+        let secret = self.connection().elevated().unwrap().lookup_by_uuid(uuid).unwrap();
+        secret.value().unwrap().expose_secret().to_vec()
+    }
+
+    fn check(&self, path: &Path) -> Verdict {
+        self.volumes().check(path, None).unwrap().verdict
+    }
+
+    fn again(&self, name: &str, work: Work, format: Format, until: &str) -> support::Other {
+        let words = [self.directory.path().display().to_string(), self.path("disk").display().to_string()];
+        support::again(name, &[&words[0], &words[1], &format!("{work:?}"), &format!("{format:?}"), until])
+    }
+
+    /// What a kill left is sound, and a second run brings it to its end.
+    fn survives(&self, work: Work, format: Format, when: &str) {
+        let path = self.path("disk");
+        if path.exists() {
+            assert_eq!(self.check(&path), Verdict::Opens, "{when}");
+        }
+        let volumes = self.volumes();
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            match work.run(&volumes, &path, format, &mut nothing) {
+                Ok(()) => break,
+                // Killed in its last moment, it had done all.
+                Err(error) if work == Work::Delete && error.code() == ErrorCode::NoSecret => break,
+                Err(error) if work == Work::Create && error.to_string().ends_with("exists") => break,
+                // The qemu-img that it left still works: nobody tells us when it is done.
+                Err(error)
+                    if error.advice().is_some_and(|advice| advice.contains("in use"))
+                        && Instant::now() < end =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => panic!("{when}: {error}"),
+            }
+        }
+        if work == Work::Delete {
+            self.is_empty();
+        } else {
+            assert_eq!(self.check(&path), Verdict::Opens, "{when}");
+            assert_eq!(self.connection().num_of_secrets().unwrap(), 1, "{when}");
+            let orphans = volumes.orphans(&[]).unwrap();
+            // A qemu-img that was left may make its file after all was swept.
+            assert!(orphans.iter().all(|it| matches!(it, Orphan::Unnamed { .. })), "{when}: {orphans:?}");
+        }
+    }
+
+    fn is_empty(&self) {
+        assert_eq!(self.connection().num_of_secrets().unwrap(), 0);
+        let files = files_below(&self.directory.path().join("volumes"));
+        assert_eq!(files, [PathBuf::new(); 0]);
+    }
+}
+
+type Open = std::collections::HashMap<PathBuf, std::sync::Weak<dyn strongroom::Keystore>>;
+
+thread_local! {
+    static OPEN: std::cell::RefCell<Open> = std::cell::RefCell::default();
+}
+
+fn nothing(_: Progress) {}
+
+const SIZE: u64 = 1 << 20;
+
+/// LUKS' key derivation, for tests.
+const QUICK: Duration = Duration::from_millis(1);
