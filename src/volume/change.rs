@@ -73,11 +73,13 @@ impl Volumes {
             Some(pair) => pair,
             None => self.begin(&image, &secret, &note, watch)?,
         };
-        self.go_on(&image, &secret, note.uuid, &pair, watch).map_err(|error| match error.advice() {
-            Some(_) => error,
-            None => error.advise(
-                "the secret's value opens the volume all the same; run this again: it goes on from here",
-            ),
+        self.go_on(&image, &secret, (note.uuid, was_begun), &pair, watch).map_err(|error| {
+            match error.advice() {
+                Some(_) => error,
+                None => error.advise(
+                    "the secret's value opens the volume all the same; run this again: it goes on from here",
+                ),
+            }
         })?;
         Ok(Changed { uuid: secret.uuid, was_begun })
     }
@@ -125,7 +127,7 @@ impl Volumes {
         &self,
         image: &Image,
         secret: &Definition,
-        note: Uuid,
+        (note, was_begun): (Uuid, bool),
         pair: &Pair,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
@@ -133,8 +135,9 @@ impl Volumes {
         if !has(&pair.new)? {
             watch(Progress::Next(Step::Add));
             if let Err(error) = self.tool.add(image, &pair.old, &pair.new) {
-                if matches!(has(&pair.new), Ok(false)) {
-                    secrets::forget(&*self.keystore, note)?; // nothing was changed
+                // Nothing was changed; unless a qemu-img that a killed run has left is at it now.
+                if !was_begun && matches!(has(&pair.new), Ok(false)) {
+                    secrets::forget(&*self.keystore, note)?;
                 }
                 return Err(error);
             }

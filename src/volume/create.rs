@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use ::uuid::Uuid;
 
 use super::image::{Image, Kind};
-use super::place::{Place, sync};
+use super::place::{Place, claim, sync};
 use super::{Plan, Progress, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error, random_uuid};
@@ -64,6 +64,8 @@ impl Volumes {
             return Err(Error::failed(format!("'{}' exists", place.text))
                 .advise("choose another path, or give --overwrite if it may go"));
         }
+        // Whoever has the old file open would go on with it, and all of that be lost.
+        let _claimed = there.is_some().then(|| claim(&place.path)).transpose()?;
         let own = own.filter(|own| !secrets::is_unfinished(own));
         let key = match (&plan.secret, own) {
             (Some(named), _) => self.given(self.find(named)?)?,

@@ -9,7 +9,7 @@ use std::path::Path;
 use ::uuid::Uuid;
 
 use super::image::Image;
-use super::place::Place;
+use super::place::{Place, claim};
 use super::{Progress, Step, Volumes, Watch, secrets};
 use crate::secret::Error;
 
@@ -28,21 +28,24 @@ impl Volumes {
         let place = Place::of(path)?;
         let _alone = place.alone()?;
         let there = place.look()?.is_some();
-        let Some(secret) = self.own(&place.text)? else {
+        let Some(mut secret) = self.own(&place.text)? else {
             let advice = match there {
                 true => "if it may go all the same, remove the file: no secret goes with it",
                 false => "see what there is with: strongroom secret-list",
             };
             return Err(Error::no_such_usage(&place.text).advise(advice));
         };
-        if secrets::is_unfinished(&secret) && self.finish_or_clear(&secret, &place, there, watch)?.is_none() {
-            return Ok(Deleted { uuid: secret.uuid, image: false }); // what is there is no work of ours
+        if secrets::is_unfinished(&secret) {
+            if self.finish_or_clear(&secret, &place, there, watch)?.is_none() {
+                return Ok(Deleted { uuid: secret.uuid, image: false }); // what is there is no work of ours
+            }
+            secret = secrets::finished(&secret);
         }
         if there {
             Image::at(&place.path)?;
-            self.tool.is_free(&place.path)?;
+            let _claimed = claim(&place.path)?;
             // Whoever may change no secret is told so while there still is an image.
-            self.define(&secrets::finished(&secret))?;
+            self.define(&secret)?;
             watch(Progress::Next(Step::Remove));
             fs::remove_file(&place.path)
                 .map_err(|error| Error::system(format_args!("cannot remove '{}'", place.text), &error))?;

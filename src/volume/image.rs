@@ -4,10 +4,8 @@
 //! published layouts. Refuses LUKS2, which QEMU doesn't open, and to follow a backing file: each image has a passphrase of
 //! its own.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::plan::Format;
@@ -57,24 +55,19 @@ impl Image {
         }
     }
 
-    /// What `--image-opts` takes, to open it with the secret of this id.
-    pub(super) fn options(&self, id: &str) -> OsString {
-        let before = match self.kind {
-            Kind::Luks(Format::Raw) | Kind::Luks2 => format!("driver=luks,key-secret={id}"),
-            Kind::Luks(Format::Qcow2) => format!("driver=qcow2,backing=,encrypt.key-secret={id}"),
-            Kind::Aes(driver) => format!("driver={driver},backing=,encrypt.key-secret={id}"),
+    /// The name under which qemu-img opens it with the secret of this id: all is said, and nothing of it guessed.
+    pub(super) fn name(&self, id: &str) -> String {
+        let how = match self.kind {
+            Kind::Luks(Format::Raw) | Kind::Luks2 => format!(r#""driver":"luks","key-secret":"{id}""#),
+            Kind::Luks(Format::Qcow2) => {
+                format!(r#""driver":"qcow2","backing":null,"encrypt":{{"key-secret":"{id}"}}"#)
+            }
+            Kind::Aes(driver) => {
+                format!(r#""driver":"{driver}","backing":null,"encrypt":{{"key-secret":"{id}"}}"#)
+            }
         };
-        let mut options = OsString::from(before);
-        options.push(",");
-        options.push(Self::as_a_file(&self.path, "file."));
-        options
-    }
-
-    /// The file itself, behind this prefix: never taken for another protocol's name.
-    pub(super) fn as_a_file(path: &Path, prefix: &str) -> OsString {
-        let mut options = OsString::from(format!("{prefix}driver=file,{prefix}filename="));
-        options.push(doubled(path.as_os_str()));
-        options
+        let file = escaped(&self.path);
+        format!(r#"json:{{{how},"file":{{"driver":"file","filename":"{file}"}}}}"#)
     }
 }
 
@@ -100,16 +93,9 @@ impl Kind {
     }
 }
 
-/// With each comma twice, as QEMU's options want it.
-fn doubled(text: &OsStr) -> OsString {
-    let mut bytes = Vec::with_capacity(text.len());
-    for byte in text.as_bytes() {
-        bytes.push(*byte);
-        if *byte == b',' {
-            bytes.push(b',');
-        }
-    }
-    OsString::from_vec(bytes)
+/// A path in a string of JSON. A place's path is UTF-8, and has no control characters.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', r"\\").replace('"', r#"\""#)
 }
 
 const LUKS: &[u8] = b"LUKS\xba\xbe";
@@ -143,8 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn a_comma_in_a_name_ends_no_option() {
-        let image = Image { path: "/srv/a,b=c".into(), kind: Kind::Luks(Format::Raw) };
-        assert_eq!(image.options("s"), "driver=luks,key-secret=s,file.driver=file,file.filename=/srv/a,,b=c");
+    fn no_name_ends_the_string_that_it_stands_in() {
+        let image = Image { path: r#"/srv/a",b\c"#.into(), kind: Kind::Luks(Format::Raw) };
+        let file = r#""file":{"driver":"file","filename":"/srv/a\",b\\c"}"#;
+        assert_eq!(image.name("s"), format!(r#"json:{{"driver":"luks","key-secret":"s",{file}}}"#));
     }
 }

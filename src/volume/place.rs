@@ -12,7 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, fchmod, linkat, renameat_with};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, RenameFlags};
+use rustix::fs::{fchmod, fcntl_lock, linkat, renameat_with};
 use rustix::io::Errno;
 
 use crate::secret::Error;
@@ -164,6 +165,26 @@ impl Drop for Alone {
         _ = fs::remove_file(&self.file); // before the lock goes; a file that stays is taken by the next
     }
 }
+
+/// Takes a volume's file from QEMU's point of view: fails while a guest has it open, and no guest opens it until this is
+/// dropped. QEMU's own locks are the same kind of lock.
+pub(super) fn claim(path: &Path) -> Result<File, Error> {
+    let failed = |error| Error::system(format_args!("cannot lock '{}'", path.display()), &error);
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::AGAIN | Errno::ACCESS) => {
+            Err(Error::not_now(format!("'{}' is in use", path.display())).advise(IN_USE))
+        }
+        // A file system without locks has no guest's either.
+        Err(Errno::NOLCK | Errno::OPNOTSUPP) => Ok(file),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// What to do when QEMU has a volume open.
+pub(super) const IN_USE: &str =
+    "the image is in use: shut the guest down first, or wait for the other program";
 
 /// The names in a directory.
 pub(super) fn entries(directory: &Path) -> Result<Vec<OsString>, Error> {

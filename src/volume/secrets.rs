@@ -1,6 +1,6 @@
 //! The secrets of volumes: how they are named, found and marked.
 //!
-//! What is unfinished is told by a secret's description, so that whoever lists secrets sees it too. Leans on `secret`.
+//! What is unfinished is told by a secret's description, so that whoever looks at the secret sees it too. Leans on `secret`.
 //! Refuses to take a secret of a volume's path for anybody else's: its usage says what it is for.
 
 use std::fmt;

@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use secrecy::ExposeSecret;
 
 use super::image::{Image, Kind};
+use super::place::IN_USE;
 use super::plan::{Format, Plan, Preallocation};
 use super::{Progress, Watch};
 use crate::memory::SecretBytes;
@@ -69,8 +70,8 @@ impl Tool {
 
     /// Whether a passphrase opens an image. An image that a guest has open can be tried too.
     pub(super) fn opens(&self, image: &Image, key: &SecretBytes) -> Result<bool, Error> {
-        let mut arguments = words(["map", "-U", "--max-length=512", "--output=json", "--object", FIRST]);
-        arguments.extend(["--image-opts".into(), image.options("s")]);
+        let arguments =
+            words(["map", "-U", "--max-length=512", "--output=json", "--object", FIRST, &image.name("s")]);
         match self.run(&arguments, &[key], &mut || {})? {
             Ok(()) => Ok(true),
             Err(said) if said.is_wrong_key() => Ok(false),
@@ -91,19 +92,9 @@ impl Tool {
         self.amend(image, &format!("{prefix}state=inactive,{prefix}old-secret=t"), [opens, old])
     }
 
-    /// Fails if a guest, or anyone else by QEMU's means, has the image open for writing.
-    pub(super) fn is_free(&self, path: &Path) -> Result<(), Error> {
-        let mut arguments = words(["info", "--image-opts"]);
-        let mut options = OsString::from("driver=raw,");
-        options.push(Image::as_a_file(path, "file."));
-        arguments.push(options);
-        self.run(&arguments, &[], &mut || {})?.map_err(|said| said.told("cannot remove", path))
-    }
-
     fn amend(&self, image: &Image, change: &str, secrets: [&SecretBytes; 2]) -> Result<(), Error> {
-        let mut arguments = words(["amend", "-q", "--object", FIRST, "--object", SECOND, "--image-opts"]);
-        arguments.push(image.options("s"));
-        arguments.extend(words(["-o", change]));
+        let name = image.name("s");
+        let arguments = words(["amend", "-q", "--object", FIRST, "--object", SECOND, "-o", change, &name]);
         self.run(&arguments, &secrets, &mut || {})?
             .map_err(|said| said.told("cannot change the slots of", &image.path))
     }
@@ -171,7 +162,12 @@ struct Said(String);
 impl Said {
     fn of(said: &[u8], status: ExitStatus) -> Self {
         let said = String::from_utf8_lossy(said);
-        let lines = said.lines().map(|line| line.trim().trim_start_matches("qemu-img: "));
+        // Of "Could not open 'json:…': why" the last words tell.
+        let plain = |line: &str| match line.strip_prefix("Could not open 'json:") {
+            Some(rest) => rest.rsplit_once("': ").map_or(rest, |(_, why)| why).to_owned(),
+            None => line.to_owned(),
+        };
+        let lines = said.lines().map(|line| plain(line.trim().trim_start_matches("qemu-img: ")));
         let lines: Vec<_> = lines.filter(|line| !line.is_empty() && !line.starts_with("warning:")).collect();
         Self(if lines.is_empty() { format!("qemu-img ended ({status})") } else { lines.join("; ") })
     }
@@ -183,9 +179,7 @@ impl Said {
     fn told(self, what: &str, path: &Path) -> Error {
         let error = Error::failed(format!("{what} '{}': {}", path.display(), self.0));
         match &self.0 {
-            said if said.contains("lock") && said.contains("Failed to get") => {
-                error.advise("the image is in use: shut the guest down first, or wait for the other program")
-            }
+            said if said.contains("lock") && said.contains("Failed to get") => error.advise(IN_USE),
             said if said.contains("No space") => {
                 error.advise("make room on that file system, or choose another")
             }
