@@ -11,7 +11,7 @@ use ::uuid::Uuid;
 use super::image::Image;
 use super::place::{self, is_unnamed};
 use super::{Volumes, secrets};
-use crate::secret::{Error, UsageType};
+use crate::secret::{Error, Handle, UsageType};
 
 /// One half without the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,23 +67,18 @@ impl Volumes {
                 |error| Error::system(format_args!("cannot look into '{}'", directory.display()), &error);
             places.insert(std::path::absolute(directory).map_err(failed)?);
         }
-        for handle in self.keystore.list_all(0)? {
-            let path = Path::new(&*handle.usage.id).to_owned();
-            match handle.usage.kind {
-                UsageType::Volume if path.is_absolute() => {}
-                // Only those without a usage may be notes.
-                UsageType::None => {
-                    let definition = self.definition(handle.uuid)?;
-                    orphans.extend(
-                        secrets::noted(&definition)
-                            .map(|path| Orphan::Change { uuid: handle.uuid, path: path.into() }),
-                    );
-                    continue;
-                }
-                _ => continue,
+        for Handle { uuid, usage } in self.keystore.list_all(0)? {
+            // A definition that can't be read is the keystore's matter: its usage still tells the volume.
+            let definition = self.definition(uuid).ok();
+            if usage.kind == UsageType::None {
+                let path = definition.as_ref().and_then(secrets::noted).map(PathBuf::from);
+                orphans.extend(path.map(|path| Orphan::Change { uuid, path }));
             }
-            let uuid = handle.uuid;
-            if secrets::is_unfinished(&self.definition(uuid)?) {
+            let path = PathBuf::from(&*usage.id);
+            if usage.kind != UsageType::Volume || !path.is_absolute() {
+                continue;
+            }
+            if definition.as_ref().is_some_and(secrets::is_unfinished) {
                 orphans.push(Orphan::Creation { uuid, path: path.clone() });
             } else if matches!(Image::exists(&path), Ok(false)) {
                 orphans.push(Orphan::Secret { uuid, path: path.clone() });
