@@ -61,6 +61,19 @@ fn moving_in_and_out_again() {
     assert!(directory.path().join(encrypted).exists());
 }
 
+#[test]
+fn volumes_and_their_secrets() {
+    let (directory, shown) = live("docs/volumes.md");
+    assert_eq!(shown.matches("opens it\n").count(), 3, "{shown}");
+    assert!(shown.contains("passphrase changed, in secret "), "{shown}");
+    assert!(
+        shown.contains("secret without a volume") && shown.contains("volume without a secret"),
+        "{shown}"
+    );
+    assert!(shown.ends_with("is removed; there was no image of its\n"), "{shown}");
+    assert!(directory.path().join("a.img").exists());
+}
+
 /// The second page goes on where the first one ends.
 #[test]
 fn other_hosts_by_tls_and_passwords_in_it() {

@@ -25,9 +25,12 @@ pub use tls::{fuzz_certificate, fuzz_tls};
 pub use uri::fuzz_uri;
 
 use crate::secret::Definition;
+use crate::volume::Plan;
 
 /// Reading a document never panics; what was read is written as a document that is read as the same.
+/// Nor does it if the document shall be a volume's.
 pub fn fuzz_xml(bytes: &[u8]) {
+    _ = Plan::from_xml(bytes, None);
     let lenient = Definition::from_xml(bytes, false);
     let strict = Definition::from_xml(bytes, true);
     let Ok(definition) = lenient else {
