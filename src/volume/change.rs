@@ -134,9 +134,10 @@ impl Volumes {
         let has = |key: &SecretBytes| self.tool.opens(image, key);
         if !has(&pair.new)? {
             watch(Progress::Next(Step::Add));
-            if let Err(error) = self.tool.add(image, &pair.old, &pair.new) {
+            let added = self.tool.add(image, &pair.old, &pair.new);
+            if let (Err(error), false) = (added, has(&pair.new)?) {
                 // Nothing was changed; unless a qemu-img that a killed run has left is at it now.
-                if !was_begun && matches!(has(&pair.new), Ok(false)) {
+                if !was_begun {
                     secrets::forget(&*self.keystore, note)?;
                 }
                 return Err(error);
@@ -150,7 +151,10 @@ impl Volumes {
         }
         if has(&pair.old)? {
             watch(Progress::Next(Step::Erase));
-            self.tool.erase(image, &pair.new, &pair.old)?;
+            let erased = self.tool.erase(image, &pair.new, &pair.old);
+            if let (Err(error), true) = (erased, has(&pair.old)?) {
+                return Err(error);
+            }
         }
         sync(&image.path)?;
         watch(Progress::Next(Step::Forget));
