@@ -62,6 +62,7 @@
 //! | 4 | [`driver`] | libvirt's secret driver on a store: rules, ephemeral secrets, events, locked keystores |
 //! | 4 | [`client`] | a daemon's keystore, over every transport; how keystores are named: URIs |
 //! | 5 | [`transfer`] | whole keystores in and out: libvirt's directories |
+//! | 5 | [`references`] | which secrets libvirt's descriptions of guests, pools and volumes name |
 //! | 6 | [`Connection`] | the face for programs |
 //! | 6 | [`volume`] | encrypted volumes with their secrets: made, proved, changed and removed together |
 //! | 6 | `server` | the daemon (feature `daemon`, on by default): sockets, sessions, authentication, systemd |
@@ -84,6 +85,7 @@ pub mod store;
 pub mod driver;
 pub mod client;
 pub mod transfer;
+pub mod references;
 mod connection;
 pub mod volume;
 #[cfg(feature = "daemon")]

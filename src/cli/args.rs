@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use super::check::{CHECK_HELP, CheckArguments};
 use super::failure::Failure;
 use super::keystore::KeystoreCommand;
 use super::pki::PkiCommand;
@@ -108,6 +109,10 @@ pub(crate) enum Command {
     /// Make encrypted volumes with their secrets; prove, change and remove them together
     #[command(subcommand)]
     Volume(VolumeCommand),
+
+    /// Say whether the secrets that guests, pools and volumes name are there
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArguments),
 
     #[command(flatten)]
     Pki(PkiCommand),

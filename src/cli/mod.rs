@@ -1,11 +1,12 @@
 //! What a person types: virsh's secret commands on our keystores, and our own on the keystore itself.
 //!
-//! The top floor. It parses ([`args`]), connects, runs the command ([`secret`], [`keystore`]), tells what went wrong
+//! The top floor. It parses ([`args`]), connects, runs the command ([`secret`], [`keystore`], [`check`]), tells what went wrong
 //! ([`failure`], [`output`]) and answers with virsh's exit status. Leans on the library's face and on nothing behind
 //! it. Refuses to let a value or a passphrase live outside secret memory: they come in through [`input`] and
 //! [`prompt`], and go out unbuffered.
 
 mod args;
+mod check;
 mod failure;
 mod generate;
 mod input;
@@ -51,6 +52,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Generate(command) => generate::run(&command, &mut output),
         Command::SshHelper(command) => ssh_helper::run(&command, arguments.connect.readonly, &mut output),
         Command::Keystore(ref command) => keystore::run(command, &arguments, &mut output),
+        Command::Check(ref these) => check::run(these, &arguments.connect, &mut output),
         Command::Pki(command) => pki::run(&command, &mut output),
         Command::Volume(ref command) => volume::run(command, &arguments, &mut output),
         Command::Secret(command) => {

@@ -13,6 +13,8 @@
 mod admin;
 mod ask;
 mod autostart;
+#[cfg(feature = "cli")]
+mod beside;
 #[cfg(any(feature = "sasl", feature = "libssh"))]
 mod credentials;
 mod far;
@@ -63,6 +65,8 @@ use crate::secret::{
 #[cfg(feature = "cli")]
 pub(crate) use admin::Admin;
 pub use ask::{Ask, Question};
+#[cfg(feature = "cli")]
+pub(crate) use beside::keystore_beside;
 pub(crate) use preferences::Meant;
 use preferences::Preferences;
 use reader::handle;

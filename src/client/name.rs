@@ -34,7 +34,7 @@ fn is_among(param: &str, names: &[&str]) -> bool {
 }
 
 /// Percent-encoded, but for what every URI may hold and for `kept`.
-fn encoded(text: &str, kept: &[u8]) -> String {
+pub(super) fn encoded(text: &str, kept: &[u8]) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {

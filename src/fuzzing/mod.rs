@@ -7,6 +7,7 @@ mod backup;
 mod conf;
 mod edit;
 mod libvirt;
+mod references;
 mod rpc;
 #[cfg(feature = "daemon")]
 mod session;
@@ -17,6 +18,7 @@ mod uri;
 pub use backup::fuzz_backup;
 pub use conf::fuzz_conf;
 pub use libvirt::fuzz_libvirt;
+pub use references::fuzz_references;
 pub use rpc::fuzz_rpc;
 #[cfg(feature = "daemon")]
 pub use session::fuzz_session;
@@ -98,6 +100,18 @@ mod tests {
     #[test]
     fn the_libvirt_corpus_holds() {
         replay("fuzz/corpus/libvirt", fuzz_libvirt);
+    }
+
+    #[test]
+    fn the_references_corpus_holds() {
+        replay("fuzz/corpus/references", fuzz_references);
+        replay("fuzz/corpus/xml", fuzz_references);
+        replay("fuzz/corpus/conf", fuzz_references);
+    }
+
+    #[test]
+    fn descriptions_cut_and_spoilt_anywhere_do_not_panic() {
+        spoil("fuzz/corpus/references", fuzz_references);
     }
 
     #[test]

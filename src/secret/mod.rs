@@ -21,7 +21,7 @@ mod xml_tests;
 use std::sync::Arc;
 
 pub(crate) use base64::Base64;
-pub(crate) use document::{Document, Element};
+pub(crate) use document::{Child, Document, Element};
 pub(crate) use encoding::Source;
 pub use error::{Detail, Error, ErrorCode, ErrorDomain, Function};
 pub use keystore::{
