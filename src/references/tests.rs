@@ -104,7 +104,7 @@ fn a_reference_stands_as_what_uses_it_would_find_it() {
 
     let by_uuid = |wants, uuid| Reference { place: "here".to_owned(), wants, named: Named::Uuid(uuid) };
     let plain = connection.keystore();
-    let standing = |reference: Reference| reference.standing(&**plain);
+    let standing = |reference: Reference| reference.standing(&*plain);
     assert_eq!(standing(by_usage(UsageType::Volume, "/a")), Standing::Ready);
     assert_eq!(standing(by_uuid(UsageType::Volume, ready.uuid())), Standing::Ready);
     assert_eq!(standing(by_uuid(UsageType::Tls, of_none.uuid())), Standing::Ready);

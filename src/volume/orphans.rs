@@ -102,7 +102,7 @@ impl Volumes {
                     }
                 }
                 Err(error) => {
-                    orphans.push(Orphan::Unseen { path: directory.clone(), why: error.to_string() })
+                    orphans.push(Orphan::Unseen { path: directory.clone(), why: error.to_string() });
                 }
             }
         }

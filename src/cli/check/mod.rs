@@ -147,7 +147,7 @@ impl Asked {
             .map_err(|error| Failure::told(format!("cannot open the keystore {uri}")).because(error))?;
         let plain = connection.keystore();
         // What may be read, we read; nobody shall be asked for more.
-        let keystore = plain.elevated().unwrap_or_else(|_| Arc::clone(plain));
+        let keystore = plain.elevated().unwrap_or(plain);
         Ok(Self { uri, keystore, answers: HashMap::new() })
     }
 

@@ -138,9 +138,9 @@ fn check(these: &CheckArguments, arguments: &Arguments, output: &mut Output) -> 
                     ),
                 };
                 if good {
-                    extra_line(output, line)?
+                    extra_line(output, line)?;
                 } else {
-                    output.lines(&[line])?
+                    output.lines(&[line])?;
                 }
                 tally.count(good);
             }
