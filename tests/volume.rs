@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use strongroom::volume::{Format, Named, Orphan, Plan, Preallocation, Progress, Step, Verdict, Volumes};
-use strongroom::{Connection, Embedded, ErrorCode, Keystore, UsageType};
+use strongroom::{Connection, Embedded, Error, ErrorCode, Keystore, UsageType};
 use support::markers::Needles;
 use support::{Dice, Place, files_below, note, say};
 
@@ -290,7 +290,7 @@ fn halves_without_their_other_halves_are_listed() {
 fn the_aes_of_old_is_neither_made_nor_proved_nor_changed() {
     let house = House::new();
     let path = house.path("old");
-    let key = house.directory.path().join("key");
+    let key = house.directory.path().join("aes");
     fs::write(&key, "not so secret").unwrap();
     let made = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-o", "encrypt.format=aes,encrypt.key-secret=s", "--object"])
@@ -479,24 +479,32 @@ impl House {
     /// What a kill left is sound, and a second run brings it to its end.
     fn survives(&self, work: Work, format: Format, when: &str) {
         let path = self.path("disk");
-        if path.exists() {
-            assert_eq!(self.check(&path), Verdict::Opens, "{when}");
-        }
         let volumes = self.volumes();
         let end = Instant::now() + Duration::from_secs(10);
+        // The qemu-img that it left still works: nobody tells us when it is done.
+        let in_use = |error: &Error| {
+            let is_so = error.advice().is_some_and(|advice| advice.contains("in use"));
+            is_so && Instant::now() < end && {
+                std::thread::sleep(Duration::from_millis(10));
+                true
+            }
+        };
+        while path.exists() {
+            match volumes.check(&path, None) {
+                Err(error) if in_use(&error) => {}
+                checked => {
+                    assert_eq!(checked.unwrap().verdict, Verdict::Opens, "{when}");
+                    break;
+                }
+            }
+        }
         loop {
             match work.run(&volumes, &path, format, &mut nothing) {
                 Ok(()) => break,
                 // Killed in its last moment, it had done all.
                 Err(error) if work == Work::Delete && error.code() == ErrorCode::NoSecret => break,
                 Err(error) if work == Work::Create && error.to_string().ends_with("exists") => break,
-                // The qemu-img that it left still works: nobody tells us when it is done.
-                Err(error)
-                    if error.advice().is_some_and(|advice| advice.contains("in use"))
-                        && Instant::now() < end =>
-                {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+                Err(error) if in_use(&error) => {}
                 Err(error) => panic!("{when}: {error}"),
             }
         }
