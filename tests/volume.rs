@@ -2,7 +2,7 @@
 //! passphrase.
 //!
 //! Leans on qemu-img, on `support` for the second process that is killed, and on its markers. LUKS' key derivation is made
-//! quick, so that hundreds of images can be made.
+//! quick, and where hundreds of images are made qemu-img's look at how quick the machine is, too (`hasty_clock.c`).
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
-use strongroom::volume::{Format, Named, Orphan, Plan, Preallocation, Progress, Step, Verdict, Volumes};
+use strongroom::volume::{
+    Format, Named, Original, Orphan, Plan, Preallocation, Progress, Reading, Step, Verdict, Volumes,
+};
 use strongroom::{Connection, Embedded, Error, ErrorCode, Keystore, UsageType};
 use support::markers::Needles;
 use support::{Dice, Place, files_below, note, say};
@@ -229,10 +231,7 @@ fn no_passphrase_is_in_arguments_environment_or_files() {
          exec qemu-img \"$@\"\n",
         seen.display()
     );
-    // By another process: what this one has open for writing, no thread of its could start.
-    let write = "printf %s \"$1\" > \"$2\"; chmod 755 \"$2\"";
-    let mut shell = Command::new("sh");
-    assert!(shell.args(["-c", write, "sh", &script]).arg(&wrapper).status().unwrap().success());
+    write_program(&wrapper, &script);
     let mut needles = Needles::new();
     for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2)] {
         let volumes = house.volumes().by_program(&wrapper);
@@ -303,11 +302,67 @@ fn the_aes_of_old_is_neither_made_nor_proved_nor_changed() {
     if !made.success() {
         return note("this qemu-img no longer makes AES images: what it refuses is not seen");
     }
+    let name = format!("driver=qcow2,encrypt.key-secret=s,file.driver=file,file.filename={}", path.display());
+    let object = format!("secret,id=s,file={}", key.display());
+    let mut write = Command::new("qemu-io");
+    write
+        .args(["--object", &object, "-c", "write -P 0x5a 0 1M", "--image-opts", &name])
+        .stdout(Stdio::null());
+    assert!(write.status().unwrap().success());
     let xml = format!("<secret><usage type='volume'><volume>{}</volume></usage></secret>", path.display());
-    house.connection().define_xml(xml, 0).unwrap().set_value(b"any").unwrap();
+    let secret = house.connection().define_xml(xml, 0).unwrap();
+    secret.set_value(b"not so secret").unwrap();
     assert_eq!(house.check(&path), Verdict::Unprovable);
     let error = house.volumes().change_passphrase(&path, None, &mut nothing).unwrap_err();
-    assert!(error.advice().unwrap().contains("convert"), "{error}");
+    assert!(error.advice().unwrap().contains("--copy-of"), "{error}");
+
+    let (new, reading) = (house.path("new"), Reading::Encrypted(None));
+    let plan =
+        Plan { copy_of: Some(Original { path: path.clone(), reading }), ..Plan::new(&new, Format::Qcow2, 0) };
+    house.volumes().create(&plan, &mut nothing).unwrap();
+    assert_eq!(house.check(&new), Verdict::Opens);
+    assert_eq!(house.content(&new, Format::Qcow2), [0x5a; 1 << 20]);
+}
+
+#[test]
+fn a_copy_has_the_originals_content_and_a_passphrase_of_its_own() {
+    let house = House::new();
+    let content: Vec<_> = (0..3_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let plain = house.path("plain");
+    fs::write(&plain, &content).unwrap();
+    let mut copied = Original { path: plain.clone(), reading: Reading::Plain(Format::Raw) };
+    let mut secrets = Vec::new();
+    for (name, format) in [("luks", Format::Raw), ("qcow2", Format::Qcow2), ("again", Format::Raw)] {
+        let path = house.path(name);
+        let plan = Plan { copy_of: Some(copied), ..Plan::new(&path, format, 0) };
+        secrets.push(house.volumes().create(&plan, &mut nothing).unwrap().uuid);
+        assert_eq!(house.check(&path), Verdict::Opens);
+        assert!(house.content(&path, format) == content, "{name}");
+        copied = Original { path, reading: Reading::Encrypted(None) };
+    }
+    assert!(fs::read(&plain).unwrap() == content);
+    let values: Vec<_> = secrets.iter().map(|uuid| house.value(*uuid)).collect();
+    assert!(values[0] != values[1] && values[1] != values[2]);
+
+    let overlay = house.path("overlay");
+    let mut command = Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).args([&plain, &overlay]);
+    assert!(command.status().unwrap().success());
+    for (path, reading, told) in [
+        (overlay, Reading::Plain(Format::Qcow2), "only a part of its data"),
+        (house.path("luks"), Reading::Plain(Format::Raw), "is encrypted"),
+        (plain, Reading::Encrypted(None), "is no encrypted image"),
+        (house.path("luks"), Reading::Encrypted(Some(Named::Uuid(secrets[1]))), "doesn't open"),
+        (house.path("none"), Reading::Plain(Format::Raw), "No such file"),
+        (house.path("copy"), Reading::Plain(Format::Raw), "a copy of itself"),
+    ] {
+        let copy_of = Some(Original { path, reading });
+        let plan = Plan { copy_of, ..Plan::new(house.path("copy"), Format::Raw, 0) };
+        let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+        assert!(error.to_string().contains(told), "{told}: {error}");
+        assert_eq!(house.connection().num_of_secrets().unwrap(), 3, "{told}");
+        assert!(!house.path("copy").exists());
+    }
 }
 
 /// What is done, killed and done again.
@@ -353,14 +408,10 @@ fn killed_before_each_step_a_second_run_finishes_it() {
     }
     for format in FORMATS {
         for work in WORKS {
+            let house = House::in_haste();
             for step in work.steps() {
-                let house = House::new();
-                if work != Work::Create {
-                    house
-                        .volumes()
-                        .create(&Plan::new(house.path("disk"), format, SIZE), &mut nothing)
-                        .unwrap();
-                }
+                // What the kill before left, and the second run brought to its end, is where the next one begins.
+                house.prepare(work, format);
                 let mut child = house.again(NAME, work, format, &format!("{step:?}"));
                 child.process.wait().unwrap();
                 let said = child.kill();
@@ -371,29 +422,35 @@ fn killed_before_each_step_a_second_run_finishes_it() {
     }
 }
 
-/// The same at random moments: within the store's writes, within qemu-img's.
+/// The same at random moments: within the store's writes, within qemu-img's. A test for each format, for two processors.
 #[test]
-fn killed_at_any_moment_a_second_run_finishes_it() {
-    const NAME: &str = "killed_at_any_moment_a_second_run_finishes_it";
-    const KILLS: u64 = 200;
+fn killed_at_any_moment_a_second_run_finishes_luks() {
+    kill_at_any_moment("killed_at_any_moment_a_second_run_finishes_luks", Format::Raw);
+}
+
+#[test]
+fn killed_at_any_moment_a_second_run_finishes_qcow2() {
+    kill_at_any_moment("killed_at_any_moment_a_second_run_finishes_qcow2", Format::Qcow2);
+}
+
+fn kill_at_any_moment(name: &str, format: Format) {
+    const KILLS: u64 = 100;
     if let Some(role) = support::role() {
         return work_and_die(&role);
     }
     let (started, seed) = (Instant::now(), Dice::seed());
     let mut dice = Dice(seed);
     let mut in_time = 0;
+    let house = House::in_haste();
     for kill in 0..KILLS {
-        let (work, format) = (WORKS[(kill % 3) as usize], FORMATS[(kill / 3 % 2) as usize]);
-        let house = House::new();
-        if work != Work::Create {
-            house.volumes().create(&Plan::new(house.path("disk"), format, SIZE), &mut nothing).unwrap();
-        }
-        let mut child = house.again(NAME, work, format, "never");
+        let work = WORKS[(kill % 3) as usize]; // each is the next one's beginning
+        house.prepare(work, format);
+        let mut child = house.again(name, work, format, "never");
         child.expect("begin");
         std::thread::sleep(Duration::from_micros(dice.roll(if work == Work::Delete {
-            40_000
+            10_000
         } else {
-            250_000
+            60_000
         })));
         let said = child.kill();
         in_time += u64::from(!said.iter().any(|line| line == "done"));
@@ -408,11 +465,11 @@ fn killed_at_any_moment_a_second_run_finishes_it() {
 
 /// The other process's life: it does its work until it is killed, or kills itself before a step.
 fn work_and_die(role: &[String]) {
-    let [place, path, work, format, until] = role else { panic!("{role:?}") };
+    let [place, path, program, work, format, until] = role else { panic!("{role:?}") };
     let work = WORKS.into_iter().find(|it| format!("{it:?}") == *work).unwrap();
     let format = FORMATS.into_iter().find(|it| format!("{it:?}") == *format).unwrap();
     let embedded = Place(place.into()).open();
-    let volumes = Volumes::over(embedded.keystore()).iterating(QUICK);
+    let volumes = Volumes::over(embedded.keystore()).iterating(QUICK).by_program(program);
     if until == "never" {
         say("begin");
     }
@@ -432,6 +489,8 @@ fn work_and_die(role: &[String]) {
 struct House {
     directory: tempfile::TempDir,
     place: Place,
+    /// If not qemu-img itself.
+    program: Option<PathBuf>,
     /// The keystore, while it isn't another process's.
     open: RefCell<Option<Embedded>>,
 }
@@ -441,7 +500,7 @@ impl House {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("volumes")).unwrap();
         let place = Place(directory.path().into());
-        Self { directory, place, open: RefCell::default() }
+        Self { directory, place, program: None, open: RefCell::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -449,7 +508,24 @@ impl House {
     }
 
     fn volumes(&self) -> Volumes {
-        Volumes::over(self.keystore()).iterating(QUICK)
+        let volumes = Volumes::over(self.keystore()).iterating(QUICK);
+        match &self.program {
+            Some(program) => volumes.by_program(program),
+            None => volumes,
+        }
+    }
+
+    /// One whose qemu-img doesn't measure the machine.
+    fn in_haste() -> Self {
+        let mut house = Self::new();
+        let [clock, program] = ["clock.so", "qemu-img"].map(|name| house.directory.path().join(name));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).args([&clock, Path::new(HASTY_CLOCK)]);
+        assert!(compiler.status().unwrap().success());
+        let script = format!("#!/bin/sh\nLD_PRELOAD={} exec qemu-img \"$@\"\n", clock.display());
+        write_program(&program, &script);
+        house.program = Some(program);
+        house
     }
 
     fn connection(&self) -> Connection {
@@ -469,18 +545,63 @@ impl House {
         self.volumes().check(path, None).unwrap().verdict
     }
 
+    /// Nothing is there for what makes a volume, and a volume for what changes or removes it.
+    fn prepare(&self, work: Work, format: Format) {
+        let path = self.path("disk");
+        match (work == Work::Create, path.exists()) {
+            (true, true) => Work::Delete.run(&self.volumes(), &path, format, &mut nothing).unwrap(),
+            (false, false) => Work::Create.run(&self.volumes(), &path, format, &mut nothing).unwrap(),
+            (true, false) | (false, true) => {}
+        }
+    }
+
+    /// What a guest sees of a volume.
+    fn content(&self, path: &Path, format: Format) -> Vec<u8> {
+        let uuid =
+            self.connection().lookup_by_usage(UsageType::Volume, path.to_str().unwrap()).unwrap().uuid();
+        let key = self.directory.path().join("to be read");
+        fs::write(&key, self.value(uuid)).unwrap();
+        let how = match format {
+            Format::Raw => "driver=luks,key-secret=s",
+            Format::Qcow2 => "driver=qcow2,encrypt.key-secret=s",
+        };
+        let out = self.directory.path().join("content");
+        let mut command = Command::new("qemu-img");
+        command
+            .args(["convert", "-q", "-O", "raw", "--object"])
+            .arg(format!("secret,id=s,file={}", key.display()));
+        command.arg("--image-opts").arg(format!("{how},file.driver=file,file.filename={}", path.display()));
+        assert!(command.arg(&out).status().unwrap().success());
+        fs::read(out).unwrap()
+    }
+
     fn again(&self, name: &str, work: Work, format: Format, until: &str) -> support::Other {
         self.keystore(); // it is made
         drop(self.open.take());
-        let words = [self.directory.path().display().to_string(), self.path("disk").display().to_string()];
-        support::again(name, &[&words[0], &words[1], &format!("{work:?}"), &format!("{format:?}"), until])
+        let program = self.program.clone().unwrap_or_else(|| "qemu-img".into());
+        let paths =
+            [self.directory.path(), &self.path("disk"), &program].map(|path| path.display().to_string());
+        let [place, path, program] = &paths;
+        let (work, format) = (format!("{work:?}"), format!("{format:?}"));
+        support::again(name, &[place, path, program, &work, &format, until])
     }
 
     /// What a kill left is sound, and a second run brings it to its end.
     fn survives(&self, work: Work, format: Format, when: &str) {
         let path = self.path("disk");
-        let volumes = self.volumes();
+        // Killed while it began a qemu-img, that one has the keystore for a moment, before it is qemu-img.
         let end = Instant::now() + Duration::from_secs(10);
+        let reopened = loop {
+            match self.place.try_open() {
+                Err(error) if error.to_string().contains("is in use") && Instant::now() < end => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                opened => break opened.unwrap(),
+            }
+        };
+        *self.open.borrow_mut() = Some(reopened);
+        let volumes = self.volumes();
+        let end = Instant::now() + Duration::from_secs(60);
         // The qemu-img that it left still works: nobody tells us when it is done.
         let in_use = |error: &Error| {
             let is_so = error.advice().is_some_and(|advice| advice.contains("in use"));
@@ -526,7 +647,16 @@ impl House {
     }
 }
 
+/// By another process: what this one has open for writing, no thread of its could start.
+fn write_program(path: &Path, script: &str) {
+    let write = "printf %s \"$1\" > \"$2\"; chmod 755 \"$2\"";
+    let mut shell = Command::new("sh");
+    assert!(shell.args(["-c", write, "sh", script]).arg(path).status().unwrap().success());
+}
+
 fn nothing(_: Progress) {}
+
+const HASTY_CLOCK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/hasty_clock.c");
 
 const SIZE: u64 = 1 << 20;
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use ::uuid::Uuid;
 use secrecy::ExposeSecret;
 
-use super::check::is_luks2;
+use super::check::{does_not_open, is_luks2};
 use super::image::{Image, Kind};
 use super::place::{Place, sync};
 use super::{Named, Progress, Step, Volumes, Watch, passphrase, secrets};
@@ -56,9 +56,10 @@ impl Volumes {
                     "'{}' is encrypted as of old, and has no slots to change",
                     place.text
                 ))
-                .advise(
-                    "make a new volume with: strongroom volume create; then copy with: qemu-img convert",
-                ));
+                .advise(format!(
+                    "make a volume of today of it with: strongroom volume create NEW --copy-of '{}'",
+                    place.text
+                )));
             }
         }
         let secret = self.named_or_own(named, &place.text)?;
@@ -103,12 +104,7 @@ impl Volumes {
     ) -> Result<Pair, Error> {
         let old = self.value(secret.uuid)?.ok_or_else(|| Error::no_value(secret.uuid))?;
         if !self.tool.opens(image, &old)? {
-            return Err(Error::failed(format!(
-                "the value of secret {} doesn't open '{}'",
-                secret.uuid,
-                image.path.display()
-            ))
-            .advise("name the secret that does with --secret"));
+            return Err(does_not_open(secret.uuid, &image.path));
         }
         let pair = Pair { old, new: passphrase::random()? };
         watch(Progress::Next(Step::Note));

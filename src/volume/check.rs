@@ -51,6 +51,12 @@ impl Volumes {
     }
 }
 
+/// A value that is the wrong one.
+pub(super) fn does_not_open(secret: Uuid, path: &Path) -> Error {
+    Error::failed(format!("the value of secret {secret} doesn't open '{}'", path.display()))
+        .advise("name the secret that does with --secret")
+}
+
 /// What QEMU can't open.
 pub(super) fn is_luks2(place: &Place) -> Error {
     Error::failed(format!("'{}' is LUKS of version 2, which QEMU doesn't open", place.text))

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use ::uuid::Uuid;
 
 use super::image::{Image, Kind};
+use super::original::Readable;
 use super::place::{Place, claim, sync};
 use super::{Plan, Progress, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
@@ -64,6 +65,15 @@ impl Volumes {
             return Err(Error::failed(format!("'{}' exists", place.text))
                 .advise("choose another path, or give --overwrite if it may go"));
         }
+        if plan
+            .copy_of
+            .as_ref()
+            .is_some_and(|original| Place::of(&original.path).is_ok_and(|it| it.path == place.path))
+        {
+            return Err(Error::failed(format!("'{}' can't be a copy of itself", place.text))
+                .advise("choose another path; the copy can be given this one when it is made and checked"));
+        }
+        let original = plan.copy_of.as_ref().map(|original| self.readable(original)).transpose()?;
         // Whoever has the old file open would go on with it, and all of that be lost.
         let _claimed = there.is_some().then(|| claim(&place.path)).transpose()?;
         let own = own.filter(|own| !secrets::is_unfinished(own));
@@ -79,7 +89,7 @@ impl Volumes {
             }
             (None, None) => self.made(&place, plan.ephemeral, watch)?,
         };
-        self.make(plan, &place, &key, there.as_ref(), watch)?;
+        self.make((plan, original.as_ref()), &place, &key, there.as_ref(), watch)?;
         if key.is_new {
             watch(Progress::Next(Step::Finish));
             self.define(&secrets::finished(&key.secret)).map_err(|error| {
@@ -139,7 +149,7 @@ impl Volumes {
     /// The image, under its name. Whatever fails before it has that, is undone.
     fn make(
         &self,
-        plan: &Plan,
+        (plan, original): (&Plan, Option<&Readable>),
         place: &Place,
         key: &Key,
         there: Option<&std::fs::Metadata>,
@@ -149,7 +159,10 @@ impl Volumes {
             watch(Progress::Next(Step::Make));
             let tail = random_uuid().ok_or_else(Error::no_randomness)?.simple().to_string();
             let file = place.new_file(&tail[..8], there)?;
-            self.tool.create(plan, &file, &key.value, watch)?;
+            match original {
+                None => self.tool.create(plan, &file, &key.value, watch)?,
+                Some(original) => self.tool.copy(plan, original, &file, &key.value, watch)?,
+            }
             sync(&file)?;
             watch(Progress::Next(Step::Name));
             place.name(&file, plan.replace)

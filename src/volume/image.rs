@@ -32,10 +32,7 @@ pub(super) enum Kind {
 impl Image {
     /// The encrypted image of this path. `None`: what is there isn't one.
     pub(super) fn probe(path: &Path) -> Result<Option<Self>, Error> {
-        let failed = |error| Error::system(format_args!("cannot read '{}'", path.display()), &error);
-        let mut head = Vec::new();
-        File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).map_err(failed)?;
-        Ok(Kind::of(&head).map(|kind| Self { path: path.to_owned(), kind }))
+        Ok(Kind::of(&head(path)?).map(|kind| Self { path: path.to_owned(), kind }))
     }
 
     /// The one of this path, which must be.
@@ -66,9 +63,36 @@ impl Image {
                 format!(r#""driver":"{driver}","backing":null,"encrypt":{{"key-secret":"{id}"}}"#)
             }
         };
-        let file = escaped(&self.path);
-        format!(r#"json:{{{how},"file":{{"driver":"file","filename":"{file}"}}}}"#)
+        name(&how, &self.path)
     }
+}
+
+/// The name of an image that isn't encrypted.
+pub(super) fn plain_name(path: &Path, format: Format) -> String {
+    let how = match format {
+        Format::Raw => r#""driver":"raw""#,
+        Format::Qcow2 => r#""driver":"qcow2","backing":null"#,
+    };
+    name(how, path)
+}
+
+fn name(how: &str, path: &Path) -> String {
+    let file = escaped(path);
+    format!(r#"json:{{{how},"file":{{"driver":"file","filename":"{file}"}}}}"#)
+}
+
+/// Whether another image has a part of this one's data.
+pub(super) fn has_backing(path: &Path) -> Result<bool, Error> {
+    let head = head(path)?;
+    Ok(head.starts_with(QCOW) && head.get(8..16).is_some_and(|offset| offset != [0; 8]))
+}
+
+fn head(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(HEAD).read_to_end(&mut head))
+        .map_err(|error| Error::system(format_args!("cannot read '{}'", path.display()), &error))?;
+    Ok(head)
 }
 
 impl Kind {

@@ -11,6 +11,7 @@ mod check;
 mod create;
 mod delete;
 mod image;
+mod original;
 mod orphans;
 mod passphrase;
 mod place;
@@ -26,10 +27,11 @@ pub use change::Changed;
 pub use check::{Checked, Verdict};
 pub use create::Created;
 pub use delete::Deleted;
+pub use original::{Original, Reading};
 pub use orphans::Orphan;
 pub use plan::{Cipher, Format, Plan, Preallocation, parse_size};
-pub use secrets::Named;
 
+pub use crate::references::Named;
 use crate::secret::Keystore;
 use tool::Tool;
 

@@ -1,12 +1,14 @@
 //! What is to be made: from options, or from libvirt's `<volume>` document.
 //!
-//! Leans on `secret`'s reader of XML, which refuses what can be expanded or fetched. Refuses formats that QEMU no longer
+//! Leans on `references` for the secret that a document names, and on `secret`'s reader of XML, which refuses what can be
+//! expanded or fetched. Refuses formats that QEMU no longer
 //! makes or never made, backing files, and words that would not stand alone among qemu-img's options.
 
 use std::path::{Path, PathBuf};
 
-use super::secrets::Named;
-use crate::secret::{Document, Element, Error, ErrorCode, ErrorDomain, Source, parse_uuid};
+use super::{Named, Original};
+use crate::references::{Description, Format as Encryption};
+use crate::secret::{Document, Element, Error, ErrorCode, ErrorDomain, Source};
 
 /// A volume that is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +17,10 @@ pub struct Plan {
     pub path: PathBuf,
     /// Of what format.
     pub format: Format,
-    /// As how many bytes the guest sees it.
+    /// As how many bytes the guest sees it. A copy is as large as its original.
     pub size: u64,
+    /// The image that it is a copy of. `None`: it is empty.
+    pub copy_of: Option<Original>,
     /// How much of it gets its place on the disk at once.
     pub preallocation: Preallocation,
     /// How it is encrypted, where not as QEMU thinks best.
@@ -108,12 +112,13 @@ impl Cipher {
 }
 
 impl Plan {
-    /// A plan of the usual kind: a secret of its own, nothing allocated, nothing replaced.
+    /// A plan of the usual kind: empty, a secret of its own, nothing allocated, nothing replaced.
     pub fn new(path: impl Into<PathBuf>, format: Format, size: u64) -> Self {
         Self {
             path: path.into(),
             format,
             size,
+            copy_of: None,
             preallocation: Preallocation::Off,
             cipher: Cipher::default(),
             secret: None,
@@ -153,17 +158,16 @@ impl Plan {
         if allocation.is_some_and(|allocation| allocation > 0 && allocation >= size) {
             plan.preallocation = Preallocation::Falloc;
         }
-        let encryption = target.and_then(|it| child(it, "encryption")).ok_or_else(|| {
-            broken("the volume's <target> has no <encryption>")
-                .advise("add <encryption format='luks'/> to it")
-        })?;
-        (plan.secret, plan.cipher) = read_encryption(encryption)?;
+        plan.secret = read_secret(xml)?;
+        if let Some(encryption) = target.and_then(|it| child(it, "encryption")) {
+            plan.cipher = read_cipher(encryption)?;
+        }
         Ok(plan)
     }
 
     /// Refuses what can't be made, before anything is.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.size == 0 {
+        if self.size == 0 && self.copy_of.is_none() {
             return Err(
                 Error::failed("a volume of no bytes can't be made").advise("give its size, such as 10G")
             );
@@ -194,26 +198,38 @@ impl Format {
     }
 }
 
-/// The secret that an `<encryption>` names, and how it is to be encrypted.
-fn read_encryption(encryption: Element<'_, '_>) -> Result<(Option<Named>, Cipher), Error> {
-    match encryption.attribute("format").unwrap_or("default") {
-        "luks" | "default" => {}
-        "qcow" => {
+/// The secret that an `<encryption>` names. It is read as libvirt reads it.
+fn read_secret(xml: &[u8]) -> Result<Option<Named>, Error> {
+    let description = Description::from_xml(xml)?;
+    if let Some(fault) = description.faults.into_iter().next() {
+        return Err(broken(fault.text));
+    }
+    let encryption = description.encryptions.into_iter().next().ok_or_else(|| {
+        broken("the volume's <target> has no <encryption>").advise("add <encryption format='luks'/> to it")
+    })?;
+    match encryption.format {
+        Encryption::Luks | Encryption::Default => {}
+        Encryption::Qcow => {
             return Err(unsupported("QEMU no longer makes images with the encryption 'qcow': it is weak")
-                .advise("use <encryption format='luks'>; images that have it can still be read, and converted with: qemu-img convert"));
+                .advise("use <encryption format='luks'>; an image that has it is copied with: strongroom volume create NEW --copy-of OLD"));
         }
-        "luks2" | "luks-any" => {
+        Encryption::Luks2 | Encryption::LuksAny => {
             return Err(unsupported("QEMU makes and opens LUKS of version 1 only")
                 .advise("use <encryption format='luks'>"));
         }
-        other => return Err(broken(format!("unknown volume encryption format type {other}"))),
     }
-    let mut secrets = encryption.elements("secret");
-    let secret = secrets.next().map(read_secret).transpose()?;
-    if secrets.next().is_some() {
-        return Err(unsupported("an image of one passphrase is made, and <encryption> names more secrets")
-            .advise("name one <secret>"));
+    let mut secrets = encryption.secrets.into_iter();
+    match (secrets.next(), secrets.next()) {
+        (_, Some(_)) => {
+            Err(unsupported("an image of one passphrase is made, and <encryption> names more secrets")
+                .advise("name one <secret>"))
+        }
+        (secret, None) => Ok(secret),
     }
+}
+
+/// How an `<encryption>` wants it done.
+fn read_cipher(encryption: Element<'_, '_>) -> Result<Cipher, Error> {
     let mut cipher = Cipher::default();
     if let Some(element) = child(encryption, "cipher") {
         let of = |name| element.attribute(name).map(str::to_owned);
@@ -228,23 +244,7 @@ fn read_encryption(encryption: Element<'_, '_>) -> Result<(Option<Named>, Cipher
         cipher.vectors = element.attribute("name").map(str::to_owned);
         cipher.vectors_hash = element.attribute("hash").map(str::to_owned);
     }
-    Ok((secret, cipher))
-}
-
-fn read_secret(secret: Element<'_, '_>) -> Result<Named, Error> {
-    match secret.attribute("type") {
-        Some("passphrase") => {}
-        Some(other) => return Err(broken(format!("unknown volume encryption secret type {other}"))),
-        None => return Err(broken("unknown volume encryption secret type")),
-    }
-    match (secret.attribute("uuid"), secret.attribute("usage")) {
-        (Some(uuid), None) => parse_uuid(uuid.as_bytes())
-            .map(Named::Uuid)
-            .ok_or_else(|| broken(format!("malformed volume encryption uuid '{uuid}'"))),
-        (None, Some(usage)) => Ok(Named::Usage(usage.to_owned())),
-        (Some(_), Some(_)) => Err(broken("<secret> has both uuid and usage").advise("leave one of them out")),
-        (None, None) => Err(broken("<secret> names no secret").advise("give its uuid or its usage")),
-    }
+    Ok(cipher)
 }
 
 /// The bytes that an element with a unit says.
@@ -334,7 +334,8 @@ mod tests {
 
     #[test]
     fn what_a_description_leaves_out_is_as_libvirt_has_it() {
-        let plan = Plan::from_xml(volume("<encryption/>").as_bytes(), Some(Path::new("/srv"))).unwrap();
+        let plan = Plan::from_xml(volume("<encryption format='luks'/>").as_bytes(), Some(Path::new("/srv")))
+            .unwrap();
         assert_eq!(plan, Plan::new("/srv/a.img", Format::Raw, 5 << 20));
         let allocated = volume("<encryption format='default'/>")
             .replace("<target>", "<allocation>5242880</allocation><target>");
@@ -352,16 +353,19 @@ mod tests {
             ),
             ("<encryption format='rot13'/>", "XML error: unknown volume encryption format type rot13"),
             (
-                "<encryption><secret uuid='x'/></encryption>",
+                "<encryption format='luks'><secret uuid='x'/></encryption>",
                 "XML error: unknown volume encryption secret type",
             ),
-            ("<encryption><secret type='passphrase'/></encryption>", "XML error: <secret> names no secret"),
             (
-                "<encryption><secret type='passphrase' uuid='x'/></encryption>",
-                "XML error: malformed volume encryption uuid 'x'",
+                "<encryption format='luks'><secret type='passphrase'/></encryption>",
+                "XML error: missing secret uuid or usage attribute",
             ),
             (
-                "<format type='vmdk'/><encryption/>",
+                "<encryption format='luks'><secret type='passphrase' uuid='x'/></encryption>",
+                "XML error: invalid secret uuid 'x'",
+            ),
+            (
+                "<format type='vmdk'/><encryption format='luks'/>",
                 "unsupported configuration: no encrypted volume of format 'vmdk'",
             ),
             ("", "XML error: the volume's <target> has no <encryption>"),
@@ -371,7 +375,8 @@ mod tests {
         }
         assert!(refused("<pool/>").ends_with("not 'pool'"));
         assert!(
-            refused(&volume("<encryption/>").replace("a.img", "../a")).ends_with("is no name for a file")
+            refused(&volume("<encryption format='luks'/>").replace("a.img", "../a"))
+                .ends_with("is no name for a file")
         );
         let comma = Cipher { hash: Some("sha256,x=y".to_owned()), ..Cipher::default() };
         assert!(Plan { cipher: comma, ..Plan::new("/a", Format::Raw, 1) }.check().is_err());

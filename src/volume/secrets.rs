@@ -3,34 +3,14 @@
 //! What is unfinished is told by a secret's description, so that whoever looks at the secret sees it too. Leans on `secret`.
 //! Refuses to take a secret of a volume's path for anybody else's: its usage says what it is for.
 
-use std::fmt;
-
 use ::uuid::{Builder, Uuid};
 use ring::digest::{SHA256, digest};
 
-use super::Volumes;
+use super::{Named, Volumes};
 use crate::secret::{Definition, Error, ErrorCode, Keystore, Usage, UsageType};
 
-/// How a secret is named: as `<secret>` does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
-    /// By its UUID.
-    Uuid(Uuid),
-    /// By its usage: the one of type `volume` with this path.
-    Usage(String),
-}
-
-impl fmt::Display for Named {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uuid(uuid) => write!(f, "uuid='{uuid}'"),
-            Self::Usage(usage) => write!(f, "usage='{usage}'"),
-        }
-    }
-}
-
 impl Volumes {
-    /// The secret that was named.
+    /// The secret that was named: a volume's, if it is by its usage.
     pub(super) fn find(&self, named: &Named) -> Result<Definition, Error> {
         let found = match named {
             Named::Uuid(uuid) => self.keystore.lookup_by_uuid(*uuid),

@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use secrecy::ExposeSecret;
 
 use super::image::{Image, Kind};
+use super::original::Readable;
 use super::place::IN_USE;
 use super::plan::{Format, Plan, Preallocation};
 use super::{Progress, Watch};
@@ -44,10 +45,39 @@ impl Tool {
         key: &SecretBytes,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
+        let (driver, options) = self.layout(plan);
+        let mut arguments = words(["create", "-q", "--object", FIRST, "-f", driver, "-o", &options]);
+        arguments.extend([file.as_os_str().to_owned(), plan.size.to_string().into()]);
+        let total = plan.preallocation.fills().then_some(plan.size);
+        self.make(plan, &arguments, &[key], file, total, watch)
+    }
+
+    /// Makes the image of a plan in this file, as a copy.
+    pub(super) fn copy(
+        &self,
+        plan: &Plan,
+        original: &Readable,
+        file: &Path,
+        key: &SecretBytes,
+        watch: Watch<'_>,
+    ) -> Result<(), Error> {
+        let (driver, options) = self.layout(plan);
+        let mut arguments = words(["convert", "-q", "--object", FIRST]);
+        if original.key.is_some() {
+            arguments.extend(words(["--object", SECOND]));
+        }
+        arguments.extend(words(["-O", driver, "-o", &options, &original.name]));
+        arguments.push(file.as_os_str().to_owned());
+        let secrets: Vec<_> = std::iter::once(key).chain(&original.key).collect();
+        self.make(plan, &arguments, &secrets, file, Some(original.bytes), watch)
+    }
+
+    /// The driver of a plan's image, and its options.
+    fn layout(&self, plan: &Plan) -> (&'static str, String) {
         let prefix = prefix(plan.format);
-        let mut options = match plan.format {
-            Format::Raw => "key-secret=s".to_owned(),
-            Format::Qcow2 => "encrypt.format=luks,encrypt.key-secret=s".to_owned(),
+        let (driver, mut options) = match plan.format {
+            Format::Raw => ("luks", "key-secret=s".to_owned()),
+            Format::Qcow2 => ("qcow2", "encrypt.format=luks,encrypt.key-secret=s".to_owned()),
         };
         for (name, value) in plan.cipher.options() {
             options.push_str(&format!(",{prefix}{name}={value}"));
@@ -56,16 +86,26 @@ impl Tool {
             options.push_str(&format!(",preallocation={}", plan.preallocation.name()));
         }
         options.push_str(&self.iteration(prefix));
-        let driver = if plan.format == Format::Raw { "luks" } else { "qcow2" };
-        let mut arguments = words(["create", "-q", "--object", FIRST, "-f", driver, "-o", &options]);
-        arguments.extend([file.as_os_str().to_owned(), plan.size.to_string().into()]);
-        let total = plan.preallocation.fills().then_some(plan.size);
+        (driver, options)
+    }
+
+    /// Makes an image in this file, and tells how much of `total` it has.
+    fn make(
+        &self,
+        plan: &Plan,
+        arguments: &[OsString],
+        secrets: &[&SecretBytes],
+        file: &Path,
+        total: Option<u64>,
+        watch: Watch<'_>,
+    ) -> Result<(), Error> {
         let mut look = || {
             if let (Some(total), Ok(about)) = (total, std::fs::metadata(file)) {
                 watch(Progress::Bytes { done: (about.blocks() * 512).min(total), total });
             }
         };
-        self.run(&arguments, &[key], &mut look)?.map_err(|said| said.told("cannot make", &plan.path))
+        let made = self.run_measuring(arguments, secrets, &mut look)?;
+        made.map_err(|said| said.told("cannot make", &plan.path))
     }
 
     /// Whether a passphrase opens an image. An image that a guest has open can be tried too.
@@ -95,13 +135,30 @@ impl Tool {
     fn amend(&self, image: &Image, change: &str, secrets: [&SecretBytes; 2]) -> Result<(), Error> {
         let name = image.name("s");
         let arguments = words(["amend", "-q", "--object", FIRST, "--object", SECOND, "-o", change, &name]);
-        self.run(&arguments, &secrets, &mut || {})?
+        self.run_measuring(&arguments, &secrets, &mut || {})?
             .map_err(|said| said.told("cannot change the slots of", &image.path))
     }
 
     fn iteration(&self, prefix: &str) -> String {
         self.iterate
             .map_or_else(String::new, |time| format!(",{prefix}iter-time={}", time.as_millis().max(1)))
+    }
+
+    /// Runs what measures how fast this machine is. A busy one makes QEMU give up now and then: that is no fault, and goes
+    /// by.
+    fn run_measuring(
+        &self,
+        arguments: &[OsString],
+        secrets: &[&SecretBytes],
+        idle: &mut dyn FnMut(),
+    ) -> Result<Result<(), Said>, Error> {
+        for _ in 1..MEASUREMENTS {
+            match self.run(arguments, secrets, idle)? {
+                Err(said) if said.0.contains("accurate CPU usage") => {}
+                ended => return Ok(ended),
+            }
+        }
+        self.run(arguments, secrets, idle)
     }
 
     /// Runs it to its end. `idle` is called now and then. What it said when it failed is the inner error.
@@ -265,6 +322,9 @@ const SECOND: &str = "secret,id=t,file=/dev/fd/1";
 
 /// What it gets of our environment.
 const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH"];
+
+/// How often QEMU may measure the machine before we believe that it can't.
+const MEASUREMENTS: u32 = 5;
 
 /// How much of what it says is kept, in bytes.
 const MOST_SAID: usize = 4096;

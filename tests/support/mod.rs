@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 
-use strongroom::{Embedded, OpenOptions};
+use strongroom::{Embedded, Error, OpenOptions};
 
 const ROLE: &str = "STRONGROOM_TEST_ROLE";
 
@@ -44,8 +44,12 @@ impl Place {
 
     /// Opens it with its host key, and makes it if it is new.
     pub(crate) fn open(&self) -> Embedded {
+        self.try_open().unwrap()
+    }
+
+    pub(crate) fn try_open(&self) -> Result<Embedded, Error> {
         let options = OpenOptions { key_file: Some(self.key_file()), ..OpenOptions::default() };
-        Embedded::open(&self.uri(), options).unwrap()
+        Embedded::open(&self.uri(), options)
     }
 
     /// The keys, as the second reader reads them.

@@ -40,6 +40,7 @@ pub(crate) enum VolumeCommand {
 
 const CREATE_USAGE: &str = "\
 strongroom volume create <PATH> --size SIZE [--format raw|qcow2] [OPTIONS]
+       strongroom volume create <PATH> --copy-of PATH [OPTIONS]
        strongroom volume create --xml FILE [--directory DIR] [OPTIONS]";
 
 const CREATE_HELP: &str = "\
@@ -52,6 +53,9 @@ Examples:
     strongroom volume create /var/lib/libvirt/images/db.qcow2 --size 20G
   As a libvirt volume is described, with the secret that it names:
     strongroom volume create --xml db.xml --directory /var/lib/libvirt/images
+  An encrypted copy of a disk that isn't encrypted, or is as of old:
+    strongroom volume create /srv/new.qcow2 --copy-of /srv/old.img --original-format raw
+    strongroom volume create /srv/new.qcow2 --copy-of /srv/aes.qcow2
   With a passphrase that is on no disk of this host; it is read once:
     strongroom -c secret:///system volume create /srv/db.qcow2 --size 20G \\
       --ephemeral --passphrase-to-fd 3 3>&1 >/dev/null | vault-put db";
@@ -82,6 +86,18 @@ pub(crate) struct CreateArguments {
     /// How large it is for the guest: bytes, or with a unit such as M, GiB or TB
     #[arg(long, conflicts_with = "xml")]
     pub(super) size: Option<String>,
+
+    /// Make it a copy of this image, which stays as it is, and as large
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["xml", "size"])]
+    pub(super) copy_of: Option<PathBuf>,
+
+    /// The secret that opens the original, if not its own: its UUID, or the path in its usage
+    #[arg(long, value_name = "SECRET", requires = "copy_of", conflicts_with = "original_format")]
+    pub(super) original_secret: Option<String>,
+
+    /// The original isn't encrypted, and has this format
+    #[arg(long, value_name = "FORMAT", requires = "copy_of")]
+    pub(super) original_format: Option<FormatWord>,
 
     /// The format of the image: qcow2 with LUKS inside, or LUKS itself
     #[arg(long, default_value = "qcow2", conflicts_with = "xml")]

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::{connect, input};
 use crate::memory::SecretBytes;
 use crate::secret::parse_uuid;
-use crate::volume::{self, Named, Orphan, Plan, Verdict, Volumes, parse_size};
+use crate::volume::{self, Named, Original, Orphan, Plan, Reading, Verdict, Volumes, parse_size};
 pub(crate) use args::VolumeCommand;
 
 /// Runs a command.
@@ -64,8 +64,8 @@ fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -
         let mut bar = None;
         volumes.create(&plan, &mut |progress| {
             if let volume::Progress::Bytes { done, total } = progress {
-                bar.get_or_insert_with(|| Progress::of_bytes("Allocating", total, arguments.quiet))
-                    .at(done, total);
+                let what = if plan.copy_of.is_some() { "Copying" } else { "Allocating" };
+                bar.get_or_insert_with(|| Progress::of_bytes(what, total, arguments.quiet)).at(done, total);
             }
         })?
     };
@@ -91,15 +91,19 @@ fn plan(these: &CreateArguments) -> Result<Plan, Failure> {
     let mut plan = match (&these.xml, &these.path) {
         (Some(file), None) => Plan::from_xml(&input::xml_from_file(file)?, these.directory.as_deref())?,
         (None, Some(path)) => {
-            let Some(size) = &these.size else {
-                return Err(Failure::told("the volume's size is missing")
-                    .advise("give it with --size, such as --size 10G"));
+            let copy_of = original(these);
+            let size = match (&these.size, &copy_of) {
+                (Some(size), _) => parse_size(size).ok_or_else(|| {
+                    Failure::told(format!("'{size}' is no size"))
+                        .advise("give a number of bytes, or one with a unit: 512M, 10GiB, 2TB")
+                })?,
+                (None, Some(_)) => 0,
+                (None, None) => {
+                    return Err(Failure::told("the volume's size is missing")
+                        .advise("give it with --size, such as --size 10G"));
+                }
             };
-            let size = parse_size(size).ok_or_else(|| {
-                Failure::told(format!("'{size}' is no size"))
-                    .advise("give a number of bytes, or one with a unit: 512M, 10GiB, 2TB")
-            })?;
-            Plan::new(path, these.format.into(), size)
+            Plan { copy_of, ..Plan::new(path, these.format.into(), size) }
         }
         _ => {
             return Err(Failure::told("what shall be made is missing")
@@ -118,6 +122,14 @@ fn plan(these: &CreateArguments) -> Result<Plan, Failure> {
     }
     (plan.ephemeral, plan.replace) = (these.ephemeral, these.overwrite);
     Ok(plan)
+}
+
+fn original(these: &CreateArguments) -> Option<Original> {
+    let reading = match these.original_format {
+        Some(format) => Reading::Plain(format.into()),
+        None => Reading::Encrypted(these.original_secret.as_deref().map(secret_called)),
+    };
+    these.copy_of.clone().map(|path| Original { path, reading })
 }
 
 fn check(these: &CheckArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {

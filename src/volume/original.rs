@@ -1,0 +1,90 @@
+//! The image that a new volume is a copy of: encrypted or not, in a format of today or of old.
+//!
+//! Leans on `image` for what it is, and on the keystore for its passphrase. Refuses to guess whether it is encrypted or of
+//! which format, and to copy half: what another image backs must be made whole first.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::image::{self, Image, Kind};
+use super::place::Place;
+use super::{Format, Named, Volumes};
+use crate::memory::SecretBytes;
+use crate::secret::Error;
+
+/// An image whose content a new volume gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// Where it is. It stays as it is.
+    pub path: PathBuf,
+    /// How it is read.
+    pub reading: Reading,
+}
+
+/// How an image is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// It is encrypted, and the value of this secret opens it; `None`: of its own secret. The AES of old takes every
+    /// passphrase, and gives nonsense for a wrong one.
+    Encrypted(Option<Named>),
+    /// It isn't encrypted, and has this format.
+    Plain(Format),
+}
+
+/// An original that can be read now.
+pub(super) struct Readable {
+    /// Its name for qemu-img, which gets its passphrase by the id of [`ID`].
+    pub(super) name: String,
+    pub(super) key: Option<SecretBytes>,
+    /// What it takes on the disk.
+    pub(super) bytes: u64,
+}
+
+impl Volumes {
+    /// Finds an original and what opens it. An encrypted one is tried, before anything is made of it.
+    pub(super) fn readable(&self, original: &Original) -> Result<Readable, Error> {
+        let place = Place::of(&original.path)?;
+        let about = fs::metadata(&place.path);
+        let about =
+            about.map_err(|error| Error::system(format_args!("cannot read '{}'", place.text), &error))?;
+        if image::has_backing(&place.path)? && original.reading != Reading::Plain(Format::Raw) {
+            return Err(Error::failed(format!("'{}' holds only a part of its data", place.text))
+                .advise("bring in what its backing file has with: qemu-img rebase -b ''"));
+        }
+        let bytes = about.blocks() * 512;
+        let named = match &original.reading {
+            Reading::Plain(format) => {
+                refuse_encrypted(&place.path)?;
+                let name = image::plain_name(&place.path, *format);
+                return Ok(Readable { name, key: None, bytes });
+            }
+            Reading::Encrypted(named) => named,
+        };
+        let image = Image::at(&place.path).map_err(|error| {
+            error.advise("if it isn't encrypted, say which format it has: --original-format raw, or qcow2")
+        })?;
+        let uuid = self.named_or_own(named.as_ref(), &place.text)?.uuid;
+        let key = self.value(uuid)?.ok_or_else(|| Error::no_value(uuid))?;
+        match image.kind {
+            Kind::Luks2 => return Err(super::check::is_luks2(&place)),
+            Kind::Luks(_) if !self.tool.opens(&image, &key)? => {
+                return Err(super::check::does_not_open(uuid, &place.path));
+            }
+            Kind::Luks(_) | Kind::Aes(_) => {}
+        }
+        Ok(Readable { name: image.name(ID), key: Some(key), bytes })
+    }
+}
+
+/// As plain data its cipher text would be copied, and nothing ever open the copy.
+fn refuse_encrypted(path: &Path) -> Result<(), Error> {
+    match Image::probe(path)? {
+        None => Ok(()),
+        Some(_) => Err(Error::failed(format!("'{}' is encrypted", path.display()))
+            .advise("leave out --original-format, and name the secret that opens it, unless it is its own")),
+    }
+}
+
+/// The passphrase of an original, among the secrets that qemu-img gets.
+pub(super) const ID: &str = "t";
