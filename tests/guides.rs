@@ -64,7 +64,8 @@ fn moving_in_and_out_again() {
 #[test]
 fn volumes_and_their_secrets() {
     let (directory, shown) = live("docs/volumes.md");
-    assert_eq!(shown.matches("opens it\n").count(), 3, "{shown}");
+    assert_eq!(shown.matches("opens it\n").count(), 4, "{shown}");
+    assert!(shown.contains("secrets ready: 1, can't tell: 0, problems: 0"), "{shown}");
     assert!(shown.contains("passphrase changed, in secret "), "{shown}");
     assert!(
         shown.contains("secret without a volume") && shown.contains("volume without a secret"),

@@ -29,7 +29,7 @@ const FORMATS: [Format; 2] = [Format::Raw, Format::Qcow2];
 #[test]
 fn a_volume_is_made_proved_changed_and_removed_with_its_secret() {
     for format in FORMATS {
-        let house = House::new();
+        let house = House::unhurried();
         let (volumes, path) = (house.volumes(), house.path("a,b\\\"=c.img"));
         let created = volumes.create(&Plan::new(&path, format, SIZE), &mut nothing).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -222,7 +222,7 @@ fn an_ephemeral_secret_is_on_no_disk_and_ends_with_its_keystore() {
 
 #[test]
 fn no_passphrase_is_in_arguments_environment_or_files() {
-    let house = House::new();
+    let house = House::unhurried();
     let seen = house.directory.path().join("seen");
     fs::create_dir(&seen).unwrap();
     let wrapper = house.directory.path().join("qemu-img");
@@ -408,7 +408,7 @@ fn killed_before_each_step_a_second_run_finishes_it() {
     }
     for format in FORMATS {
         for work in WORKS {
-            let house = House::in_haste();
+            let house = House::new();
             for step in work.steps() {
                 // What the kill before left, and the second run brought to its end, is where the next one begins.
                 house.prepare(work, format);
@@ -441,7 +441,7 @@ fn kill_at_any_moment(name: &str, format: Format) {
     let (started, seed) = (Instant::now(), Dice::seed());
     let mut dice = Dice(seed);
     let mut in_time = 0;
-    let house = House::in_haste();
+    let house = House::new();
     for kill in 0..KILLS {
         let work = WORKS[(kill % 3) as usize]; // each is the next one's beginning
         house.prepare(work, format);
@@ -496,7 +496,8 @@ struct House {
 }
 
 impl House {
-    fn new() -> Self {
+    /// With qemu-img as it is.
+    fn unhurried() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("volumes")).unwrap();
         let place = Place(directory.path().into());
@@ -515,9 +516,9 @@ impl House {
         }
     }
 
-    /// One whose qemu-img doesn't measure the machine.
-    fn in_haste() -> Self {
-        let mut house = Self::new();
+    /// With a qemu-img that doesn't measure the machine.
+    fn new() -> Self {
+        let mut house = Self::unhurried();
         let [clock, program] = ["clock.so", "qemu-img"].map(|name| house.directory.path().join(name));
         let mut compiler = Command::new("cc");
         compiler.args(["-shared", "-fPIC", "-O1", "-o"]).args([&clock, Path::new(HASTY_CLOCK)]);

@@ -49,8 +49,9 @@ impl Volumes {
         let about =
             about.map_err(|error| Error::system(format_args!("cannot read '{}'", place.text), &error))?;
         if image::has_backing(&place.path)? && original.reading != Reading::Plain(Format::Raw) {
-            return Err(Error::failed(format!("'{}' holds only a part of its data", place.text))
-                .advise("bring in what its backing file has with: qemu-img rebase -b ''"));
+            return Err(Error::failed(format!("'{}' holds only a part of its data", place.text)).advise(
+                format!("bring in what its backing file has with: qemu-img rebase -b '' '{}'", place.text),
+            ));
         }
         let bytes = about.blocks() * 512;
         let named = match &original.reading {
