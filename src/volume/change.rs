@@ -130,7 +130,7 @@ impl Volumes {
         let has = |key: &SecretBytes| self.tool.opens(image, key);
         if !has(&pair.new)? {
             watch(Progress::Next(Step::Add));
-            let added = self.tool.add(image, &pair.old, &pair.new);
+            let added = self.tool.for_random().add(image, &pair.old, &pair.new);
             if let (Err(error), false) = (added, has(&pair.new)?) {
                 // Nothing was changed; unless a qemu-img that a killed run has left is at it now.
                 if !was_begun {

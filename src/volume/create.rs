@@ -159,9 +159,11 @@ impl Volumes {
             watch(Progress::Next(Step::Make));
             let tail = random_uuid().ok_or_else(Error::no_randomness)?.simple().to_string();
             let file = place.new_file(&tail[..8], there)?;
+            let quick = key.is_new.then(|| self.tool.for_random());
+            let tool = quick.as_ref().unwrap_or(&self.tool);
             match original {
-                None => self.tool.create(plan, &file, &key.value, watch)?,
-                Some(original) => self.tool.copy(plan, original, &file, &key.value, watch)?,
+                None => tool.create(plan, &file, &key.value, watch)?,
+                Some(original) => tool.copy(plan, original, &file, &key.value, watch)?,
             }
             sync(&file)?;
             watch(Progress::Next(Step::Name));

@@ -54,8 +54,8 @@ impl Volumes {
         self
     }
 
-    /// With this much time for each passphrase that is tried, instead of QEMU's two seconds. Less is weaker only where
-    /// passphrases are: those that are made here have 256 bits.
+    /// With this much time for each passphrase that is tried, instead of a tenth of a second for those that are made here,
+    /// which have 256 bits, and QEMU's two seconds for others, which may be weak.
     pub fn iterating(mut self, time: Duration) -> Self {
         self.tool.iterate = Some(time);
         self

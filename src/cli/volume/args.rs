@@ -131,7 +131,7 @@ pub(crate) struct CreateArguments {
     #[arg(long, value_name = "HOW")]
     pub(super) preallocation: Option<PreallocationWord>,
 
-    /// How long the trial of a passphrase shall take, in milliseconds; QEMU's choice is 2000
+    /// How long the trial of a passphrase shall take, in milliseconds: 100, or QEMU's 2000 for one that wasn't made here
     #[arg(long, value_name = "MS")]
     pub(super) iter_time: Option<u64>,
 }
@@ -157,7 +157,7 @@ pub(crate) struct ChangeArguments {
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Option<String>,
 
-    /// How long the trial of a passphrase shall take, in milliseconds; QEMU's choice is 2000
+    /// How long the trial of a passphrase shall take, in milliseconds
     #[arg(long, value_name = "MS")]
     pub(super) iter_time: Option<u64>,
 }
