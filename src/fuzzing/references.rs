@@ -1,6 +1,6 @@
-//! Any bytes as a description that names secrets, and as a `qemu.conf`.
+//! Any bytes as a description that names secrets, as a volume to be made, and as a `qemu.conf`.
 //!
-//! Leans on `references` and `conf`. Refuses nothing.
+//! Leans on `references`, `volume` and `conf`. Refuses nothing.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::conf::Conf;
 use crate::references::{Description, Named};
 use crate::secret::Definition;
+use crate::volume::Plan;
 
 /// Reading never panics, says of each finding where it stands, and finds no more than there are tags.
 pub fn fuzz_references(bytes: &[u8]) {
@@ -20,6 +21,11 @@ pub fn fuzz_references(bytes: &[u8]) {
         assert!(description.faults.len() <= 3 * tags, "{description:?}");
         assert!(Definition::from_xml(bytes, false).is_err(), "a secret's own definition names none");
         assert_eq!(Description::from_xml(bytes).as_ref(), Ok(&description));
+    }
+    if let Ok(plan) = Plan::from_xml(bytes, Some(Path::new("/srv"))) {
+        let description = Description::from_xml(bytes);
+        let named = description.as_ref().map(|it| it.references.first().map(|reference| &reference.named));
+        assert_eq!(named, Ok(plan.secret.as_ref()), "the volume's secret is the one that is looked for");
     }
     if let Ok(conf) = Conf::parse(Path::new("qemu.conf"), bytes) {
         let description = Description::from_conf(&conf);
