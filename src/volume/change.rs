@@ -47,6 +47,7 @@ impl Volumes {
     ) -> Result<Changed, Error> {
         let place = Place::of(path)?;
         let _alone = place.alone()?;
+        place.file()?;
         let image = Image::at(&place.path)?;
         match image.kind {
             Kind::Luks(_) => {}

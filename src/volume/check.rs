@@ -38,6 +38,7 @@ impl Volumes {
     /// Tries the value of the secret that is named, or of the volume's own.
     pub fn check(&self, path: &Path, named: Option<&Named>) -> Result<Checked, Error> {
         let place = Place::of(path)?;
+        place.file()?;
         let image = Image::at(&place.path)?;
         let uuid = self.named_or_own(named, &place.text)?.uuid;
         let verdict = match (image.kind, self.value(uuid)?) {

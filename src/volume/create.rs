@@ -11,7 +11,8 @@ use ::uuid::Uuid;
 
 use super::image::{Image, Kind};
 use super::original::Readable;
-use super::place::{Place, claim, sync};
+use super::place::{Place, claim};
+use super::unnamed::NotNamed;
 use super::{Plan, Progress, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error, random_uuid};
@@ -157,22 +158,25 @@ impl Volumes {
     ) -> Result<(), Error> {
         let made = (|| {
             watch(Progress::Next(Step::Make));
-            let tail = random_uuid().ok_or_else(Error::no_randomness)?.simple().to_string();
-            let file = place.new_file(&tail[..8], there)?;
+            let unnamed = place.unnamed(there)?;
             let quick = key.is_new.then(|| self.tool.for_random());
             let tool = quick.as_ref().unwrap_or(&self.tool);
             match original {
-                None => tool.create(plan, &file, &key.value, watch)?,
-                Some(original) => tool.copy(plan, original, &file, &key.value, watch)?,
+                None => tool.create(plan, &unnamed, &key.value, watch)?,
+                Some(original) => tool.copy(plan, original, &unnamed, &key.value, watch)?,
             }
-            sync(&file)?;
-            watch(Progress::Next(Step::Name));
-            place.name(&file, plan.replace)
+            unnamed.sync()?;
+            Ok(unnamed)
         })();
-        let Err(error) = made else {
-            return place
-                .sync_names()
-                .map_err(|error| error.advise("the volume has its name: run this again"));
+        let named = made.map_err(NotNamed::No).and_then(|unnamed| {
+            watch(Progress::Next(Step::Name));
+            unnamed.name(&place.path, plan.replace)
+        });
+        const AGAIN: &str = "the volume may have its name: run this again";
+        let error = match named {
+            Ok(()) => return place.sync_names().map_err(|error| error.advise(AGAIN)),
+            Err(NotNamed::Perhaps(error)) => return Err(error.advise(AGAIN)),
+            Err(NotNamed::No(error)) => error,
         };
         let swept = place.sweep();
         let error = if key.is_new { self.undone(key.secret.uuid, error) } else { error };

@@ -18,6 +18,7 @@ mod place;
 mod plan;
 mod secrets;
 mod tool;
+mod unnamed;
 
 use std::ffi::OsString;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ::uuid::Uuid;
 
 use super::image::Image;
-use super::place::{self, is_unnamed};
+use super::place::{self, unnamed_of};
 use super::{Volumes, secrets};
 use crate::secret::{Error, Handle, UsageType};
 
@@ -91,7 +91,7 @@ impl Volumes {
                 Ok(names) => {
                     for name in names {
                         let path = directory.join(&name);
-                        if is_unnamed(&name) {
+                        if unnamed_of(&name).is_some() {
                             orphans.push(Orphan::Unnamed { path });
                         } else if !known.contains(&path)
                             && path.is_file()

@@ -1,22 +1,22 @@
 //! The place of a volume: its path, who works on it, and the files beside it.
 //!
 //! Two names beside `NAME` are ours: `.NAME.strongroom`, empty and locked while somebody works on the volume, and
-//! `.NAME.strongroom-XXXXXXXX`, an image that has yet to get its name. What a kill left of the latter, whoever has the lock
-//! removes. Leans on flock(2) and renameat2(2). Refuses paths that a `<secret>` can't say, and links: the file behind one is
-//! another place.
+//! `.NAME.strongroom-XXXXXXXX`, the directory of an image that has yet to get its name. What a kill left of the latter,
+//! whoever has the lock removes. Leans on flock(2) and `unnamed`. Refuses paths that a `<secret>` can't say or that go up,
+//! links: the file behind one is another place; and what isn't a file: to open a pipe or a device may wait for ever.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, RenameFlags};
-use rustix::fs::{fchmod, fcntl_lock, linkat, renameat_with};
+use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
 use rustix::io::Errno;
 
-use crate::secret::Error;
+use super::unnamed::{self, Unnamed};
+use crate::secret::{Error, random_uuid};
 
 /// Where a volume is, or is to be.
 #[derive(Debug, Clone)]
@@ -40,13 +40,13 @@ impl Place {
     pub(super) fn of(path: &Path) -> Result<Self, Error> {
         let no_place = || {
             Error::failed(format!("'{}' can't be a volume's path", path.display()))
-                .advise("name a file, in UTF-8, without line breaks")
+                .advise("name a file, in UTF-8, without line breaks, and without '..'")
         };
         let path = std::path::absolute(path).map_err(|_| no_place())?;
         let text = path.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(no_place)?;
         let (text, name) = (text.to_owned(), path.file_name().ok_or_else(no_place)?.to_owned());
         let directory = path.parent().ok_or_else(no_place)?.to_owned();
-        if text.ends_with('/') {
+        if text.ends_with('/') || path.components().any(|part| part == Component::ParentDir) {
             return Err(no_place());
         }
         Ok(Self { path, text, directory, name })
@@ -62,9 +62,12 @@ impl Place {
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
                 .open(&file)
                 .map_err(failed)?;
+            if !lock.metadata().map_err(failed)?.is_file() {
+                return Err(failed(io::Error::other("it is no ordinary file")));
+            }
             match lock.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -87,47 +90,30 @@ impl Place {
     pub(super) fn look(&self) -> Result<Option<fs::Metadata>, Error> {
         match fs::symlink_metadata(&self.path) {
             Ok(about) if about.is_file() => Ok(Some(about)),
-            Ok(_) => Err(Error::failed(format!("'{}' is no ordinary file", self.text))
-                .advise("volumes are files here: name the file itself, not a link, a device or a directory")),
+            Ok(_) => Err(no_file(&self.text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::system(format_args!("cannot look at '{}'", self.text), &error)),
         }
     }
 
-    /// A new, empty file beside the volume's, which nobody else may read. It gets the rights of what it is to replace.
-    pub(super) fn new_file(&self, tail: &str, like: Option<&fs::Metadata>) -> Result<PathBuf, Error> {
-        let path = self.directory.join(self.beside(&format!("-{tail}")));
-        let failed = |error| Error::system(format_args!("cannot make '{}'", path.display()), &error);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        if let Some(like) = like {
-            let same = (file.metadata().map_err(failed)?.uid(), file.metadata().map_err(failed)?.gid());
-            if same != (like.uid(), like.gid()) {
-                std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid())).map_err(failed)?;
-            }
-            fchmod(&file, Mode::from_raw_mode(like.mode() & 0o777)).map_err(|error| failed(error.into()))?;
-        }
-        Ok(path)
+    /// What is there, which must be.
+    pub(super) fn file(&self) -> Result<fs::Metadata, Error> {
+        let none = || io::Error::from_raw_os_error(Errno::NOENT.raw_os_error());
+        self.look()?.ok_or_else(|| Error::system(format_args!("cannot read '{}'", self.text), &none()))
     }
 
-    /// Gives a finished file the volume's name, for good.
-    pub(super) fn name(&self, file: &Path, replace: bool) -> Result<(), Error> {
-        let renamed = match replace {
-            true => fs::rename(file, &self.path),
-            false => self.name_anew(file).map_err(io::Error::from),
-        };
-        renamed
-            .map_err(|error| Error::system(format_args!("cannot name the new image '{}'", self.text), &error))
+    /// Whether somebody is at work on it.
+    pub(super) fn is_busy(&self) -> bool {
+        let mut how = OpenOptions::new();
+        how.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        let lock = how.open(self.directory.join(self.beside("")));
+        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
-    fn name_anew(&self, file: &Path) -> rustix::io::Result<()> {
-        match renameat_with(CWD, file, CWD, &self.path, RenameFlags::NOREPLACE) {
-            // Not every file system can. A second name doesn't replace either.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                linkat(CWD, file, CWD, &self.path, AtFlags::empty())?;
-                rustix::fs::unlink(file)
-            }
-            done => done,
-        }
+    /// A new, empty image beside the volume's, which nobody else may read. It gets the rights of what it is to replace.
+    pub(super) fn unnamed(&self, like: Option<&fs::Metadata>) -> Result<Unnamed, Error> {
+        let tail = random_uuid().ok_or_else(Error::no_randomness)?.simple().to_string();
+        Unnamed::new(self.directory.join(self.beside(&format!("-{}", &tail[..8]))), like)
     }
 
     /// Makes durable what the directory's names are.
@@ -138,13 +124,12 @@ impl Place {
     /// Removes what a kill left beside the volume. Says whether there was anything.
     pub(super) fn sweep(&self) -> Result<bool, Error> {
         let mut swept = false;
-        let prefix = self.beside("-");
         for entry in entries(&self.directory)? {
-            if entry.as_bytes().starts_with(prefix.as_bytes()) && is_unnamed(&entry) {
+            if unnamed_of(&entry) == Some(&self.name) {
                 let path = self.directory.join(&entry);
                 let failed =
                     |error| Error::system(format_args!("cannot remove '{}'", path.display()), &error);
-                fs::remove_file(&path).map_err(failed)?;
+                unnamed::remove(&path).map_err(failed)?;
                 swept = true;
             }
         }
@@ -167,10 +152,12 @@ impl Drop for Alone {
 }
 
 /// Takes a volume's file from QEMU's point of view: fails while a guest has it open, and no guest opens it until this is
-/// dropped. QEMU's own locks are the same kind of lock.
+/// dropped. QEMU's own locks are of the same file and of a related kind: these are the process's, so they go as soon as it
+/// closes the file by any descriptor (the kind that doesn't takes a call that no safe code can make). Nothing else here
+/// opens the file meanwhile.
 pub(super) fn claim(path: &Path) -> Result<File, Error> {
     let failed = |error| Error::system(format_args!("cannot lock '{}'", path.display()), &error);
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+    let file = open_file(path, true)?;
     match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::AGAIN | Errno::ACCESS) => {
@@ -193,11 +180,30 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<OsString>, Error> {
     entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>().map_err(failed)
 }
 
-/// Whether this is the name of an image that has yet to get its own.
-pub(super) fn is_unnamed(name: &OsStr) -> bool {
-    let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { return false };
-    let tail = name.rsplit_once(OURS).and_then(|(_, tail)| tail.strip_prefix('-'));
-    tail.is_some_and(|tail| tail.len() == 8 && tail.bytes().all(|byte| byte.is_ascii_hexdigit()))
+/// The name of the volume whose image this name is that of, before it gets its own.
+pub(super) fn unnamed_of(name: &OsStr) -> Option<&OsStr> {
+    let rest = name.as_bytes().strip_prefix(b".")?;
+    let (name, tail) = rest.split_at_checked(rest.len().checked_sub(OURS.len() + 9)?)?;
+    let digits = tail.strip_prefix(OURS.as_bytes())?.strip_prefix(b"-")?;
+    let is_ours = !name.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    is_ours.then(|| OsStr::from_bytes(name))
+}
+
+/// Opens a file, and nothing else: a pipe or a device might make us wait for ever.
+pub(super) fn open_file(path: &Path, write: bool) -> Result<File, Error> {
+    let failed = |error| Error::system(format_args!("cannot read '{}'", path.display()), &error);
+    let mut how = OpenOptions::new();
+    how.read(true).write(write).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = how.open(path).map_err(failed)?;
+    match file.metadata().map_err(failed)?.is_file() {
+        true => Ok(file),
+        false => Err(no_file(&path.display().to_string())),
+    }
+}
+
+fn no_file(path: &str) -> Error {
+    Error::failed(format!("'{path}' is no ordinary file"))
+        .advise("volumes are files here: name the file itself, not a link, a device or a directory")
 }
 
 /// Makes durable what a file or directory holds.
@@ -236,30 +242,41 @@ mod tests {
             ".a.strongroom-notes",
             ".ab.strongroom-01234567",
             ".a.strongroom-0123456",
+            ".a.strongroom-b.strongroom-01234567",
+            ".a.strongroom-012345678",
         ];
         for name in kept.iter().chain(&[".a.strongroom-89abcdef"]) {
             fs::write(directory.path().join(name), "").unwrap();
         }
+        let unnamed = directory.path().join(".a.strongroom-76543210");
+        fs::create_dir(&unnamed).unwrap();
+        fs::write(unnamed.join(unnamed::IMAGE), "").unwrap();
         assert!(place.sweep().unwrap());
         assert_eq!(entries(directory.path()).unwrap().len(), kept.len());
         assert!(!place.sweep().unwrap());
     }
 
     #[test]
-    fn a_file_that_is_there_keeps_its_name() {
+    fn what_would_make_one_wait_is_no_file() {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::of(&directory.path().join("a")).unwrap();
-        fs::write(&place.path, "old").unwrap();
-        let new = place.new_file("01234567", None).unwrap();
-        assert!(place.name(&new, false).unwrap_err().to_string().ends_with("File exists"));
-        assert_eq!(fs::read(&place.path).unwrap(), b"old");
-        place.name(&new, true).unwrap();
-        assert_eq!(fs::read(&place.path).unwrap(), b"");
+        let pipe = |path: &Path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        };
+        pipe(&place.path);
+        for error in [open_file(&place.path, false).unwrap_err(), place.look().unwrap_err()] {
+            assert!(error.to_string().ends_with("is no ordinary file"), "{error}");
+        }
+        let lock = directory.path().join(".a.strongroom");
+        pipe(&lock);
+        let _reader = OpenOptions::new().read(true).write(true).open(&lock).unwrap();
+        assert!(place.alone().unwrap_err().to_string().contains("no ordinary file"));
     }
 
     #[test]
     fn a_path_is_one_that_a_definition_can_say() {
-        for path in ["/", "/a/..", "/a\nb", "/a/"] {
+        for path in ["/", "/a/..", "/a/../b", "../b", "/a\nb", "/a/"] {
             assert!(Place::of(Path::new(path)).is_err(), "{path:?}");
         }
         assert!(Place::of(Path::new("a")).unwrap().path.is_absolute());

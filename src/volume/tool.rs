@@ -3,16 +3,18 @@
 //! A secret goes to it through a pipe that is filled and closed before it starts, and is its standard input; a second one is
 //! its standard output, where it has nothing to say and QEMU opens `/dev/fd/1` for reading all the same. So no descriptor of
 //! ours is ever inheritable, by it or by what another thread starts. What it says on its standard error becomes our error.
-//! Leans on std's processes and pipes. Refuses to hand on an environment that it doesn't know, and to leave it running when
-//! its caller is gone.
+//! A caller that returns or panics ends it; with one that is killed the kernel ends it, where util-linux' setpriv is there to
+//! ask for that: std has no safe way. Leans on std's processes and pipes. Refuses to hand on an environment that it doesn't
+//! know, and to leave it running when its caller is gone.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, absolute};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +26,7 @@ use super::image::{Image, Kind};
 use super::original::Readable;
 use super::place::IN_USE;
 use super::plan::{Format, Plan, Preallocation};
+use super::unnamed::{IMAGE, Unnamed};
 use super::{Progress, Watch};
 use crate::memory::SecretBytes;
 use crate::secret::Error;
@@ -43,27 +46,27 @@ impl Tool {
         Self { program: self.program.clone(), iterate: Some(self.iterate.unwrap_or(CHEAP)) }
     }
 
-    /// Makes the image of a plan in this file, which is there and empty.
+    /// Makes the image of a plan.
     pub(super) fn create(
         &self,
         plan: &Plan,
-        file: &Path,
+        made: &Unnamed,
         key: &SecretBytes,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
         let (driver, options) = self.layout(plan);
         let mut arguments = words(["create", "-q", "--object", FIRST, "-f", driver, "-o", &options]);
-        arguments.extend([file.as_os_str().to_owned(), plan.size.to_string().into()]);
+        arguments.extend([IMAGE.into(), plan.size.to_string().into()]);
         let total = plan.preallocation.fills().then_some(plan.size);
-        self.make(plan, &arguments, &[key], file, total, watch)
+        self.make(plan, &arguments, &[key], made, total, watch)
     }
 
-    /// Makes the image of a plan in this file, as a copy.
+    /// Makes the image of a plan, as a copy.
     pub(super) fn copy(
         &self,
         plan: &Plan,
         original: &Readable,
-        file: &Path,
+        made: &Unnamed,
         key: &SecretBytes,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
@@ -73,9 +76,9 @@ impl Tool {
             arguments.extend(words(["--object", SECOND]));
         }
         arguments.extend(words(["-O", driver, "-o", &options, &original.name]));
-        arguments.push(file.as_os_str().to_owned());
+        arguments.push(IMAGE.into());
         let secrets: Vec<_> = std::iter::once(key).chain(&original.key).collect();
-        self.make(plan, &arguments, &secrets, file, Some(original.bytes), watch)
+        self.make(plan, &arguments, &secrets, made, Some(original.bytes), watch)
     }
 
     /// The driver of a plan's image, and its options.
@@ -95,30 +98,30 @@ impl Tool {
         (driver, options)
     }
 
-    /// Makes an image in this file, and tells how much of `total` it has.
+    /// Makes an image, and tells how much of `total` it has.
     fn make(
         &self,
         plan: &Plan,
         arguments: &[OsString],
         secrets: &[&SecretBytes],
-        file: &Path,
+        made: &Unnamed,
         total: Option<u64>,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
         let mut look = || {
-            if let (Some(total), Ok(about)) = (total, std::fs::metadata(file)) {
+            if let (Some(total), Ok(about)) = (total, made.file.metadata()) {
                 watch(Progress::Bytes { done: (about.blocks() * 512).min(total), total });
             }
         };
-        let made = self.run_measuring(arguments, secrets, &mut look)?;
-        made.map_err(|said| said.told("cannot make", &plan.path))
+        let ended = self.run_measuring(Some(made), arguments, secrets, &mut look)?;
+        ended.map_err(|said| said.told("cannot make", &plan.path))
     }
 
     /// Whether a passphrase opens an image. An image that a guest has open can be tried too.
     pub(super) fn opens(&self, image: &Image, key: &SecretBytes) -> Result<bool, Error> {
         let arguments =
             words(["map", "-U", "--max-length=512", "--output=json", "--object", FIRST, &image.name("s")]);
-        match self.run(&arguments, &[key], &mut || {})? {
+        match self.run(None, &arguments, &[key], &mut || {})? {
             Ok(()) => Ok(true),
             Err(said) if said.is_wrong_key() => Ok(false),
             Err(said) => Err(said.told("cannot open", &image.path)),
@@ -141,7 +144,7 @@ impl Tool {
     fn amend(&self, image: &Image, change: &str, secrets: [&SecretBytes; 2]) -> Result<(), Error> {
         let name = image.name("s");
         let arguments = words(["amend", "-q", "--object", FIRST, "--object", SECOND, "-o", change, &name]);
-        self.run_measuring(&arguments, &secrets, &mut || {})?
+        self.run_measuring(None, &arguments, &secrets, &mut || {})?
             .map_err(|said| said.told("cannot change the slots of", &image.path))
     }
 
@@ -154,22 +157,25 @@ impl Tool {
     /// by.
     fn run_measuring(
         &self,
+        made: Option<&Unnamed>,
         arguments: &[OsString],
         secrets: &[&SecretBytes],
         idle: &mut dyn FnMut(),
     ) -> Result<Result<(), Said>, Error> {
         for _ in 1..MEASUREMENTS {
-            match self.run(arguments, secrets, idle)? {
+            match self.run(made, arguments, secrets, idle)? {
                 Err(said) if said.0.contains("accurate CPU usage") => {}
                 ended => return Ok(ended),
             }
         }
-        self.run(arguments, secrets, idle)
+        self.run(made, arguments, secrets, idle)
     }
 
-    /// Runs it to its end. `idle` is called now and then. What it said when it failed is the inner error.
+    /// Runs it to its end, where the image that is made is, if one is. `idle` is called now and then. What it said when it
+    /// failed is the inner error.
     fn run(
         &self,
+        made: Option<&Unnamed>,
         arguments: &[OsString],
         secrets: &[&SecretBytes],
         idle: &mut dyn FnMut(),
@@ -179,15 +185,46 @@ impl Tool {
                 .advise("install qemu-img (on Debian: qemu-utils; on Fedora: qemu-img)")
         };
         let mut pipes = secrets.iter().map(|secret| pipe_of(secret));
-        let mut command = Command::new(&self.program);
+        let mut command = self.command().map_err(|error| failed(&error))?;
+        if let Some(made) = made {
+            command.current_dir(made.for_children());
+        }
         command.args(arguments).env_clear().envs(environment()).stderr(Stdio::piped());
         command.stdin(pipes.next().transpose()?.map_or_else(Stdio::null, Stdio::from));
         command.stdout(pipes.next().transpose()?.map_or_else(Stdio::null, Stdio::from));
         let mut running = Running(command.spawn().map_err(|error| failed(&error))?);
         drop(command); // it has the pipes
-        running.end(idle).map_err(|error| failed(&error))
+        match running.end(idle).map_err(|error| failed(&error))? {
+            Err(Said(said)) if said.starts_with(NOT_STARTED) => Err(failed(&io::Error::other(
+                said.rsplit_once(": ").map_or(said.as_str(), |(_, why)| why).to_owned(),
+            ))),
+            ended => Ok(ended),
+        }
+    }
+
+    /// The program, which ends with this thread, if that can be.
+    fn command(&self) -> io::Result<Command> {
+        // It runs in another directory.
+        let is_path = Path::new(&self.program).components().nth(1).is_some();
+        let program = if is_path { absolute(&self.program)?.into() } else { self.program.clone() };
+        if !*CAN_DIE_TOGETHER.get_or_init(can_die_together) {
+            return Ok(Command::new(program));
+        }
+        let mut command = Command::new(DIE_TOGETHER[0]);
+        command.args(&DIE_TOGETHER[1..]).arg(program);
+        Ok(command)
     }
 }
+
+/// Whether there is a setpriv that can do it: not each of that name can.
+fn can_die_together() -> bool {
+    let mut command = Command::new(DIE_TOGETHER[0]);
+    command.args(&DIE_TOGETHER[1..]).arg("true").env_clear().envs(environment());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+static CAN_DIE_TOGETHER: OnceLock<bool> = OnceLock::new();
 
 /// A child that ends with its caller.
 struct Running(Child);
@@ -325,6 +362,12 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
 /// The secrets, by the descriptors that they are read from.
 const FIRST: &str = "secret,id=s,file=/dev/fd/0";
 const SECOND: &str = "secret,id=t,file=/dev/fd/1";
+
+/// What asks the kernel to kill a program when the thread that started it is gone.
+const DIE_TOGETHER: [&str; 4] = ["setpriv", "--pdeathsig", "KILL", "--"];
+
+/// What it says if the program can't be run.
+const NOT_STARTED: &str = "setpriv: failed to execute";
 
 /// What it gets of our environment.
 const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LD_PRELOAD", "LD_LIBRARY_PATH"];
