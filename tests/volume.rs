@@ -365,6 +365,98 @@ fn a_copy_has_the_originals_content_and_a_passphrase_of_its_own() {
     }
 }
 
+#[test]
+fn an_image_that_names_a_file_of_the_hosts_is_left_alone() {
+    let house = House::new();
+    let (path, outside) = (house.path("disk"), house.directory.path().join("outside"));
+    let uuid = house.volumes().create(&Plan::new(&path, Format::Qcow2, SIZE), &mut nothing).unwrap().uuid;
+    fs::write(&outside, [0x5a; 4096]).unwrap();
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-o"])
+        .arg(format!("data_file={},data_file_raw=on", outside.display()))
+        .args([&house.path("evil"), Path::new("4096")])
+        .status();
+    assert!(made.unwrap().success());
+    fs::write(&outside, [0x5a; 4096]).unwrap();
+    let copy_of = |format| {
+        let copied = Original { path: house.path("evil"), reading: Reading::Plain(format) };
+        Plan { copy_of: Some(copied), ..Plan::new(house.path("copy"), Format::Raw, 0) }
+    };
+    let error = house.volumes().create(&copy_of(Format::Qcow2), &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("keeps its data in another file"), "{error}");
+    house.volumes().create(&copy_of(Format::Raw), &mut nothing).unwrap(); // its bytes, whatever they say
+    // The volume's own header is changed to say so.
+    let mut image = fs::read(&path).unwrap();
+    image[79] |= 4;
+    fs::write(&path, image).unwrap();
+    for error in [
+        house.volumes().check(&path, None).unwrap_err(),
+        house.volumes().change_passphrase(&path, None, &mut nothing).unwrap_err(),
+        house.volumes().delete(&path, &mut nothing).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("keeps its data in another file"), "{error}");
+    }
+    assert!(path.exists() && !house.value(uuid).is_empty());
+    assert_eq!(fs::read(&outside).unwrap(), [0x5a; 4096]);
+}
+
+#[test]
+fn links_and_what_is_no_file_are_refused_at_once() {
+    let house = House::new();
+    let [path, link, pipe] = ["disk", "link", "pipe"].map(|name| house.path(name));
+    house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for it in [&link, &pipe, &house.path("../volumes/disk")] {
+        for error in [
+            house.volumes().check(it, None).unwrap_err(),
+            house.volumes().change_passphrase(it, None, &mut nothing).unwrap_err(),
+        ] {
+            let said = error.to_string();
+            assert!(said.contains("is no ordinary file") || said.contains("can't be a volume's path"), "{said}");
+        }
+    }
+    assert!(house.volumes().orphans(&[house.path("")]).unwrap().is_empty());
+    let copy_of = Some(Original { path: pipe, reading: Reading::Plain(Format::Raw) });
+    let plan = Plan { copy_of, ..Plan::new(house.path("copy"), Format::Raw, 0) };
+    assert!(house.volumes().create(&plan, &mut nothing).unwrap_err().to_string().contains("ordinary file"));
+}
+
+#[test]
+fn a_raw_disk_that_a_guest_has_encrypted_is_copied_as_it_is() {
+    let house = House::new();
+    let (theirs, ours) = (house.path("theirs"), house.path("ours"));
+    let uuid = house.volumes().create(&Plan::new(&theirs, Format::Raw, SIZE), &mut nothing).unwrap().uuid;
+    let copied = Original { path: theirs.clone(), reading: Reading::Plain(Format::Raw) };
+    let plan = Plan { copy_of: Some(copied), ..Plan::new(&ours, Format::Raw, 0) };
+    let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with("is encrypted"), "{error}");
+    house.connection().lookup_by_uuid(uuid).unwrap().undefine().unwrap();
+    house.volumes().create(&plan, &mut nothing).unwrap();
+    assert!(house.content(&ours, Format::Raw).starts_with(&fs::read(&theirs).unwrap()));
+}
+
+#[test]
+fn a_killed_caller_leaves_no_qemu_img_behind() {
+    const NAME: &str = "a_killed_caller_leaves_no_qemu_img_behind";
+    if let Some(role) = support::role() {
+        return work_and_die(&role);
+    }
+    let mut house = House::unhurried();
+    let (program, pipe) = (house.directory.path().join("qemu-img"), house.directory.path().join("pipe"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    write_program(&program, &format!("#!/bin/sh\necho $$ > {}\nexec sleep 600\n", pipe.display()));
+    house.program = Some(program);
+    let child = house.again(NAME, Work::Create, Format::Raw, "none");
+    let left: i32 = fs::read_to_string(&pipe).unwrap().trim().parse().unwrap();
+    let left = rustix::process::Pid::from_raw(left).unwrap();
+    let ended = rustix::process::pidfd_open(left, rustix::process::PidfdFlags::empty()).unwrap();
+    child.kill();
+    let mut fds = [rustix::event::PollFd::new(&ended, rustix::event::PollFlags::IN)];
+    let patience = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut fds, Some(&patience)), Ok(1), "it goes on");
+}
+
 /// What is done, killed and done again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
@@ -382,7 +474,7 @@ impl Work {
         path: &Path,
         format: Format,
         watch: &mut dyn FnMut(Progress),
-    ) -> Result<(), strongroom::Error> {
+    ) -> Result<(), Error> {
         match self {
             Self::Create => volumes.create(&Plan::new(path, format, SIZE), watch).map(drop),
             Self::Change => volumes.change_passphrase(path, None, watch).map(drop),

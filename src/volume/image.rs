@@ -1,13 +1,13 @@
 //! What an image is, by its first bytes, and how qemu-img is told to open it.
 //!
 //! Only such headers count as a guest can't write itself: LUKS' own, and qcow2's with encryption. Leans on the formats'
-//! published layouts. Refuses LUKS2, which QEMU doesn't open, and to follow a backing file: each image has a passphrase of
-//! its own.
+//! published layouts. Refuses LUKS2, which QEMU doesn't open; to follow a backing file: each image has a passphrase of its
+//! own; and images that keep their data in another file: their headers can name any of the host's.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::place;
 use super::plan::Format;
 use crate::secret::Error;
 
@@ -32,7 +32,12 @@ pub(super) enum Kind {
 impl Image {
     /// The encrypted image of this path. `None`: what is there isn't one.
     pub(super) fn probe(path: &Path) -> Result<Option<Self>, Error> {
-        Ok(Kind::of(&head(path)?).map(|kind| Self { path: path.to_owned(), kind }))
+        let head = head(path)?;
+        let kind = Kind::of(&head);
+        if kind.is_some() && has_data_file(&head) {
+            return Err(elsewhere(path));
+        }
+        Ok(kind.map(|kind| Self { path: path.to_owned(), kind }))
     }
 
     /// The one of this path, which must be.
@@ -81,16 +86,39 @@ fn name(how: &str, path: &Path) -> String {
     format!(r#"json:{{{how},"file":{{"driver":"file","filename":"{file}"}}}}"#)
 }
 
-/// Whether another image has a part of this one's data.
-pub(super) fn has_backing(path: &Path) -> Result<bool, Error> {
+/// Whether there are the first bytes of an encrypted image.
+pub(super) fn looks_encrypted(path: &Path) -> Result<bool, Error> {
+    Ok(Kind::of(&head(path)?).is_some())
+}
+
+/// Refuses an image that other files have a part of.
+pub(super) fn refuse_half(path: &Path) -> Result<(), Error> {
     let head = head(path)?;
-    Ok(head.starts_with(QCOW) && head.get(8..16).is_some_and(|offset| offset != [0; 8]))
+    if head.starts_with(QCOW) && head.get(8..16).is_some_and(|offset| offset != [0; 8]) {
+        return Err(Error::failed(format!("'{}' holds only a part of its data", path.display())).advise(
+            format!("bring in what its backing file has with: qemu-img rebase -b '' '{}'", path.display()),
+        ));
+    }
+    if has_data_file(&head) { Err(elsewhere(path)) } else { Ok(()) }
+}
+
+/// Whether a header's incompatible features, which version 3 has, say that the data is in another file.
+fn has_data_file(head: &[u8]) -> bool {
+    let has_features = head.get(4..8).is_some_and(|version| version != [0, 0, 0, 1] && version != [0, 0, 0, 2]);
+    head.starts_with(QCOW) && has_features && head.get(72..80).is_some_and(|bits| bits[7] & DATA_FILE != 0)
+}
+
+fn elsewhere(path: &Path) -> Error {
+    Error::failed(format!("'{}' keeps its data in another file, which its header names", path.display())).advise(
+        "if you know that file: make one image of the two with qemu-img convert, and copy that with --copy-of",
+    )
 }
 
 fn head(path: &Path) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(HEAD).read_to_end(&mut head))
+    place::open_file(path, false)?
+        .take(HEAD)
+        .read_to_end(&mut head)
         .map_err(|error| Error::system(format_args!("cannot read '{}'", path.display()), &error))?;
     Ok(head)
 }
@@ -126,15 +154,18 @@ const LUKS: &[u8] = b"LUKS\xba\xbe";
 
 const QCOW: &[u8] = b"QFI\xfb";
 
+/// The incompatible feature of qcow2 by which the data is elsewhere.
+const DATA_FILE: u8 = 1 << 2;
+
 /// As much of an image as tells.
-const HEAD: u64 = 40;
+const HEAD: u64 = 80;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn qcow(version: u8, at_32: u8, at_36: u8) -> Vec<u8> {
-        let mut head = vec![0; 40];
+        let mut head = vec![0; 80];
         head[..4].copy_from_slice(QCOW);
         (head[7], head[35], head[39]) = (version, at_32, at_36);
         head
@@ -149,6 +180,21 @@ mod tests {
         assert_eq!(Kind::of(&qcow(1, 0, 1)), Some(Kind::Aes("qcow")));
         for plain in [qcow(3, 0, 0), qcow(1, 0, 0), qcow(3, 2, 0)[..30].to_vec(), b"LUKS".to_vec(), vec![]] {
             assert_eq!(Kind::of(&plain), None, "{plain:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_names_a_file_for_its_data_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        for (version, encryption, bits, refused) in
+            [(3, 2, 4, true), (3, 0, 5, true), (3, 2, 3, false), (2, 2, 4, false), (4, 1, 4, true)]
+        {
+            let mut head = qcow(version, encryption, 0);
+            head[79] = bits;
+            std::fs::write(&path, head).unwrap();
+            assert_eq!(refuse_half(&path).is_err(), refused, "{version} {bits}");
+            assert_eq!(Image::probe(&path).is_err(), refused && encryption != 0, "{version} {bits}");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::image::{self, Image, Kind};
 use super::place::Place;
@@ -48,15 +48,13 @@ impl Volumes {
         let about = fs::metadata(&place.path);
         let about =
             about.map_err(|error| Error::system(format_args!("cannot read '{}'", place.text), &error))?;
-        if image::has_backing(&place.path)? && original.reading != Reading::Plain(Format::Raw) {
-            return Err(Error::failed(format!("'{}' holds only a part of its data", place.text)).advise(
-                format!("bring in what its backing file has with: qemu-img rebase -b '' '{}'", place.text),
-            ));
+        if original.reading != Reading::Plain(Format::Raw) {
+            image::refuse_half(&place.path)?;
         }
         let bytes = about.blocks() * 512;
         let named = match &original.reading {
             Reading::Plain(format) => {
-                refuse_encrypted(&place.path)?;
+                self.refuse_encrypted(&place, *format)?;
                 let name = image::plain_name(&place.path, *format);
                 return Ok(Readable { name, key: None, bytes });
             }
@@ -76,14 +74,19 @@ impl Volumes {
         }
         Ok(Readable { name: image.name(ID), key: Some(key), bytes })
     }
-}
 
-/// As plain data its cipher text would be copied, and nothing ever open the copy.
-fn refuse_encrypted(path: &Path) -> Result<(), Error> {
-    match Image::probe(path)? {
-        None => Ok(()),
-        Some(_) => Err(Error::failed(format!("'{}' is encrypted", path.display()))
-            .advise("leave out --original-format, and name the secret that opens it, unless it is its own")),
+    /// As plain data its cipher text would be copied, and nothing ever open the copy. But a raw disk that a guest has
+    /// encrypted by itself looks no different; what tells them apart is whether there is a secret for it.
+    fn refuse_encrypted(&self, place: &Place, format: Format) -> Result<(), Error> {
+        let is_encrypted = match format {
+            Format::Raw => image::looks_encrypted(&place.path)? && self.own(&place.text)?.is_some(),
+            Format::Qcow2 => image::looks_encrypted(&place.path)?,
+        };
+        if !is_encrypted {
+            return Ok(());
+        }
+        Err(Error::failed(format!("'{}' is encrypted", place.text))
+            .advise("leave out --original-format, and name the secret that opens it, unless it is its own"))
     }
 }
 
