@@ -14,13 +14,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
+use strongroom::memory::SecretBytes;
+use strongroom::secret::{EventSink, Subscription};
 use strongroom::volume::{
-    Format, Named, Original, Orphan, Plan, Preallocation, Progress, Reading, Step, Verdict, Volumes,
+    Format, Named, Original, Orphan, Plan, Preallocation, Progress, Reading, Removal, Step, Verdict, Volumes,
 };
-use strongroom::{Connection, Embedded, Error, ErrorCode, Keystore, UsageType};
+use strongroom::{Connection, Embedded, Error, ErrorCode, EventKind, Handle, Keystore, UsageType};
 use support::markers::Needles;
 use support::{Dice, Place, files_below, note, say};
 
@@ -31,7 +34,7 @@ fn a_volume_is_made_proved_changed_and_removed_with_its_secret() {
     for format in FORMATS {
         let house = House::unhurried();
         let (volumes, path) = (house.volumes(), house.path("a,b\\\"=c.img"));
-        let created = volumes.create(&Plan::new(&path, format, SIZE), &mut nothing).unwrap();
+        let created = volumes.create(&Plan::new(&path, format, SIZE), None, &mut nothing).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let element = format!(
             "<encryption format='luks'>\n  <secret type='passphrase' uuid='{}'/>\n</encryption>\n",
@@ -47,7 +50,7 @@ fn a_volume_is_made_proved_changed_and_removed_with_its_secret() {
         assert_eq!(house.check(&path), Verdict::Opens);
 
         let first = created.passphrase.unwrap();
-        let changed = volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+        let changed = volumes.change_passphrase(&path, None, None, &mut nothing).unwrap();
         assert_eq!((changed.uuid, changed.was_begun), (created.uuid, false));
         assert_eq!(house.check(&path), Verdict::Opens);
         assert_ne!(house.value(created.uuid), first.expose_secret());
@@ -56,7 +59,8 @@ fn a_volume_is_made_proved_changed_and_removed_with_its_secret() {
         house.connection().lookup_by_uuid(created.uuid).unwrap().set_value(first.expose_secret()).unwrap();
         assert_eq!(house.check(&path), Verdict::DoesNot);
 
-        let deleted = volumes.delete(&path, &mut nothing).unwrap();
+        let force = Removal { unproved: true, gone: false };
+        let deleted = volumes.delete(&path, force, &mut nothing).unwrap();
         assert!(deleted.image && deleted.uuid == created.uuid);
         house.is_empty();
     }
@@ -70,18 +74,21 @@ fn a_secret_that_was_named_is_used_and_never_undefined() {
         let xml = "<secret><usage type='volume'><volume>/elsewhere</volume></usage></secret>";
         let secret = house.connection().define_xml(xml, 0).unwrap();
         let plan = Plan { secret: Some(Named::Usage("/elsewhere".into())), ..Plan::new(&path, format, SIZE) };
-        let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+        let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
         assert_eq!(error.code(), ErrorCode::NoSecret, "{error}");
         secret.set_value("pässwort, with\nall".as_bytes()).unwrap();
-        let broken = house.volumes().by_program("false").create(&plan, &mut nothing).unwrap_err();
+        let broken = house.volumes().by_program("false").create(&plan, None, &mut nothing).unwrap_err();
         assert!(broken.to_string().contains("cannot make"), "{broken}");
-        let created = house.volumes().create(&plan, &mut nothing).unwrap();
+        let created = house.volumes().create(&plan, None, &mut nothing).unwrap();
         assert!(created.passphrase.is_none() && created.uuid == secret.uuid());
         let by_uuid = Named::Uuid(secret.uuid());
         assert_eq!(house.volumes().check(&path, Some(&by_uuid)).unwrap().verdict, Verdict::Opens);
         assert_eq!(house.volumes().check(&path, None).unwrap_err().code(), ErrorCode::NoSecret);
-        assert_eq!(house.volumes().delete(&path, &mut nothing).unwrap_err().code(), ErrorCode::NoSecret);
-        house.volumes().change_passphrase(&path, Some(&by_uuid), &mut nothing).unwrap();
+        assert_eq!(
+            house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap_err().code(),
+            ErrorCode::NoSecret
+        );
+        house.volumes().change_passphrase(&path, Some(&by_uuid), None, &mut nothing).unwrap();
         assert_eq!(house.volumes().check(&path, Some(&by_uuid)).unwrap().verdict, Verdict::Opens);
         assert_eq!(house.connection().num_of_secrets().unwrap(), 1);
     }
@@ -93,17 +100,17 @@ fn what_is_there_is_replaced_only_when_told_and_keeps_its_secret() {
     let path = house.path("disk");
     fs::write(&path, "precious").unwrap();
     let plan = Plan::new(&path, Format::Raw, SIZE);
-    let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+    let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
     assert!(error.to_string().ends_with("exists") && error.advice().is_some(), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
     assert_eq!(house.connection().num_of_secrets().unwrap(), 0);
     let plan = Plan { replace: true, ..plan };
-    let first = house.volumes().create(&plan, &mut nothing).unwrap();
-    let second = house.volumes().create(&Plan { format: Format::Qcow2, ..plan }, &mut nothing).unwrap();
+    let first = house.volumes().create(&plan, None, &mut nothing).unwrap();
+    let second = house.volumes().create(&Plan { format: Format::Qcow2, ..plan }, None, &mut nothing).unwrap();
     assert_eq!((second.uuid, second.passphrase.is_none()), (first.uuid, true));
     assert_eq!(house.check(&path), Verdict::Opens);
     fs::remove_file(&path).unwrap();
-    let error = house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing).unwrap_err();
+    let error = house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap_err();
     assert!(error.to_string().contains("is for"), "{error}");
 }
 
@@ -113,7 +120,7 @@ fn a_failure_leaves_neither_image_nor_secret() {
     for program in ["false", "/nonexistent/qemu-img", "true"] {
         let volumes = house.volumes().by_program(program);
         let path = house.path("disk");
-        let made = volumes.create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing);
+        let made = volumes.create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing);
         if program == "true" {
             // One that lies about its success: the volume is there, and check finds it out.
             made.unwrap();
@@ -136,7 +143,7 @@ fn an_image_in_use_is_checked_but_neither_changed_nor_removed() {
     let house = House::new();
     let path = house.path("disk");
     let volumes = house.volumes();
-    let uuid = volumes.create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing).unwrap().uuid;
+    let uuid = volumes.create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
     let mut user = Command::new("qemu-io")
         .args(["-f", "raw"])
         .arg(&path)
@@ -149,10 +156,10 @@ fn an_image_in_use_is_checked_but_neither_changed_nor_removed() {
     let before = house.value(uuid);
     assert_eq!(house.check(&path), Verdict::Opens);
     for error in [
-        volumes.change_passphrase(&path, None, &mut nothing).unwrap_err(),
-        volumes.delete(&path, &mut nothing).unwrap_err(),
+        volumes.change_passphrase(&path, None, None, &mut nothing).unwrap_err(),
+        volumes.delete(&path, Removal::default(), &mut nothing).unwrap_err(),
         volumes
-            .create(&Plan { replace: true, ..Plan::new(&path, Format::Raw, SIZE) }, &mut nothing)
+            .create(&Plan { replace: true, ..Plan::new(&path, Format::Raw, SIZE) }, None, &mut nothing)
             .unwrap_err(),
     ] {
         assert!(
@@ -165,7 +172,7 @@ fn an_image_in_use_is_checked_but_neither_changed_nor_removed() {
     assert_eq!(house.connection().num_of_secrets().unwrap(), 1, "a note stayed");
     drop(user.stdin.take());
     user.wait().unwrap();
-    volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+    volumes.change_passphrase(&path, None, None, &mut nothing).unwrap();
     assert_eq!(house.check(&path), Verdict::Opens);
 }
 
@@ -178,7 +185,7 @@ fn allocating_a_volume_tells_how_far_it_is() {
         let mut last = None;
         house
             .volumes()
-            .create(&plan, &mut |progress| {
+            .create(&plan, None, &mut |progress| {
                 if let Progress::Bytes { done, total } = progress {
                     assert!(done <= total && total == 64 << 20);
                     last = Some(done);
@@ -197,13 +204,23 @@ fn an_ephemeral_secret_is_on_no_disk_and_ends_with_its_keystore() {
     let embedded = house.place.open();
     let volumes = Volumes::over(embedded.keystore()).iterating(QUICK);
     let plan = Plan { ephemeral: true, ..Plan::new(&path, Format::Qcow2, SIZE) };
-    let created = volumes.create(&plan, &mut nothing).unwrap();
+    let created = volumes.create(&plan, None, &mut nothing).unwrap();
     assert_eq!(volumes.check(&path, None).unwrap().verdict, Verdict::Opens);
-    volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+    let error = volumes.change_passphrase(&path, None, None, &mut nothing).unwrap_err();
+    assert!(error.advice().unwrap().contains("--passphrase-to-fd"), "{error}");
+    let mut taken: Vec<u8> = Vec::new();
+    let mut take = |passphrase: &SecretBytes| {
+        // The old one is still good.
+        assert_eq!(volumes.check(&path, None).unwrap().verdict, Verdict::Opens);
+        taken.extend(passphrase.expose_secret());
+        Ok(())
+    };
+    volumes.change_passphrase(&path, None, Some(&mut take), &mut nothing).unwrap();
     let kept = {
         let elevated = Connection::over(embedded.keystore()).elevated().unwrap();
         elevated.lookup_by_uuid(created.uuid).unwrap().value().unwrap()
     };
+    assert_eq!(taken, kept.expose_secret());
     drop((volumes, embedded));
     assert_eq!(house.connection().num_of_secrets().unwrap(), 0);
     let mut needles = Needles::new();
@@ -236,10 +253,10 @@ fn no_passphrase_is_in_arguments_environment_or_files() {
     for (name, format) in [("raw", Format::Raw), ("qcow2", Format::Qcow2)] {
         let volumes = house.volumes().by_program(&wrapper);
         let path = house.path(name);
-        let created = volumes.create(&Plan::new(&path, format, SIZE), &mut nothing).unwrap();
+        let created = volumes.create(&Plan::new(&path, format, SIZE), None, &mut nothing).unwrap();
         needles
             .add_written(&format!("{name}: the first"), created.passphrase.as_ref().unwrap().expose_secret());
-        volumes.change_passphrase(&path, None, &mut nothing).unwrap();
+        volumes.change_passphrase(&path, None, None, &mut nothing).unwrap();
         needles.add_written(&format!("{name}: the second"), &house.value(created.uuid));
         assert_eq!(volumes.check(&path, None).unwrap().verdict, Verdict::Opens);
     }
@@ -264,11 +281,11 @@ fn halves_without_their_other_halves_are_listed() {
     let house = House::new();
     let [gone, alone, whole] = ["gone", "alone", "whole"].map(|name| house.path(name));
     let volumes = house.volumes();
-    let lost = volumes.create(&Plan::new(&gone, Format::Raw, SIZE), &mut nothing).unwrap().uuid;
+    let lost = volumes.create(&Plan::new(&gone, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
     fs::remove_file(&gone).unwrap();
-    let left = volumes.create(&Plan::new(&alone, Format::Qcow2, SIZE), &mut nothing).unwrap().uuid;
+    let left = volumes.create(&Plan::new(&alone, Format::Qcow2, SIZE), None, &mut nothing).unwrap().uuid;
     house.connection().lookup_by_uuid(left).unwrap().undefine().unwrap();
-    volumes.create(&Plan::new(&whole, Format::Raw, SIZE), &mut nothing).unwrap();
+    volumes.create(&Plan::new(&whole, Format::Raw, SIZE), None, &mut nothing).unwrap();
     fs::write(house.path("plain"), [0; 1000]).unwrap();
     fs::write(house.path(".new.strongroom-0123abcd"), "").unwrap();
     let orphans = volumes.orphans(&[]).unwrap();
@@ -281,7 +298,12 @@ fn halves_without_their_other_halves_are_listed() {
         ]
     );
     // The secret of a volume that is gone is removed by the volume's name.
-    assert!(!volumes.delete(&gone, &mut nothing).unwrap().image);
+    let error = volumes.delete(&gone, Removal::default(), &mut nothing).unwrap_err();
+    assert!(
+        error.to_string().ends_with("isn't there") && error.advice().unwrap().contains("--gone"),
+        "{error}"
+    );
+    assert!(!volumes.delete(&gone, GONE, &mut nothing).unwrap().image);
     assert_eq!(volumes.orphans(&[]).unwrap().len(), 2);
 }
 
@@ -313,13 +335,13 @@ fn the_aes_of_old_is_neither_made_nor_proved_nor_changed() {
     let secret = house.connection().define_xml(xml, 0).unwrap();
     secret.set_value(b"not so secret").unwrap();
     assert_eq!(house.check(&path), Verdict::Unprovable);
-    let error = house.volumes().change_passphrase(&path, None, &mut nothing).unwrap_err();
+    let error = house.volumes().change_passphrase(&path, None, None, &mut nothing).unwrap_err();
     assert!(error.advice().unwrap().contains("--copy-of"), "{error}");
 
     let (new, reading) = (house.path("new"), Reading::Encrypted(None));
     let plan =
         Plan { copy_of: Some(Original { path: path.clone(), reading }), ..Plan::new(&new, Format::Qcow2, 0) };
-    house.volumes().create(&plan, &mut nothing).unwrap();
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
     assert_eq!(house.check(&new), Verdict::Opens);
     assert_eq!(house.content(&new, Format::Qcow2), [0x5a; 1 << 20]);
 }
@@ -335,7 +357,7 @@ fn a_copy_has_the_originals_content_and_a_passphrase_of_its_own() {
     for (name, format) in [("luks", Format::Raw), ("qcow2", Format::Qcow2), ("again", Format::Raw)] {
         let path = house.path(name);
         let plan = Plan { copy_of: Some(copied), ..Plan::new(&path, format, 0) };
-        secrets.push(house.volumes().create(&plan, &mut nothing).unwrap().uuid);
+        secrets.push(house.volumes().create(&plan, None, &mut nothing).unwrap().uuid);
         assert_eq!(house.check(&path), Verdict::Opens);
         assert!(house.content(&path, format) == content, "{name}");
         copied = Original { path, reading: Reading::Encrypted(None) };
@@ -358,7 +380,7 @@ fn a_copy_has_the_originals_content_and_a_passphrase_of_its_own() {
     ] {
         let copy_of = Some(Original { path, reading });
         let plan = Plan { copy_of, ..Plan::new(house.path("copy"), Format::Raw, 0) };
-        let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+        let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
         assert!(error.to_string().contains(told), "{told}: {error}");
         assert_eq!(house.connection().num_of_secrets().unwrap(), 3, "{told}");
         assert!(!house.path("copy").exists());
@@ -369,7 +391,8 @@ fn a_copy_has_the_originals_content_and_a_passphrase_of_its_own() {
 fn an_image_that_names_a_file_of_the_hosts_is_left_alone() {
     let house = House::new();
     let (path, outside) = (house.path("disk"), house.directory.path().join("outside"));
-    let uuid = house.volumes().create(&Plan::new(&path, Format::Qcow2, SIZE), &mut nothing).unwrap().uuid;
+    let uuid =
+        house.volumes().create(&Plan::new(&path, Format::Qcow2, SIZE), None, &mut nothing).unwrap().uuid;
     fs::write(&outside, [0x5a; 4096]).unwrap();
     let made = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-o"])
@@ -382,17 +405,17 @@ fn an_image_that_names_a_file_of_the_hosts_is_left_alone() {
         let copied = Original { path: house.path("evil"), reading: Reading::Plain(format) };
         Plan { copy_of: Some(copied), ..Plan::new(house.path("copy"), Format::Raw, 0) }
     };
-    let error = house.volumes().create(&copy_of(Format::Qcow2), &mut nothing).unwrap_err();
+    let error = house.volumes().create(&copy_of(Format::Qcow2), None, &mut nothing).unwrap_err();
     assert!(error.to_string().contains("keeps its data in another file"), "{error}");
-    house.volumes().create(&copy_of(Format::Raw), &mut nothing).unwrap(); // its bytes, whatever they say
+    house.volumes().create(&copy_of(Format::Raw), None, &mut nothing).unwrap(); // its bytes, whatever they say
     // The volume's own header is changed to say so.
     let mut image = fs::read(&path).unwrap();
     image[79] |= 4;
     fs::write(&path, image).unwrap();
     for error in [
         house.volumes().check(&path, None).unwrap_err(),
-        house.volumes().change_passphrase(&path, None, &mut nothing).unwrap_err(),
-        house.volumes().delete(&path, &mut nothing).unwrap_err(),
+        house.volumes().change_passphrase(&path, None, None, &mut nothing).unwrap_err(),
+        house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap_err(),
     ] {
         assert!(error.to_string().contains("keeps its data in another file"), "{error}");
     }
@@ -404,36 +427,308 @@ fn an_image_that_names_a_file_of_the_hosts_is_left_alone() {
 fn links_and_what_is_no_file_are_refused_at_once() {
     let house = House::new();
     let [path, link, pipe] = ["disk", "link", "pipe"].map(|name| house.path(name));
-    house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), &mut nothing).unwrap();
+    house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for it in [&link, &pipe, &house.path("../volumes/disk")] {
         for error in [
             house.volumes().check(it, None).unwrap_err(),
-            house.volumes().change_passphrase(it, None, &mut nothing).unwrap_err(),
+            house.volumes().change_passphrase(it, None, None, &mut nothing).unwrap_err(),
         ] {
             let said = error.to_string();
-            assert!(said.contains("is no ordinary file") || said.contains("can't be a volume's path"), "{said}");
+            assert!(
+                said.contains("is no ordinary file") || said.contains("can't be a volume's path"),
+                "{said}"
+            );
         }
     }
     assert!(house.volumes().orphans(&[house.path("")]).unwrap().is_empty());
     let copy_of = Some(Original { path: pipe, reading: Reading::Plain(Format::Raw) });
     let plan = Plan { copy_of, ..Plan::new(house.path("copy"), Format::Raw, 0) };
-    assert!(house.volumes().create(&plan, &mut nothing).unwrap_err().to_string().contains("ordinary file"));
+    assert!(
+        house.volumes().create(&plan, None, &mut nothing).unwrap_err().to_string().contains("ordinary file")
+    );
 }
 
 #[test]
 fn a_raw_disk_that_a_guest_has_encrypted_is_copied_as_it_is() {
     let house = House::new();
     let (theirs, ours) = (house.path("theirs"), house.path("ours"));
-    let uuid = house.volumes().create(&Plan::new(&theirs, Format::Raw, SIZE), &mut nothing).unwrap().uuid;
+    let uuid =
+        house.volumes().create(&Plan::new(&theirs, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
     let copied = Original { path: theirs.clone(), reading: Reading::Plain(Format::Raw) };
     let plan = Plan { copy_of: Some(copied), ..Plan::new(&ours, Format::Raw, 0) };
-    let error = house.volumes().create(&plan, &mut nothing).unwrap_err();
+    let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
     assert!(error.to_string().ends_with("is encrypted"), "{error}");
     house.connection().lookup_by_uuid(uuid).unwrap().undefine().unwrap();
-    house.volumes().create(&plan, &mut nothing).unwrap();
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
     assert!(house.content(&ours, Format::Raw).starts_with(&fs::read(&theirs).unwrap()));
+}
+
+#[test]
+fn a_passphrase_is_handed_over_before_the_volume_is_there_or_nothing_is_made() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan { ephemeral: true, ..Plan::new(&path, Format::Raw, SIZE) };
+    let mut broken = |_: &SecretBytes| Err(Error::failed("nobody reads"));
+    let error = house.volumes().create(&plan, Some(&mut broken), &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("nobody reads"), "{error}");
+    house.is_empty();
+    let mut taken: Vec<u8> = Vec::new();
+    let mut take = |passphrase: &SecretBytes| {
+        assert!(!path.exists());
+        taken.extend(passphrase.expose_secret());
+        Ok(())
+    };
+    let created = house.volumes().create(&plan, Some(&mut take), &mut nothing).unwrap();
+    assert_eq!(taken, created.passphrase.unwrap().expose_secret());
+}
+
+#[test]
+fn an_image_whose_secret_went_with_its_daemon_goes_too() {
+    let house = House::new();
+    let path = house.path("disk");
+    for (ephemeral, stays) in [(true, false), (false, true)] {
+        let daemon = Arc::new(Daemon { keystore: house.keystore(), ended: AtomicBool::new(false) });
+        let volumes = Volumes::over(daemon.clone()).iterating(QUICK);
+        let plan = Plan { ephemeral, ..Plan::new(&path, Format::Raw, SIZE) };
+        let mut end = before(Step::Finish, || daemon.ended.store(true, Ordering::Relaxed));
+        let error = volumes.create(&plan, None, &mut end).unwrap_err();
+        assert!(error.to_string().contains("socket is closed"), "{error}");
+        assert_eq!((path.exists(), error.to_string().contains("removed")), (stays, !stays), "{error}");
+    }
+    assert!(
+        house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap().was_there
+    );
+}
+
+/// A keystore that comes to its end.
+struct Daemon {
+    keystore: Arc<dyn Keystore>,
+    ended: AtomicBool,
+}
+
+impl Daemon {
+    fn there(&self) -> Result<&dyn Keystore, Error> {
+        match self.ended.load(Ordering::Relaxed) {
+            true => Err(Error::failed("client socket is closed")),
+            false => Ok(&*self.keystore),
+        }
+    }
+}
+
+impl Keystore for Daemon {
+    fn uri(&self) -> String {
+        self.keystore.uri()
+    }
+
+    fn num_of_secrets(&self) -> Result<usize, Error> {
+        self.there()?.num_of_secrets()
+    }
+
+    fn list_secrets(&self, max: usize) -> Result<Vec<uuid::Uuid>, Error> {
+        self.there()?.list_secrets(max)
+    }
+
+    fn list_all(&self, flags: u32) -> Result<Vec<Handle>, Error> {
+        self.there()?.list_all(flags)
+    }
+
+    fn lookup_by_uuid(&self, uuid: uuid::Uuid) -> Result<Handle, Error> {
+        self.there()?.lookup_by_uuid(uuid)
+    }
+
+    fn lookup_by_usage(&self, kind: UsageType, id: &str) -> Result<Handle, Error> {
+        self.there()?.lookup_by_usage(kind, id)
+    }
+
+    fn define_xml(&self, xml: &[u8], flags: u32) -> Result<Handle, Error> {
+        self.there()?.define_xml(xml, flags)
+    }
+
+    fn xml_desc(&self, uuid: uuid::Uuid, flags: u32) -> Result<String, Error> {
+        self.there()?.xml_desc(uuid, flags)
+    }
+
+    fn set_value(&self, uuid: uuid::Uuid, value: SecretBytes, flags: u32) -> Result<(), Error> {
+        self.there()?.set_value(uuid, value, flags)
+    }
+
+    fn value(&self, uuid: uuid::Uuid, flags: u32) -> Result<SecretBytes, Error> {
+        self.there()?.value(uuid, flags)
+    }
+
+    fn undefine(&self, uuid: uuid::Uuid) -> Result<(), Error> {
+        self.there()?.undefine(uuid)
+    }
+
+    fn subscribe(
+        &self,
+        kind: EventKind,
+        of: Option<uuid::Uuid>,
+        sink: EventSink,
+    ) -> Result<Subscription, Error> {
+        self.there()?.subscribe(kind, of, sink)
+    }
+
+    fn elevated(&self) -> Result<Arc<dyn Keystore>, Error> {
+        Err(Error::private())
+    }
+}
+
+#[test]
+fn what_others_do_to_the_secret_meanwhile_is_seen() {
+    let house = House::new();
+    let (path, connection) = (house.path("disk"), house.connection());
+    let own = || connection.lookup_by_usage(UsageType::Volume, path.to_str().unwrap()).unwrap();
+    let plan = Plan::new(&path, Format::Raw, SIZE);
+    let mut undefine = before(Step::Finish, || own().undefine().unwrap());
+    house.volumes().create(&plan, None, &mut undefine).unwrap();
+    assert_eq!(house.check(&path), Verdict::Opens);
+    house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap();
+
+    let mut change = before(Step::Finish, || own().set_value(b"another").unwrap());
+    let error = house.volumes().create(&plan, None, &mut change).unwrap_err();
+    assert!(error.to_string().contains("was changed") && !path.exists(), "{error}");
+    assert_eq!(house.value(own().uuid()), b"another");
+    house.volumes().delete(&path, GONE, &mut nothing).unwrap();
+
+    let xml = "<secret><usage type='volume'><volume>/elsewhere</volume></usage></secret>";
+    let secret = connection.define_xml(xml, 0).unwrap();
+    secret.set_value(b"one").unwrap();
+    let mut change = before(Step::Name, || secret.set_value(b"another").unwrap());
+    let plan = Plan { secret: Some(Named::Uuid(secret.uuid())), ..plan };
+    let error = house.volumes().create(&plan, None, &mut change).unwrap_err();
+    assert!(error.to_string().contains("was changed") && !path.exists(), "{error}");
+    secret.undefine().unwrap();
+    house.is_empty();
+}
+
+#[test]
+fn what_another_plan_began_is_finished_and_then_like_any_file() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan::new(&path, Format::Raw, SIZE);
+    cut_short(|| house.volumes().create(&plan, None, &mut before(Step::Finish, die)).map(drop));
+    let other = Plan { format: Format::Qcow2, ..plan.clone() };
+    let mut never = |_: &SecretBytes| panic!("of another plan");
+    let error = house.volumes().create(&other, Some(&mut never), &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with("exists"), "{error}");
+    assert_eq!(house.check(&path), Verdict::Opens);
+    assert!(!fs::read(&path).unwrap().starts_with(b"QFI"));
+    let replaced = house.volumes().create(&Plan { replace: true, ..other }, None, &mut nothing).unwrap();
+    assert!(!replaced.was_there && fs::read(&path).unwrap().starts_with(b"QFI"));
+    house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap();
+
+    cut_short(|| house.volumes().create(&plan, None, &mut before(Step::Finish, die)).map(drop));
+    let mut taken = 0;
+    let mut take = |_: &SecretBytes| {
+        taken += 1;
+        Ok(())
+    };
+    assert!(house.volumes().create(&plan, Some(&mut take), &mut nothing).unwrap().was_there);
+    house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap();
+
+    cut_short(|| house.volumes().create(&plan, None, &mut before(Step::Make, die)).map(drop));
+    assert!(!house.volumes().create(&plan, Some(&mut take), &mut nothing).unwrap().was_there);
+    assert_eq!(taken, 2);
+}
+
+#[test]
+fn what_another_host_began_is_left_to_it() {
+    let house = House::new();
+    let path = house.path("disk");
+    let xml = format!(
+        "<secret private='yes'>
+         <description>unfinished: strongroom volume create was cut short on elsewhere.example; run it again (01234567)</description>
+         <usage type='volume'><volume>{}</volume></usage></secret>",
+        path.display()
+    );
+    let secret = house.connection().define_xml(&xml, 0).unwrap();
+    for error in [
+        house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap_err(),
+        house.volumes().delete(&path, GONE, &mut nothing).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("'elsewhere.example'") && error.advice().is_some(), "{error}");
+    }
+    secret.undefine().unwrap();
+    house.is_empty();
+}
+
+#[test]
+fn a_secret_that_another_volume_would_end_is_not_shared() {
+    let house = House::new();
+    let [one, other] = ["one", "other"].map(|name| house.path(name));
+    let uuid = house.volumes().create(&Plan::new(&one, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
+    cut_short(|| house.volumes().change_passphrase(&one, None, None, &mut before(Step::Add, die)).map(drop));
+    let secrets = house.connection().list_all(0).unwrap();
+    assert_eq!(secrets.len(), 2);
+    for secret in secrets {
+        let plan = Plan { secret: Some(Named::Uuid(secret.uuid())), ..Plan::new(&other, Format::Raw, SIZE) };
+        let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
+        let told = if secret.uuid() == uuid { "is that of the volume" } else { "was cut short" };
+        assert!(error.to_string().contains(told) && !other.exists(), "{error}");
+    }
+}
+
+#[test]
+fn a_note_of_an_image_that_is_no_more_blocks_nothing() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan { replace: true, ..Plan::new(&path, Format::Raw, SIZE) };
+    let uuid = house.volumes().create(&plan, None, &mut nothing).unwrap().uuid;
+    cut_short(|| house.volumes().change_passphrase(&path, None, None, &mut before(Step::Add, die)).map(drop));
+    house.connection().lookup_by_uuid(uuid).unwrap().set_value(b"by hand").unwrap();
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
+    let changed = house.volumes().change_passphrase(&path, None, None, &mut nothing).unwrap();
+    assert!(!changed.was_begun && changed.uuid == uuid);
+    assert_eq!((house.check(&path), house.connection().num_of_secrets().unwrap()), (Verdict::Opens, 1));
+}
+
+#[test]
+fn only_what_its_secret_opens_is_removed_unasked() {
+    let house = House::new();
+    let path = house.path("below/disk");
+    fs::create_dir(house.path("below")).unwrap();
+    let volumes = house.volumes();
+    let uuid = volumes.create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
+    cut_short(|| house.volumes().change_passphrase(&path, None, None, &mut before(Step::Add, die)).map(drop));
+    house.connection().lookup_by_uuid(uuid).unwrap().set_value(b"another").unwrap();
+    let error = volumes.delete(&path, Removal::default(), &mut nothing).unwrap_err();
+    assert!(error.advice().unwrap().contains("--force") && path.exists(), "{error}");
+    let error = volumes.delete(&path, GONE, &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with("is there") && path.exists(), "{error}");
+    let force = Removal { unproved: true, gone: false };
+    assert!(volumes.delete(&path, force, &mut nothing).unwrap().image);
+    house.is_empty(); // the note is gone too
+
+    // The disk that the directory is on isn't mounted.
+    volumes.create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap();
+    fs::remove_dir_all(house.path("below")).unwrap();
+    let orphans = volumes.orphans(&[]).unwrap();
+    assert!(
+        matches!(&orphans[..], [Orphan::Unseen { path: seen, why }] if *seen == path && why.contains("mounted"))
+    );
+    volumes.delete(&path, Removal::default(), &mut nothing).unwrap_err();
+    assert_eq!(house.connection().num_of_secrets().unwrap(), 1);
+    assert!(!volumes.delete(&path, GONE, &mut nothing).unwrap().image);
+    house.is_empty();
+}
+
+#[test]
+fn work_that_goes_on_is_not_called_cut_short() {
+    let house = House::new();
+    let path = house.path("disk");
+    let looking = house.volumes();
+    let mut look = |progress: Progress| {
+        if let Progress::Next(step) = progress {
+            assert_eq!(looking.orphans(&[house.path(".")]).unwrap(), [], "{step:?}");
+        }
+    };
+    for work in WORKS {
+        work.run(&house.volumes(), &path, Format::Raw, &mut look).unwrap();
+    }
+    house.is_empty();
 }
 
 #[test]
@@ -476,9 +771,9 @@ impl Work {
         watch: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
         match self {
-            Self::Create => volumes.create(&Plan::new(path, format, SIZE), watch).map(drop),
-            Self::Change => volumes.change_passphrase(path, None, watch).map(drop),
-            Self::Delete => volumes.delete(path, watch).map(drop),
+            Self::Create => volumes.create(&Plan::new(path, format, SIZE), None, watch).map(drop),
+            Self::Change => volumes.change_passphrase(path, None, None, watch).map(drop),
+            Self::Delete => volumes.delete(path, Removal::default(), watch).map(drop),
         }
     }
 
@@ -576,6 +871,26 @@ fn work_and_die(role: &[String]) {
     done.unwrap();
     say("done");
 }
+
+/// Watches, and does this before a step.
+fn before(step: Step, mut act: impl FnMut()) -> impl FnMut(Progress) {
+    move |progress| {
+        if progress == Progress::Next(step) {
+            act();
+        }
+    }
+}
+
+/// As a kill would, but for the locks.
+fn die() {
+    std::panic::resume_unwind(Box::new("cut short"));
+}
+
+fn cut_short(work: impl FnOnce() -> Result<(), Error>) {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_err();
+}
+
+const GONE: Removal = Removal { unproved: false, gone: true };
 
 /// A keystore, and a directory for its volumes.
 struct House {

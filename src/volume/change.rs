@@ -1,7 +1,7 @@
 //! A new passphrase for a volume, in an order that leaves it openable by its secret's value wherever it is cut short.
 //!
 //! 1. A second secret (the *note*) gets both passphrases, old and new; its UUID follows from the volume.
-//! 2. The new one gets a slot of the image's. Both open it.
+//! 2. The new one gets a slot of the image's. Both open it. Whoever wants it gets it now.
 //! 3. The volume's secret gets the new one.
 //! 4. The old one's slot is erased.
 //! 5. The note is undefined.
@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use super::check::{does_not_open, is_luks2};
 use super::image::{Image, Kind};
 use super::place::{Place, sync};
-use super::{Named, Progress, Step, Volumes, Watch, passphrase, secrets};
+use super::{HandOver, Named, Progress, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error};
 
@@ -38,11 +38,13 @@ struct Pair {
 
 impl Volumes {
     /// Gives a volume a new random passphrase, in its image and in its secret: its own, or the one that is named, which then
-    /// no longer opens any other volume.
+    /// no longer opens any other volume. The new one is handed over before the old one is no longer good; that of an
+    /// ephemeral secret must be.
     pub fn change_passphrase(
         &self,
         path: &Path,
         named: Option<&Named>,
+        mut hand_over: Option<HandOver<'_>>,
         watch: Watch<'_>,
     ) -> Result<Changed, Error> {
         let place = Place::of(path)?;
@@ -68,30 +70,53 @@ impl Volumes {
             return Err(Error::not_now(format!("the creation of '{}' was cut short", place.text))
                 .advise("finish it first: run strongroom volume create again"));
         }
+        if secret.ephemeral && hand_over.is_none() {
+            let text = format!(
+                "the new passphrase of secret {} would be on no disk, and end with its daemon",
+                secret.uuid
+            );
+            return Err(
+                Error::failed(text).advise("take it, for whoever keeps it, with --passphrase-to-fd N")
+            );
+        }
         let note = secrets::note(&secret, &place.text);
-        let begun = self.pair_in(note.uuid)?;
+        let begun = self.begun(&image, &secret, note.uuid)?;
         let was_begun = begun.is_some();
         let pair = match begun {
             Some(pair) => pair,
             None => self.begin(&image, &secret, &note, watch)?,
         };
-        self.go_on(&image, &secret, (note.uuid, was_begun), &pair, watch).map_err(|error| {
-            match error.advice() {
+        self.go_on(&image, &secret, (note.uuid, was_begun), &pair, (&mut hand_over, watch)).map_err(
+            |error| match error.advice() {
                 Some(_) => error,
                 None => error.advise(
                     "the secret's value opens the volume all the same; run this again: it goes on from here",
                 ),
-            }
-        })?;
+            },
+        )?;
         Ok(Changed { uuid: secret.uuid, was_begun })
     }
 
-    /// What a note holds, if there is one that holds it.
-    fn pair_in(&self, note: Uuid) -> Result<Option<Pair>, Error> {
-        match self.value(note) {
-            Ok(Some(value)) => Pair::read(&value).map(Some),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
+    /// What a note holds, if there is one. One that tells nothing of the image, which the secret's value opens, goes: it is of
+    /// an image that was here before, or was finished by hand.
+    fn begun(&self, image: &Image, secret: &Definition, note: Uuid) -> Result<Option<Pair>, Error> {
+        let Some(value) = self.value(note)? else { return Ok(None) };
+        let pair = Pair::read(&value);
+        let opens = |pair: &Pair| -> Result<bool, Error> {
+            Ok(self.tool.opens(image, &pair.new)? || self.tool.opens(image, &pair.old)?)
+        };
+        if pair.as_ref().map_or(Ok(false), opens)? {
+            return pair.map(Some);
+        }
+        match self.value(secret.uuid)? {
+            Some(stored) if self.tool.opens(image, &stored)? => {
+                if let Some(noted) = secrets::noted(&self.definition(note)?) {
+                    noted.refuse_foreign(note)?;
+                }
+                secrets::forget(&*self.keystore, note)?;
+                Ok(None)
+            }
+            _ => pair.map(Some),
         }
     }
 
@@ -126,7 +151,7 @@ impl Volumes {
         secret: &Definition,
         (note, was_begun): (Uuid, bool),
         pair: &Pair,
-        watch: Watch<'_>,
+        (hand_over, watch): (&mut Option<HandOver<'_>>, Watch<'_>),
     ) -> Result<(), Error> {
         let has = |key: &SecretBytes| self.tool.opens(image, key);
         if !has(&pair.new)? {
@@ -141,8 +166,11 @@ impl Volumes {
             }
         }
         sync(&image.path)?;
+        if let Some(hand_over) = hand_over {
+            hand_over(&pair.new)?;
+        }
         let stored = self.value(secret.uuid)?;
-        if stored.is_none_or(|stored| stored.expose_secret() != pair.new.expose_secret()) {
+        if stored.is_none_or(|stored| !secrets::same(&stored, &pair.new)) {
             watch(Progress::Next(Step::Store));
             self.keystore.set_value(secret.uuid, pair.new.try_clone()?, 0)?;
         }

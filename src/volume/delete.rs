@@ -1,17 +1,29 @@
 //! Removing a volume: the image, then its secret, so that there is never an image that nothing opens.
 //!
-//! Killed in between, it leaves a secret without an image: a second run undefines it, and `orphans` tells of it. Leans on
-//! the room's other files. Refuses an image that is in use, what is no encrypted image, and one whose secret isn't its own.
+//! The secret is marked before the image goes. Killed in between, it leaves a marked secret without an image: a second run
+//! undefines it, and `orphans` tells of it. Leans on the room's other files. Refuses an image that is in use or that the
+//! secret's value doesn't open, what is no encrypted image, one whose secret isn't its own, and, unasked, a secret whose image
+//! isn't there: it may be on a disk that isn't mounted.
 
 use std::fs;
 use std::path::Path;
 
 use ::uuid::Uuid;
 
-use super::image::Image;
+use super::check::is_luks2;
+use super::image::{Image, Kind};
 use super::place::{Place, claim};
 use super::{Progress, Step, Volumes, Watch, secrets};
-use crate::secret::Error;
+use crate::secret::{Definition, Error, UsageType};
+
+/// What may be removed, besides an image that its secret's value opens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// An image that the value doesn't open, or of which nothing tells whether it does.
+    pub unproved: bool,
+    /// The secret of an image that isn't there and won't come back, and nothing else.
+    pub gone: bool,
+}
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +36,10 @@ pub struct Deleted {
 
 impl Volumes {
     /// Removes a volume and its own secret, or what is left of the two.
-    pub fn delete(&self, path: &Path, watch: Watch<'_>) -> Result<Deleted, Error> {
+    pub fn delete(&self, path: &Path, removal: Removal, watch: Watch<'_>) -> Result<Deleted, Error> {
         let place = Place::of(path)?;
-        let _alone = place.alone()?;
+        // Without its directory there is nothing to lock, and nobody at work.
+        let alone = (!removal.gone || place.has_directory()).then(|| place.alone()).transpose()?;
         let there = place.look()?.is_some();
         let Some(mut secret) = self.own(&place.text)? else {
             let advice = match there {
@@ -35,26 +48,71 @@ impl Volumes {
             };
             return Err(Error::no_such_usage(&place.text).advise(advice));
         };
+        if there && removal.gone {
+            return Err(Error::failed(format!("'{}' is there", place.text)).advise("leave out --gone"));
+        }
         if secrets::is_unfinished(&secret) {
-            if self.finish_or_clear(&secret, &place, there, watch)?.is_none() {
+            if self.finish_or_clear(&secret, &place, there, (&mut None, watch))?.is_none() {
                 return Ok(Deleted { uuid: secret.uuid, image: false }); // what is there is no work of ours
             }
             secret = secrets::finished(&secret);
         }
         if there {
-            Image::at(&place.path)?;
+            let image = Image::at(&place.path)?;
+            if !removal.unproved {
+                self.prove(&image, &place, &secret)?;
+            }
             let _claimed = claim(&place.path)?;
             // Whoever may change no secret is told so while there still is an image.
-            self.define(&secret)?;
+            self.define(&secrets::condemned(&secret))?;
             watch(Progress::Next(Step::Remove));
-            fs::remove_file(&place.path)
-                .map_err(|error| Error::system(format_args!("cannot remove '{}'", place.text), &error))?;
+            if let Err(error) = fs::remove_file(&place.path) {
+                _ = self.define(&secret); // the mark would only mislead
+                return Err(Error::system(format_args!("cannot remove '{}'", place.text), &error));
+            }
+        } else if !removal.gone && !secrets::is_condemned(&secret) {
+            return Err(Error::failed(format!("'{}' isn't there", place.text)).advise(
+                "if it is gone for good, and not on a disk that isn't mounted: remove its secret with --gone",
+            ));
         }
-        place.sweep()?;
-        place.sync_names()?;
+        if alone.is_some() {
+            place.sweep()?;
+            place.sync_names()?;
+        }
         watch(Progress::Next(Step::Undefine));
-        secrets::forget(&*self.keystore, secrets::note(&secret, &place.text).uuid)?;
+        self.forget_notes(&place.text)?;
         secrets::forget(&*self.keystore, secret.uuid)?;
         Ok(Deleted { uuid: secret.uuid, image: there })
+    }
+
+    /// What the secret doesn't open is perhaps another volume, put in this one's place.
+    fn prove(&self, image: &Image, place: &Place, secret: &Definition) -> Result<(), Error> {
+        let uuid = secret.uuid;
+        let refused = match image.kind {
+            Kind::Luks(_) => match self.value(uuid)? {
+                Some(value) if self.tool.opens(image, &value)? => return Ok(()),
+                Some(_) => Error::failed(format!("the value of secret {uuid} doesn't open '{}'", place.text)),
+                None => Error::no_value(uuid),
+            },
+            Kind::Luks2 => is_luks2(place),
+            Kind::Aes(_) => Error::failed(format!(
+                "'{}' is encrypted as of old, and nothing tells whether secret {uuid} opens it",
+                place.text
+            )),
+        };
+        Err(refused.advise("if image and secret may go all the same, give --force"))
+    }
+
+    /// Forgets what changes of this volume's passphrase have left on this host, whichever secret's they were.
+    fn forget_notes(&self, path: &str) -> Result<(), Error> {
+        for handle in self.keystore.list_all(0)? {
+            if handle.usage.kind == UsageType::None
+                && let Ok(definition) = self.definition(handle.uuid)
+                && secrets::noted(&definition).is_some_and(|noted| noted.is_ours() && noted.path == path)
+            {
+                secrets::forget(&*self.keystore, handle.uuid)?;
+            }
+        }
+        Ok(())
     }
 }

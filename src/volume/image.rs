@@ -104,7 +104,8 @@ pub(super) fn refuse_half(path: &Path) -> Result<(), Error> {
 
 /// Whether a header's incompatible features, which version 3 has, say that the data is in another file.
 fn has_data_file(head: &[u8]) -> bool {
-    let has_features = head.get(4..8).is_some_and(|version| version != [0, 0, 0, 1] && version != [0, 0, 0, 2]);
+    let has_features =
+        head.get(4..8).is_some_and(|version| version != [0, 0, 0, 1] && version != [0, 0, 0, 2]);
     head.starts_with(QCOW) && has_features && head.get(72..80).is_some_and(|bits| bits[7] & DATA_FILE != 0)
 }
 

@@ -27,13 +27,14 @@ use std::time::Duration;
 pub use change::Changed;
 pub use check::{Checked, Verdict};
 pub use create::Created;
-pub use delete::Deleted;
+pub use delete::{Deleted, Removal};
 pub use original::{Original, Reading};
 pub use orphans::Orphan;
 pub use plan::{Cipher, Format, Plan, Preallocation, parse_size};
 
+use crate::memory::SecretBytes;
 pub use crate::references::Named;
-use crate::secret::Keystore;
+use crate::secret::{Error, Keystore};
 use tool::Tool;
 
 /// Volumes whose secrets are in one keystore.
@@ -71,6 +72,9 @@ impl std::fmt::Debug for Volumes {
 
 /// Hears what is about to be done, and how far it is.
 pub type Watch<'a> = &'a mut dyn FnMut(Progress);
+
+/// Takes a passphrase that was made, for whoever keeps it. An error of its undoes the creation that made it.
+pub type HandOver<'a> = &'a mut dyn FnMut(&SecretBytes) -> Result<(), Error>;
 
 /// What a [`Watch`] hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -102,6 +102,11 @@ impl Place {
         self.look()?.ok_or_else(|| Error::system(format_args!("cannot read '{}'", self.text), &none()))
     }
 
+    /// Whether its directory is there.
+    pub(super) fn has_directory(&self) -> bool {
+        self.directory.is_dir()
+    }
+
     /// Whether somebody is at work on it.
     pub(super) fn is_busy(&self) -> bool {
         let mut how = OpenOptions::new();
@@ -124,6 +129,9 @@ impl Place {
     /// Removes what a kill left beside the volume. Says whether there was anything.
     pub(super) fn sweep(&self) -> Result<bool, Error> {
         let mut swept = false;
+        if !self.has_directory() {
+            return Ok(false);
+        }
         for entry in entries(&self.directory)? {
             if unnamed_of(&entry) == Some(&self.name) {
                 let path = self.directory.join(&entry);

@@ -1,10 +1,12 @@
 //! What is to be made: from options, or from libvirt's `<volume>` document.
 //!
 //! Leans on `references` for the secret that a document names, and on `secret`'s reader of XML, which refuses what can be
-//! expanded or fetched. Refuses formats that QEMU no longer
-//! makes or never made, backing files, and words that would not stand alone among qemu-img's options.
+//! expanded or fetched. Refuses formats that QEMU no longer makes or never made, backing files, and words that would not
+//! stand alone among qemu-img's options.
 
 use std::path::{Path, PathBuf};
+
+use ring::digest::{SHA256, digest};
 
 use super::{Named, Original};
 use crate::references::{Description, Format as Encryption};
@@ -163,6 +165,14 @@ impl Plan {
             plan.cipher = read_cipher(encryption)?;
         }
         Ok(plan)
+    }
+
+    /// Tells plans apart by which other images would be made of this path, in few letters.
+    pub(super) fn digest(&self) -> String {
+        let copy_of = self.copy_of.as_ref().map(|it| (std::path::absolute(&it.path).ok(), &it.reading));
+        let image = (self.format, self.size, self.preallocation, &self.cipher, copy_of);
+        let told = format!("{image:?} {:?} {}", self.secret, self.ephemeral);
+        digest(&SHA256, told.as_bytes()).as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Refuses what can't be made, before anything is.

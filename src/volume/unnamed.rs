@@ -106,9 +106,7 @@ impl Unnamed {
     fn name_anew(&self, name: &Path) -> rustix::io::Result<()> {
         match renameat_with(&self.directory, IMAGE, CWD, name, RenameFlags::NOREPLACE) {
             // Not every file system can. A second name doesn't replace either; the first goes with the directory.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                linkat(&self.directory, IMAGE, CWD, name, AtFlags::empty())
-            }
+            Err(Errno::INVAL | Errno::NOSYS) => linkat(&self.directory, IMAGE, CWD, name, AtFlags::empty()),
             done => done,
         }
     }

@@ -27,11 +27,7 @@ pub(crate) enum VolumeCommand {
 
     /// Remove volumes with their secrets, or the secrets of volumes that are gone
     #[command(after_help = DELETE_HELP)]
-    Delete {
-        /// The volumes
-        #[arg(value_name = "PATH", required = true)]
-        paths: Vec<PathBuf>,
-    },
+    Delete(DeleteArguments),
 
     /// List secrets whose volumes are gone, volumes without secrets, and what was cut short
     #[command(after_help = ORPHANS_HELP)]
@@ -56,7 +52,8 @@ Examples:
   An encrypted copy of a disk that isn't encrypted, or is as of old:
     strongroom volume create /srv/new.qcow2 --copy-of /srv/old.img --original-format raw
     strongroom volume create /srv/new.qcow2 --copy-of /srv/aes.qcow2
-  With a passphrase that is on no disk of this host; it is read once:
+  With a passphrase that is on no disk of this host; it is written once, before
+  the volume is there:
     strongroom -c secret:///system volume create /srv/db.qcow2 --size 20G \\
       --ephemeral --passphrase-to-fd 3 3>&1 >/dev/null | vault-put db";
 
@@ -67,11 +64,15 @@ Exit status: 0 if every volume opens; 1 if one doesn't.";
 const CHANGE_HELP: &str = "\
 The volume must not be in use. At every moment the secret's value opens it; if
 this is cut short, run it again. One volume is done after the other.
+With --passphrase-to-fd the new passphrase is written before the old one ceases
+to open the volume.
 Exit status: 0 if every passphrase is changed; 1 if one is not.";
 
 const DELETE_HELP: &str = "\
-The volume must not be in use. Its image goes first, then its secret: there is
-never an image that nothing opens.";
+The volume must not be in use, and its secret's value must open it. Its image
+goes first, then its secret: there is never an image that nothing opens.
+An image that isn't there may be on a disk that isn't mounted: its secret stays,
+unless you say with --gone that it won't come back.";
 
 const ORPHANS_HELP: &str = "\
 Looks at the usages of all secrets, and into the directories that these name, on
@@ -157,9 +158,28 @@ pub(crate) struct ChangeArguments {
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Option<String>,
 
+    /// Write the new passphrase to this open file descriptor; the volume of an ephemeral secret needs it
+    #[arg(long, value_name = "N")]
+    pub(super) passphrase_to_fd: Option<RawFd>,
+
     /// How long the trial of a passphrase shall take, in milliseconds
     #[arg(long, value_name = "MS")]
     pub(super) iter_time: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArguments {
+    /// The volumes
+    #[arg(value_name = "PATH", required = true)]
+    pub(super) paths: Vec<PathBuf>,
+
+    /// Remove the image even if its secret's value doesn't open it, or nothing tells whether it does
+    #[arg(long, conflicts_with = "gone")]
+    pub(super) force: bool,
+
+    /// The image is gone for good: remove the secret that is left
+    #[arg(long)]
+    pub(super) gone: bool,
 }
 
 #[derive(Debug, Args)]

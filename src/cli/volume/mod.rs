@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use self::args::{ChangeArguments, CheckArguments, CreateArguments, OrphansArguments};
+use self::args::{ChangeArguments, CheckArguments, CreateArguments, DeleteArguments, OrphansArguments};
 use super::args::Arguments;
 use super::failure::Failure;
 use super::output::{self, Output};
 use super::progress::Progress;
 use super::{connect, input};
 use crate::memory::SecretBytes;
-use crate::secret::parse_uuid;
-use crate::volume::{self, Named, Original, Orphan, Plan, Reading, Verdict, Volumes, parse_size};
+use crate::secret::{Error, parse_uuid};
+use crate::volume::{
+    self, HandOver, Named, Original, Orphan, Plan, Reading, Removal, Verdict, Volumes, parse_size,
+};
 pub(crate) use args::VolumeCommand;
 
 /// Runs a command.
@@ -32,7 +34,7 @@ pub(super) fn run(
     let writes = match command {
         VolumeCommand::Create(_) => Some("making volumes"),
         VolumeCommand::ChangePassphrase(_) => Some("changing passphrases"),
-        VolumeCommand::Delete { .. } => Some("removing volumes"),
+        VolumeCommand::Delete(_) => Some("removing volumes"),
         VolumeCommand::Check(_) | VolumeCommand::Orphans(_) => None,
     };
     if let (Some(what), true) = (writes, arguments.connect.readonly) {
@@ -42,16 +44,16 @@ pub(super) fn run(
         VolumeCommand::Create(these) => create(these, arguments, output),
         VolumeCommand::Check(these) => check(these, arguments, output),
         VolumeCommand::ChangePassphrase(these) => change(these, arguments, output),
-        VolumeCommand::Delete { paths } => delete(paths, arguments, output),
+        VolumeCommand::Delete(these) => delete(these, arguments, output),
         VolumeCommand::Orphans(these) => orphans(these, arguments, output),
     }
 }
 
 fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
     let plan = plan(these)?;
-    let told = these.passphrase_to_fd.map(descriptor).transpose()?;
+    let mut keeper = these.passphrase_to_fd.map(Keeper::at).transpose()?;
     let connection = connect(&arguments.connect)?;
-    if plan.ephemeral && told.is_none() && connection.uri().starts_with("secret:///embed") {
+    if plan.ephemeral && keeper.is_none() && connection.uri().starts_with("secret:///embed") {
         return Err(Failure::told(
             "this keystore ends with the command, and the volume's ephemeral secret with it",
         )
@@ -62,7 +64,8 @@ fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -
     let volumes = over(&connection, these.iter_time);
     let created = {
         let mut bar = None;
-        volumes.create(&plan, &mut |progress| {
+        let mut hand_over = keeper.as_mut().map(|keeper| |passphrase: &SecretBytes| keeper.take(passphrase));
+        volumes.create(&plan, hand_over.as_mut().map(|it| it as HandOver<'_>), &mut |progress| {
             if let volume::Progress::Bytes { done, total } = progress {
                 let what = if plan.copy_of.is_some() { "Copying" } else { "Allocating" };
                 bar.get_or_insert_with(|| Progress::of_bytes(what, total, arguments.quiet)).at(done, total);
@@ -74,13 +77,8 @@ fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -
             "an earlier run had made this volume, and was cut short before it could say so; it is as that one was told",
         );
     }
-    if let Some(mut file) = told {
-        match &created.passphrase {
-            Some(passphrase) => hand_over(&mut file, passphrase)?,
-            None => output::warn(
-                "no passphrase was made, so none is written: the secret's value opens the volume",
-            ),
-        }
+    if keeper.is_some_and(|keeper| !keeper.has_it) {
+        output::warn("no passphrase was made, so none is written: the secret's value opens the volume");
     }
     extra_line(output, format!("Volume {} created", created.path.display()))?;
     output.extra("\n")?;
@@ -167,6 +165,11 @@ fn change(these: &ChangeArguments, arguments: &Arguments, output: &mut Output) -
         return Err(Failure::told("one secret can't hold the new passphrases of several volumes")
             .advise("name one volume with --secret"));
     }
+    if these.passphrase_to_fd.is_some() && these.paths.len() > 1 {
+        return Err(Failure::told("the passphrases of several volumes can't be written to one descriptor")
+            .advise("name one volume with --passphrase-to-fd"));
+    }
+    let mut keeper = these.passphrase_to_fd.map(Keeper::at).transpose()?;
     let volumes = over(&connect(&arguments.connect)?, these.iter_time);
     let named = these.secret.as_deref().map(secret_called);
     let mut tally = Tally::new("volumes whose passphrase is not changed");
@@ -174,7 +177,9 @@ fn change(these: &ChangeArguments, arguments: &Arguments, output: &mut Output) -
     let bar = Progress::of("Changing", total, arguments.quiet || total < 2);
     for (at, path) in these.paths.iter().enumerate() {
         bar.at(at as u64, total);
-        match volumes.change_passphrase(path, named.as_ref(), &mut |_| {}) {
+        let mut hand_over = keeper.as_mut().map(|keeper| |passphrase: &SecretBytes| keeper.take(passphrase));
+        let hand_over = hand_over.as_mut().map(|it| it as HandOver<'_>);
+        match volumes.change_passphrase(path, named.as_ref(), hand_over, &mut |_| {}) {
             Ok(changed) => {
                 let how = if changed.was_begun { "changed; an earlier run had begun it" } else { "changed" };
                 extra_line(
@@ -193,11 +198,12 @@ fn change(these: &ChangeArguments, arguments: &Arguments, output: &mut Output) -
     tally.end()
 }
 
-fn delete(paths: &[PathBuf], arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+fn delete(these: &DeleteArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
+    let removal = Removal { unproved: these.force, gone: these.gone };
     let volumes = over(&connect(&arguments.connect)?, None);
     let mut tally = Tally::new("volumes that are not removed");
-    for path in paths {
-        match volumes.delete(path, &mut |_| {}) {
+    for path in &these.paths {
+        match volumes.delete(path, removal, &mut |_| {}) {
             Ok(deleted) => {
                 let (shown, uuid) = (path.display(), deleted.uuid);
                 extra_line(
@@ -209,7 +215,7 @@ fn delete(paths: &[PathBuf], arguments: &Arguments, output: &mut Output) -> Resu
                 )?;
                 tally.count(true);
             }
-            Err(error) => tally.failed(error.into(), paths, path),
+            Err(error) => tally.failed(error.into(), &these.paths, path),
         }
     }
     tally.end()
@@ -294,22 +300,33 @@ fn secret_called(text: &str) -> Named {
     parse_uuid(text.as_bytes()).map_or_else(|| Named::Usage(text.to_owned()), Named::Uuid)
 }
 
-/// An open descriptor to write to. Opened anew through /proc: it needn't be ours to close.
-fn descriptor(number: RawFd) -> Result<File, Failure> {
-    let opened = File::options().write(true).open(format!("/proc/self/fd/{number}"));
-    let file = opened.map_err(|error| {
-        Failure::system(format_args!("Failed to write to file descriptor '{number}'"), &error)
-    })?;
-    match std::io::IsTerminal::is_terminal(&file) {
-        true => Err(Failure::told("a passphrase isn't shown on a terminal")
-            .advise("redirect the descriptor to a pipe or a program")),
-        false => Ok(file),
-    }
+/// An open descriptor that a passphrase is written to, for whoever keeps it.
+struct Keeper {
+    file: File,
+    has_it: bool,
 }
 
-fn hand_over(file: &mut File, passphrase: &SecretBytes) -> Result<(), Failure> {
-    file.write_all(passphrase.expose_secret()).map_err(|error| {
-        Failure::system("the volume is made, but its passphrase could not be written", &error)
-            .advise("read it with: strongroom secret-get-value --plain --elevated")
-    })
+impl Keeper {
+    /// Opened anew through /proc: it needn't be ours to close. What a file has already stays.
+    fn at(number: RawFd) -> Result<Self, Failure> {
+        let opened = File::options().append(true).open(format!("/proc/self/fd/{number}"));
+        let file = opened.map_err(|error| {
+            Failure::system(format_args!("Failed to write to file descriptor '{number}'"), &error)
+        })?;
+        match std::io::IsTerminal::is_terminal(&file) {
+            true => Err(Failure::told("a passphrase isn't shown on a terminal")
+                .advise("redirect the descriptor to a pipe or a program")),
+            false => Ok(Self { file, has_it: false }),
+        }
+    }
+
+    fn take(&mut self, passphrase: &SecretBytes) -> Result<(), Error> {
+        let written = self.file.write_all(passphrase.expose_secret());
+        written.map_err(|error| {
+            Error::system("cannot hand the passphrase over", &error)
+                .advise("see that the program that keeps it reads it, and run this again")
+        })?;
+        self.has_it = true;
+        Ok(())
+    }
 }
