@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::Description;
-use super::survey::Survey;
+use super::survey::{Survey, Want};
 use crate::conf::Conf;
 use crate::secret::UsageType;
 
@@ -23,7 +23,7 @@ impl Description {
                 Ok(uuid) => {
                     let uuid = uuid.unwrap_or_default();
                     let malformed = format!("malformed TLS secret uuid '{uuid}' provided");
-                    survey.uuid(key, UsageType::Tls, uuid, malformed);
+                    survey.uuid(key, Want::text(UsageType::Tls), uuid, malformed);
                 }
                 Err(error) => survey.fault(key, error.text),
             }

@@ -1,18 +1,19 @@
 //! Guests: their devices, and the documents that hold guests or parts of them.
 //!
-//! Disks, iSCSI devices that are passed through, TPMs; of other devices only whether they use TLS. Leans on `disk` and
+//! Disks, the firmware's variables, iSCSI devices that are passed through, TPMs; of other devices only whether they use
+//! TLS. Leans on `disk` and
 //! `survey`. Refuses what libvirt refuses of the secrets there; of all else it takes no notice.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::HashMap;
 
-use super::disk::disk;
-use super::survey::{Survey, filled, first, text};
+use super::disk::{Image, disk, source};
+use super::survey::{Survey, Want, filled, first, text};
 use crate::secret::{Child, Element, UsageType};
 
 /// A `<domain>`.
 pub(super) fn domain(domain: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
-    devices("", domain, survey);
+    guest("", domain, survey);
     text(domain, "name")
 }
 
@@ -29,12 +30,15 @@ pub(super) fn checkpoint(checkpoint: Element<'_, '_>, survey: &mut Survey) -> Op
 
 /// A `<domainsnapshot>`: the images that it makes, and the guest as it was, running and switched off.
 pub(super) fn snapshot(snapshot: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
-    for (number, image) in images(snapshot) {
-        disk(&format!("snapshot of {}", called(image, number)), image, survey);
+    // What is made by it, and what was made when the guest went back to it.
+    for (list, what) in [("disks", "snapshot of"), ("revertDisks", "overlay of")] {
+        for (number, image) in images(snapshot, list) {
+            disk(&format!("{what} {}", called(image, number)), image, survey);
+        }
     }
     for (whose, name) in [("guest's ", "domain"), ("switched-off guest's ", "inactiveDomain")] {
         if let Some(domain) = first(snapshot, name) {
-            devices(whose, domain, survey);
+            guest(whose, domain, survey);
         }
     }
     text(snapshot, "name")
@@ -42,11 +46,10 @@ pub(super) fn snapshot(snapshot: Element<'_, '_>, survey: &mut Survey) -> Option
 
 /// A `<domainbackup>`: the images that it writes, be they the backup or what is kept while others fetch it.
 pub(super) fn backup(backup: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
-    for (number, image) in images(backup) {
+    for (number, image) in images(backup, "disks") {
         for part in ["target", "scratch"] {
-            if let Some(part) = first(image, part) {
-                survey.encryption(&format!("backup of {}", called(image, number)), part);
-            }
+            let place = format!("backup of {}", called(image, number));
+            source(&place, Image::of(image, first(image, part)), survey);
         }
     }
     if first(backup, "server").is_some_and(|server| server.attribute("tls") == Some("yes")) {
@@ -61,7 +64,21 @@ pub(super) fn device(device: Element<'_, '_>, survey: &mut Survey) -> Option<Str
     None
 }
 
-/// All devices of a guest. `whose`: what places begin with.
+/// A whole guest. `whose`: what places begin with.
+fn guest(whose: &str, domain: Element<'_, '_>, survey: &mut Survey) {
+    firmware(whose, domain, survey);
+    devices(whose, domain, survey);
+}
+
+/// The variables of UEFI: an image like a disk's, but where a type is said. Else they are a file that is named as text.
+fn firmware(whose: &str, domain: Element<'_, '_>, survey: &mut Survey) {
+    let variables = first(domain, "os").and_then(|os| first(os, "nvram"));
+    if let Some(variables) = variables.filter(|variables| filled(*variables, "type").is_some()) {
+        source(&format!("{whose}NVRAM"), Image::of(variables, first(variables, "source")), survey);
+    }
+}
+
+/// All devices of a guest.
 fn devices(whose: &str, domain: Element<'_, '_>, survey: &mut Survey) {
     let mut numbers: HashMap<&str, usize> = HashMap::new();
     let devices = first(domain, "devices").into_iter().flat_map(Element::children);
@@ -105,8 +122,11 @@ fn called(disk: Element<'_, '_>, number: usize) -> String {
 }
 
 /// The `<disk>`s of a snapshot or a backup.
-fn images<'d, 'a>(holder: Element<'d, 'a>) -> impl Iterator<Item = (usize, Element<'d, 'a>)> {
-    (1..).zip(first(holder, "disks").into_iter().flat_map(|disks| disks.elements("disk")))
+fn images<'d, 'a>(
+    holder: Element<'d, 'a>,
+    list: &str,
+) -> impl Iterator<Item = (usize, Element<'d, 'a>)> + use<'d, 'a> {
+    (1..).zip(first(holder, list).into_iter().flat_map(|disks| disks.elements("disk")))
 }
 
 /// A host's device. Those that are reached by iSCSI may have to log in.
@@ -120,7 +140,7 @@ fn passed_through(whose: &str, device: Element<'_, '_>, number: usize, survey: &
         Some(name) => format!("{whose}hostdev {name}"),
         None => format!("{whose}hostdev {number}"),
     };
-    let Some(secret) = survey.auth(&place, UsageType::Iscsi, auth) else { return };
+    let Some(secret) = survey.auth(&place, Want::text(UsageType::Iscsi), auth) else { return };
     match secret.property("type") {
         Some("iscsi") => {}
         Some(other) if UsageType::from_name(other).is_some() => {
@@ -135,6 +155,11 @@ fn tpm(place: &str, tpm: Element<'_, '_>, survey: &mut Survey) {
     let backend = first(tpm, "backend").filter(|backend| backend.attribute("type") == Some("emulator"));
     let encryption = backend.and_then(|backend| first(backend, "encryption"));
     if let Some(uuid) = encryption.and_then(|encryption| filled(encryption, "secret")) {
-        survey.uuid(place, UsageType::Vtpm, uuid, format!("Unable to parse secret uuid '{uuid}'"));
+        survey.uuid(
+            place,
+            Want::bytes(UsageType::Vtpm),
+            uuid,
+            format!("Unable to parse secret uuid '{uuid}'"),
+        );
     }
 }

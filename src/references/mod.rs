@@ -31,6 +31,8 @@ pub struct Description {
     pub references: Vec<Reference>,
     /// What is encrypted, whether a secret is named for it or not.
     pub encryptions: Vec<Encryption>,
+    /// What lies in a storage pool. libvirt reaches it as the pool says, and with the pool's secret.
+    pub pooled: Vec<Pooled>,
     /// The places that use TLS. If the key there has a passphrase, `qemu.conf` names its secret.
     pub tls: Vec<String>,
     /// What libvirt would refuse.
@@ -44,8 +46,19 @@ pub struct Reference {
     pub place: String,
     /// The usage type that libvirt looks for there.
     pub wants: UsageType,
+    /// What its value must be.
+    pub takes: Takes,
     /// Which secret.
     pub named: Named,
+}
+
+/// What those take who are given a secret's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Takes {
+    /// Whatever it is.
+    Bytes,
+    /// UTF-8 without NUL: QEMU refuses all else as a passphrase of LUKS or of a TLS key, and as a password.
+    Text,
 }
 
 /// The two ways to name a secret.
@@ -81,6 +94,15 @@ pub enum Format {
     Luks2,
     /// LUKS of either version: by Ceph's library alone.
     LuksAny,
+}
+
+/// A disk that is a volume of a storage pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pooled {
+    /// Where, as in [`Reference::place`].
+    pub place: String,
+    /// The pool's name.
+    pub pool: String,
 }
 
 /// Something that libvirt refuses, in its words.

@@ -1,9 +1,12 @@
-//! How a reference stands in a keystore: whether what uses it would find a secret, of the right usage, with a value.
+//! How a reference stands in a keystore: whether what uses it would find a secret, of the right usage, with a fit value.
 //!
-//! Leans on the trait `Keystore`. Asks for what libvirt's drivers ask for, in their order, and drops the value unseen: the
-//! protocol has no other way to learn that there is one. Refuses to call a secret ready whose value it didn't get.
+//! Leans on the trait `Keystore`. Asks for what libvirt's drivers ask for, in their order, and drops the value once it
+//! has seen that it is fit: the protocol has no other way to learn that there is one. Refuses to call a secret ready
+//! whose value it didn't get, and to say more of a value than why it is none to be used.
 
-use super::{Named, Reference};
+use secrecy::ExposeSecret;
+
+use super::{Named, Reference, Takes};
 use crate::secret::{Error, ErrorCode, Keystore, NO_FLAGS, UsageType};
 
 /// How a reference stands.
@@ -15,6 +18,8 @@ pub enum Standing {
     Untold(Error),
     /// There, and has no value.
     NoValue,
+    /// There, with a value that whoever is given it can't use; why not, in words that follow on "its value".
+    Unfit(&'static str),
     /// There, but for another use.
     OtherUsage(UsageType),
     /// Not there.
@@ -41,10 +46,27 @@ impl Reference {
             return Standing::OtherUsage(secret.usage.kind);
         }
         match keystore.value(secret.uuid, NO_FLAGS) {
-            Ok(_) => Standing::Ready,
+            Ok(value) => self.unfit(value.expose_secret()).map_or(Standing::Ready, Standing::Unfit),
             Err(error) if error.code() == ErrorCode::NoSecret => Standing::NoValue,
             Err(error) if is_withheld(&error) => Standing::Untold(error),
             Err(error) => Standing::Unreadable(error),
+        }
+    }
+
+    /// What is amiss with its value, if anything.
+    fn unfit(&self, value: &[u8]) -> Option<&'static str> {
+        if value.is_empty() {
+            return Some("is empty");
+        }
+        match self.takes {
+            Takes::Text if value.contains(&0) => Some("holds a NUL byte, which QEMU takes in no passphrase"),
+            Takes::Text if std::str::from_utf8(value).is_err() => {
+                Some("is not UTF-8, and QEMU takes no other passphrase")
+            }
+            Takes::Bytes if self.wants == UsageType::Ceph && is_key_in_base64(value) => {
+                Some("is a Ceph key in base64, which libvirt would encode once more")
+            }
+            _ => None,
         }
     }
 
@@ -57,6 +79,15 @@ impl Reference {
             .find(|kind| keystore.lookup_by_usage(*kind, id).is_ok())
             .map_or(Standing::Missing, Standing::OtherUsage)
     }
+}
+
+/// Whether this is what `ceph auth get-key` prints: a key of 28 bytes, whose first two say which cipher it is for.
+fn is_key_in_base64(value: &[u8]) -> bool {
+    let text = value.trim_ascii();
+    let inner = text.strip_prefix(b"AQ").and_then(|text| text.strip_suffix(b"=="));
+    inner.is_some_and(|inner| {
+        inner.len() == 36 && inner.iter().all(|it| it.is_ascii_alphanumeric() || b"+/".contains(it))
+    })
 }
 
 /// Whether the value was kept from us, and may well be given to others.

@@ -1,9 +1,9 @@
 //! Storage pools, which log in somewhere, and volumes, which are encrypted.
 //!
-//! Leans on `survey`. Refuses an `<auth>` of a kind that libvirt doesn't know.
+//! Leans on `survey`. Refuses an `<auth>` of a kind that libvirt doesn't know, or not for that pool.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::survey::{Survey, filled, first, text};
+use super::survey::{Survey, Want, filled, first, text};
 use crate::secret::{Element, UsageType};
 
 /// A `<pool>`.
@@ -28,7 +28,10 @@ pub(super) fn pool(pool: Element<'_, '_>, survey: &mut Survey) -> Option<String>
             Some("iscsi" | "iscsi-direct") => UsageType::Iscsi,
             _ => by_auth,
         };
-        survey.auth(PLACE, wants, auth);
+        if let (Some(pool @ ("iscsi" | "iscsi-direct")), Some("ceph")) = (pool.attribute("type"), kind) {
+            survey.fault(PLACE, format!("{pool} pool only supports 'chap' auth type"));
+        }
+        survey.auth(PLACE, Want::bytes(wants), auth);
     }
     text(pool, "name")
 }
@@ -41,7 +44,7 @@ pub(super) fn state(state: Element<'_, '_>, survey: &mut Survey) -> Option<Strin
 /// A `<volume>`.
 pub(super) fn volume(volume: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
     if let Some(target) = first(volume, "target") {
-        survey.encryption("volume", target);
+        survey.encryption("volume", target, None);
     }
     text(volume, "name")
 }

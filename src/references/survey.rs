@@ -4,7 +4,8 @@
 //! parser refuses of them, in its words: each as a fault, and reading goes on.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::{Description, Encryption, Fault, Format, Named, Reference};
+use super::disk::Image;
+use super::{Description, Encryption, Fault, Format, Named, Pooled, Reference, Takes};
 use crate::secret::{Element, UsageType, parse_uuid};
 
 /// What has been found so far.
@@ -12,15 +13,37 @@ use crate::secret::{Element, UsageType, parse_uuid};
 pub(super) struct Survey {
     references: Vec<Reference>,
     encryptions: Vec<Encryption>,
+    pooled: Vec<Pooled>,
     tls: Vec<String>,
     faults: Vec<Fault>,
+}
+
+/// What is looked for: a secret of a usage, with a value of some kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Want {
+    usage: UsageType,
+    takes: Takes,
+}
+
+impl Want {
+    pub(super) fn bytes(usage: UsageType) -> Self {
+        Self { usage, takes: Takes::Bytes }
+    }
+
+    pub(super) fn text(usage: UsageType) -> Self {
+        Self { usage, takes: Takes::Text }
+    }
+
+    pub(super) fn usage(self) -> UsageType {
+        self.usage
+    }
 }
 
 impl Survey {
     /// The whole.
     pub(super) fn into_description(self, kind: &'static str, name: Option<String>) -> Description {
-        let Self { references, encryptions, tls, faults } = self;
-        Description { kind, name, references, encryptions, tls, faults }
+        let Self { references, encryptions, pooled, tls, faults } = self;
+        Description { kind, name, references, encryptions, pooled, tls, faults }
     }
 
     /// libvirt refuses this.
@@ -33,17 +56,27 @@ impl Survey {
         self.tls.push(place.to_owned());
     }
 
+    /// This is a volume of that pool.
+    pub(super) fn pooled(&mut self, place: &str, pool: &str) {
+        self.pooled.push(Pooled { place: place.to_owned(), pool: pool.to_owned() });
+    }
+
     /// A secret is named by this UUID. `malformed`: what libvirt says if it is none.
-    pub(super) fn uuid(&mut self, place: &str, wants: UsageType, uuid: &str, malformed: impl Into<String>) {
+    pub(super) fn uuid(&mut self, place: &str, want: Want, uuid: &str, malformed: impl Into<String>) {
         match parse_uuid(uuid.as_bytes()) {
-            Some(uuid) => self.reference(place, wants, Named::Uuid(uuid)),
+            Some(uuid) => self.reference(place, want, Named::Uuid(uuid)),
             None => self.fault(place, malformed),
         }
     }
 
-    /// The `<encryption>` in this element, if there is one.
-    pub(super) fn encryption(&mut self, place: &str, holder: Element<'_, '_>) {
+    /// The `<encryption>` in this element, if there is one. `image`: what a guest is to use it for; a volume that is only
+    /// described may be encrypted as no guest can use it.
+    pub(super) fn encryption(&mut self, place: &str, holder: Element<'_, '_>, image: Option<&Image<'_, '_>>) {
         let Some(encryption) = first(holder, "encryption") else { return };
+        let engine = encryption.property("engine");
+        // Ceph's library takes any bytes, QEMU itself doesn't.
+        let takes = if image.is_some() && engine == Some(LIBRBD) { Takes::Bytes } else { Takes::Text };
+        let want = Want { usage: UsageType::Volume, takes };
         let layers: Vec<_> = encryption.elements("secret").collect();
         let mut secrets = Vec::new();
         for (number, secret) in (1_usize..).zip(&layers) {
@@ -56,11 +89,20 @@ impl Survey {
                 }
                 None => self.fault(place, "unknown volume encryption secret type"),
             }
-            secrets.extend(self.secret(place, UsageType::Volume, *secret));
+            secrets.extend(self.secret(place, want, *secret));
         }
         let name = filled(encryption, "format");
         match name.map(Format::from_name) {
             Some(Some(format)) => {
+                if let Some(engine) = engine.filter(|engine| !["qemu", LIBRBD].contains(engine)) {
+                    let text =
+                        format!("Invalid value for attribute 'engine' in element 'encryption': '{engine}'.");
+                    self.fault(place, text);
+                } else if let Some(text) =
+                    image.and_then(|image| image.refuses(format, engine == Some(LIBRBD)))
+                {
+                    self.fault(place, text);
+                }
                 self.encryptions.push(Encryption { place: place.to_owned(), format, secrets });
             }
             Some(None) => {
@@ -75,7 +117,7 @@ impl Survey {
     pub(super) fn auth<'d, 'a>(
         &mut self,
         place: &str,
-        wants: UsageType,
+        want: Want,
         auth: Element<'d, 'a>,
     ) -> Option<Element<'d, 'a>> {
         if filled(auth, "username").is_none() {
@@ -83,14 +125,14 @@ impl Survey {
         }
         let secret = first(auth, "secret");
         match secret {
-            Some(secret) => _ = self.secret(place, wants, secret),
+            Some(secret) => _ = self.secret(place, want, secret),
             None => self.fault(place, "Missing <secret> element in auth"),
         }
         secret
     }
 
     /// A `<secret>` names a secret by `uuid` or by `usage`.
-    fn secret(&mut self, place: &str, wants: UsageType, secret: Element<'_, '_>) -> Option<Named> {
+    fn secret(&mut self, place: &str, want: Want, secret: Element<'_, '_>) -> Option<Named> {
         let named = match (secret.property("uuid"), secret.property("usage")) {
             (None, None) => Err("missing secret uuid or usage attribute".to_owned()),
             (Some(_), Some(_)) => Err("either secret uuid or usage expected".to_owned()),
@@ -102,7 +144,7 @@ impl Survey {
         };
         match named {
             Ok(named) => {
-                self.reference(place, wants, named.clone());
+                self.reference(place, want, named.clone());
                 Some(named)
             }
             Err(text) => {
@@ -112,10 +154,18 @@ impl Survey {
         }
     }
 
-    fn reference(&mut self, place: &str, wants: UsageType, named: Named) {
-        self.references.push(Reference { place: place.to_owned(), wants, named });
+    fn reference(&mut self, place: &str, want: Want, named: Named) {
+        self.references.push(Reference {
+            place: place.to_owned(),
+            wants: want.usage,
+            takes: want.takes,
+            named,
+        });
     }
 }
+
+/// The engine that is Ceph's library. Where none is said it is QEMU itself.
+const LIBRBD: &str = "librbd";
 
 /// The first element of this name, which is the one that libvirt takes.
 pub(super) fn first<'d, 'a>(holder: Element<'d, 'a>, name: &str) -> Option<Element<'d, 'a>> {

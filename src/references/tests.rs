@@ -10,16 +10,23 @@ use crate::conf::Conf;
 
 /// A description as the comments have it.
 fn told(description: &Description) -> String {
-    let Description { kind, name, references, encryptions, tls, faults } = description;
+    let Description { kind, name, references, encryptions, pooled, tls, faults } = description;
     let mut lines = vec![name.as_ref().map_or_else(|| (*kind).to_owned(), |name| format!("{kind} '{name}'"))];
-    lines.extend(references.iter().map(|Reference { place, wants, named }| {
+    lines.extend(references.iter().map(|Reference { place, wants, takes, named }| {
         let secret = match named {
             Named::Uuid(uuid) => uuid.to_string(),
             Named::Usage(id) => format!("'{id}'"),
         };
-        format!("{place} | {} | {secret}", wants.name())
+        // Where it goes without saying it isn't said.
+        let takes = match (wants, takes) {
+            (UsageType::Volume | UsageType::Iscsi | UsageType::Tls, Takes::Bytes) => " | bytes",
+            (UsageType::Ceph | UsageType::Vtpm, Takes::Text) => " | text",
+            _ => "",
+        };
+        format!("{place} | {} | {secret}{takes}", wants.name())
     }));
     lines.extend(encryptions.iter().map(|it| format!("{}: {}", it.format.name(), it.place)));
+    lines.extend(pooled.iter().map(|it| format!("pool '{}': {}", it.pool, it.place)));
     lines.extend(tls.iter().map(|place| format!("tls: {place}")));
     lines.extend(faults.iter().map(|fault| format!("fault: {}: {}", fault.place, fault.text)));
     lines.join("\n")
@@ -85,7 +92,7 @@ fn qemus_configuration_names_the_secrets_of_tls_keys() {
 }
 
 fn by_usage(wants: UsageType, id: &str) -> Reference {
-    Reference { place: "here".to_owned(), wants, named: Named::Usage(id.to_owned()) }
+    Reference { place: "here".to_owned(), wants, takes: Takes::Text, named: Named::Usage(id.to_owned()) }
 }
 
 #[test]
@@ -102,7 +109,7 @@ fn a_reference_stands_as_what_uses_it_would_find_it() {
     let private = define("<secret private='yes'><usage type='vtpm'><name>c</name></usage></secret>");
     private.set_value(b"value").unwrap();
 
-    let by_uuid = |wants, uuid| Reference { place: "here".to_owned(), wants, named: Named::Uuid(uuid) };
+    let by_uuid = |wants, uuid| Reference { named: Named::Uuid(uuid), ..by_usage(wants, "") };
     let plain = connection.keystore();
     let standing = |reference: Reference| reference.standing(&*plain);
     assert_eq!(standing(by_usage(UsageType::Volume, "/a")), Standing::Ready);
@@ -116,4 +123,47 @@ fn a_reference_stands_as_what_uses_it_would_find_it() {
     assert_eq!(standing(by_usage(UsageType::Vtpm, "c")), Standing::Untold(Error::private()));
     let elevated = plain.elevated().unwrap();
     assert_eq!(by_usage(UsageType::Vtpm, "c").standing(&*elevated), Standing::Ready);
+}
+
+#[test]
+fn a_value_that_its_user_refuses_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().display();
+    let connection = Connection::open(&format!("secret:///embed?root={root}&key={root}/host.key")).unwrap();
+    let define = |usage: &str| connection.define_xml(&format!("<secret><usage {usage}</usage></secret>"), 0);
+    let passphrase = define("type='volume'><volume>/a</volume>").unwrap();
+    let key = define("type='ceph'><name>a</name>").unwrap();
+    let keystore = connection.keystore();
+
+    let standing = |wants, takes| Reference { takes, ..by_usage(wants, id(wants)) }.standing(&*keystore);
+    for (value, unfit) in [
+        (&b"words, umlauts: \xC3\xBC\n"[..], None),
+        (b"\xFF\x01", Some("UTF-8")),
+        (b"latin-1: \xFC", Some("UTF-8")),
+        (b"a\0b", Some("NUL")),
+    ] {
+        passphrase.set_value(value).unwrap();
+        assert_eq!(standing(UsageType::Volume, Takes::Bytes), Standing::Ready, "{value:?}");
+        match (standing(UsageType::Volume, Takes::Text), unfit) {
+            (Standing::Ready, None) => {}
+            (Standing::Unfit(why), Some(word)) => assert!(why.contains(word), "{why}"),
+            (other, _) => panic!("{value:?}: {other:?}"),
+        }
+    }
+    let mut bytes = [7; 28];
+    bytes[..2].copy_from_slice(&[1, 0]);
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
+    for (value, fit) in [
+        (&bytes[..], true),
+        (text.as_bytes(), false),
+        (format!("{text}\n").as_bytes(), false),
+        (b"AQ==", true),
+    ] {
+        key.set_value(value).unwrap();
+        assert_eq!(standing(UsageType::Ceph, Takes::Bytes) == Standing::Ready, fit, "{value:?}");
+    }
+}
+
+fn id(wants: UsageType) -> &'static str {
+    if wants == UsageType::Volume { "/a" } else { "a" }
 }

@@ -19,7 +19,7 @@ use super::output::{self, Output};
 use super::{input, named, options, prompt};
 use crate::client::{Meant, Uri, keystore_beside};
 use crate::conf::Conf;
-use crate::references::{Description, Named, Reference, Standing};
+use crate::references::{Description, Named, Reference, Standing, Takes};
 use crate::secret::{Keystore, UsageType};
 use crate::{Ask, Connection, Embedded, OpenOptions};
 use report::{File, Judged, Line, Report};
@@ -41,8 +41,9 @@ pub(crate) struct CheckArguments {
 
 pub(super) const CHECK_HELP: &str = "\
 Lists every secret that a guest, a storage pool, a volume, a snapshot or a
-backup names, and says of each whether it is there, has a value, and is of the
-usage type that libvirt asks for. TLS keys' secrets stand in qemu.conf.
+backup names, and says of each whether it is there, has a value that can be
+used, and is of the usage type that libvirt asks for. TLS keys' secrets stand in
+qemu.conf. An encryption that libvirt refuses to start a guest with is told too.
 
 Examples:
   A guest, as it is defined:
@@ -132,7 +133,7 @@ fn read(name: &OsStr) -> Result<Description, Failure> {
 struct Asked {
     uri: String,
     keystore: Arc<dyn Keystore>,
-    answers: HashMap<(Named, UsageType), Standing>,
+    answers: HashMap<(Named, UsageType, Takes), Standing>,
 }
 
 impl Asked {
@@ -152,7 +153,7 @@ impl Asked {
     }
 
     fn standing(&mut self, reference: &Reference) -> Standing {
-        let question = (reference.named.clone(), reference.wants);
+        let question = (reference.named.clone(), reference.wants, reference.takes);
         let answer = self.answers.entry(question).or_insert_with(|| reference.standing(&*self.keystore));
         answer.clone()
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::references::{Description, Named, Reference, Standing};
+use crate::references::{Description, Named, Pooled, Reference, Standing};
 use crate::secret::{Error, UsageType};
 
 /// All that was found.
@@ -63,6 +63,8 @@ enum State {
     Ready,
     CannotTell,
     NoValue,
+    /// The value is none that can be used.
+    Unfit,
     OtherUsage,
     Missing,
     Unreadable,
@@ -79,6 +81,7 @@ impl Judged {
             Standing::Ready => (State::Ready, None),
             Standing::Untold(error) => (State::CannotTell, Some(error.to_string())),
             Standing::NoValue => (State::NoValue, None),
+            Standing::Unfit(why) => (State::Unfit, Some(format!("its value {why}"))),
             Standing::OtherUsage(usage) => {
                 (State::OtherUsage, Some(format!("of usage {}, not {}", usage.name(), wants.name())))
             }
@@ -94,7 +97,7 @@ impl Judged {
             State::Ready => "ready".to_owned(),
             State::CannotTell => format!("there; can't tell if it has a value: {detail}"),
             State::NoValue => "has no value".to_owned(),
-            State::OtherUsage => detail.to_owned(),
+            State::OtherUsage | State::Unfit => detail.to_owned(),
             State::Missing => "missing".to_owned(),
             State::Unreadable => format!("can't be read: {detail}"),
             State::Unnamed => "no secret is named".to_owned(),
@@ -112,6 +115,9 @@ impl State {
                 "define what is missing, with the UUID or usage that is shown: strongroom secret-define FILE"
             }
             Self::NoValue => "set what has no value: strongroom secret-set-value UUID",
+            Self::Unfit => {
+                "an image keeps the passphrase that it was made with; all else: strongroom secret-set-value UUID"
+            }
             Self::OtherUsage => "a secret's usage can't be changed: define another, and name that one",
             Self::Unnamed | Self::Refused => "mend the description where it is said",
             Self::Unreadable => "see how the keystore stands: strongroom status",
@@ -161,11 +167,14 @@ impl Line {
 impl File {
     /// One that was read.
     pub(super) fn read(file: String, description: Description, secrets: Vec<Line>) -> Self {
-        let Description { kind, name, tls, encryptions, .. } = description;
+        let Description { kind, name, tls, encryptions, pooled, .. } = description;
         let mut notes = Vec::new();
         if kind == "volume" && encryptions.iter().any(|encryption| encryption.secrets.is_empty()) {
             // A pool that looks at its volumes sees that they are encrypted, and not with what.
             notes.push("it is encrypted, and doesn't say with which secret".to_owned());
+        }
+        for Pooled { place, pool } in pooled {
+            notes.push(format!("{place} lies in the pool '{pool}': check that pool's description too"));
         }
         if !tls.is_empty() {
             let places = tls.join(", ");
