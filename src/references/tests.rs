@@ -130,7 +130,7 @@ fn a_value_that_its_user_refuses_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().display();
     let connection = Connection::open(&format!("secret:///embed?root={root}&key={root}/host.key")).unwrap();
-    let define = |usage: &str| connection.define_xml(&format!("<secret><usage {usage}</usage></secret>"), 0);
+    let define = |usage: &str| connection.define_xml(format!("<secret><usage {usage}</usage></secret>"), 0);
     let passphrase = define("type='volume'><volume>/a</volume>").unwrap();
     let key = define("type='ceph'><name>a</name>").unwrap();
     let keystore = connection.keystore();
