@@ -3,10 +3,10 @@
 
     guest.py DIRECTORY SOCKET TOKEN
 
-libvirt's QEMU driver runs embedded in this process and asks the secret daemon for the passphrase as virtqemud
-does: over virtsecretd-sock, with the system token in its identity. The disk is encrypted as a whole, boot
-sector included; that one writes a line to the serial port and switches the guest off. The line can come from
-nowhere else, so it says that the passphrase was right. A guest that doesn't start says why.
+libvirt's QEMU driver runs embedded in a process of ours (see machine.py) and asks the secret daemon for the
+passphrase as virtqemud does: over virtsecretd-sock, with the system token in its identity. The disk is encrypted
+as a whole, boot sector included; that one writes a line to the serial port and switches the guest off. The line
+can come from nowhere else, so it says that the passphrase was right. A guest that doesn't start says why.
 
 SOCKET is where the daemon listens, TOKEN its system.token. The driver has fixed places for both, so it gets a
 view of its own: an $XDG_RUNTIME_DIR in DIRECTORY, or, for root, /run/libvirt and /etc/libvirt in a mount
@@ -17,32 +17,19 @@ once it ran through, whatever the guests did.
 Needs Debian's python3-libvirt, libvirt-daemon-driver-qemu, qemu-system-x86 and qemu-utils, but no KVM.
 """
 
-import ctypes
 import os
 import pathlib
 import re
 import subprocess
 import sys
-import threading
 
 import libvirt
+
+import machine
 
 PRIVATE = "6c756b73-0000-4000-8000-000000000001"
 OPEN = "6c756b73-0000-4000-8000-000000000002"
 PASSPHRASE = b"the passphrase"
-
-PR_SET_CHILD_SUBREAPER = 36
-
-# A guest is on for a second or two where nothing else runs.
-PATIENCE = 60
-
-BOOT = bytes.fromhex(
-    "31c0 8ed8 be1b7c"  # xor ax, ax; mov ds, ax; mov si, text
-    "ac 84c0 7406"  # next: lodsb; test al, al; jz off
-    "baf803 ee ebf5"  # mov dx, 3F8h (the first serial port); out dx, al; jmp next
-    "ba0406 b80020 ef"  # off: mov dx, 604h (ACPI's switch); mov ax, 2000h; out dx, ax
-    "faf4"  # cli; hlt
-) + b"The disk is open\0"
 
 
 def main():
@@ -52,8 +39,6 @@ def main():
         os.environ["IN_OWN_VIEW"] = "1"
         os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
     os.umask(0o077)
-    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        sys.exit("This kernel doesn't hand us the guests that have ended")
     libvirt.registerErrorHandler(lambda *_: None, None)
     directory, socket, token = (pathlib.Path(argument).absolute() for argument in sys.argv[1:])
     view = View(directory, socket, token.read_text())
@@ -123,21 +108,10 @@ class View:
         settings.write_text('remote_mode = "direct"\n')
         self.uri = f"secret:///{'session' if os.geteuid() else 'system'}?socket={socket}"
 
-    def root(self):
-        """The embedded driver's own folder. Its QEMU keeps this user, and is put into no sandbox."""
-        root = self.directory / "embedded"
-        (root / "log/qemu").mkdir(parents=True, exist_ok=True)
-        (root / "etc").mkdir(exist_ok=True)
-        (root / "etc/qemu.conf").write_text(
-            f'user = "+{os.geteuid()}"\ngroup = "+{os.getegid()}"\nsecurity_driver = "none"\n'
-            'stdio_handler = "file"\nnamespaces = []\ncgroup_controllers = []\n'
-        )
-        return root
-
 
 def make_disk(directory):
     raw, passphrase, disk = directory / "disk.raw", directory / "passphrase", directory / "disk.luks"
-    raw.write_bytes(BOOT.ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512))
+    raw.write_bytes(machine.system("The disk is open"))
     passphrase.write_bytes(PASSPHRASE)
     secret = f"secret,id=passphrase,file={passphrase}"
     command = ["qemu-img", "convert", "-f", "raw", "-O", "luks", "--object", secret]
@@ -157,62 +131,23 @@ def define(secrets, uuid, private, volume):
 
 
 def guest(view, disk, which):
-    """Starts one in a process of its own, for a driver keeps the token that it saw first."""
     serial = view.directory / "serial"
     serial.unlink(missing_ok=True)
-    child = os.fork()
-    if child == 0:
-        try:
-            run(view.root(), domain(disk, serial, which))
-        except BaseException as error:
-            print(f"Failed to run a guest: {error!r}", flush=True)
-        finally:
-            os._exit(0)
-    # A QEMU that has ended is ours to clear away: the driver waits until there is no such process.
-    while os.wait()[0] != child:
-        pass
+    root = machine.configure(view.directory / "embedded")
+    machine.apart(lambda: run(root, domain(disk, serial, which)))
     if serial.exists():
-        print(f"serial port: {serial.read_text(errors='replace')}", flush=True)
+        print(f"serial port: {serial.read_text(errors='replace').strip()}", flush=True)
 
 
 def run(root, document):
-    be_somebody()
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=run_events, daemon=True).start()
-    driver = libvirt.open(f"qemu:///embed?root={root}")
-    off = threading.Event()
-
-    def lifecycle(_, __, event, ___, ____):
-        if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            off.set()
-
-    driver.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
     try:
-        machine = driver.createXML(document)
+        started = machine.Machine(root, document)
     except libvirt.libvirtError as error:
         print(f"no guest: code={error.get_error_code()} domain={error.get_error_domain()}", flush=True)
         print(stable(error.get_error_message(), root.parent), flush=True)
         return
     print("the guest is on", flush=True)
-    if off.wait(PATIENCE):
-        print("the guest is off", flush=True)
-    else:
-        print("the guest doesn't end", flush=True)
-        machine.destroy()
-
-
-def be_somebody():
-    """Newer embedded drivers do this themselves; 9.0 asks for secrets as nobody, which fails in itself."""
-    library = ctypes.CDLL("libvirt.so.0")
-    library.virIdentityGetSystem.restype = ctypes.c_void_p
-    library.virIdentitySetCurrent.argtypes = [ctypes.c_void_p]
-    if library.virIdentitySetCurrent(library.virIdentityGetSystem()) < 0:
-        raise OSError("libvirt takes no identity")
-
-
-def run_events():
-    while True:
-        libvirt.virEventRunDefaultImpl()
+    print(started.end(), flush=True)
 
 
 def stable(message, directory):

@@ -160,7 +160,7 @@ fn output(mut command: Command) -> String {
 /// One of the scripts, by Debian's Python: it has Debian's bindings.
 fn python(script: &str) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["120", "/usr/bin/python3"]).arg(client(script));
+    command.args(["120", "/usr/bin/python3", "-B"]).arg(client(script));
     command
 }
 
