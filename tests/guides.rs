@@ -158,7 +158,8 @@ const FIREWALL: &str = "the table and the chain are the host's own";
 #[test]
 fn every_block_is_run_or_it_is_said_why_not() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let run = [include_str!("guides.rs"), include_str!("readme.rs")].concat();
+    let run =
+        [include_str!("guides.rs"), include_str!("readme.rs"), include_str!("scenarios/main.rs")].concat();
     let mut reasons: Vec<_> = NOT_RUN.iter().map(|(page, begins, _)| (*page, *begins)).collect();
     let folders =
         ["", "docs", "docs/remote"].map(|folder| (folder, fs::read_dir(root.join(folder)).unwrap()));
