@@ -125,8 +125,11 @@ fn a_passphrase_is_lent_to_a_guest() {
     );
     site.run(&page.section("4. Kept elsewhere, lent to a guest")[0]);
     assert_eq!(site.secrets(), 0);
+    // What the page warns of.
+    assert_eq!(site.run(WHAT_LIBVIRT_KEEPS), passphrase);
     // The guest reads from its disk now as it did before.
     lives(&site);
+    assert!(site.fails(WHAT_LIBVIRT_KEEPS).contains("master-key.aes"));
     assert_eq!(site.traces(&needles(passphrase.as_bytes())), [""; 0]);
     let refused = site.fails("virsh -c qemu:///system create /srv/vm/guest.xml");
     assert!(refused.contains("no secret with matching usage '/srv/vm/db.qcow2'"), "{refused}");
@@ -164,6 +167,16 @@ fn what_guests_need_besides_is_there_before_they_start() {
         assert_eq!(site.traces(&needles(value.as_bytes())), [""; 0]);
     }
 }
+
+/// The passphrase, from QEMU's command line in the log and the key that is there while the guest is on.
+const WHAT_LIBVIRT_KEEPS: &str = r#"
+cd /run/qemu/db
+key=$(od -An -v -tx1 lib/qemu/domain-*/master-key.aes | tr -d ' \n')
+secret=$(grep -o '"id":"libvirt-1-format-encryption-secret0",.*"format":"base64"' log/qemu/db.log)
+part() { echo "$secret" | sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/" | base64 -d; }
+iv=$(part iv | od -An -v -tx1 | tr -d ' \n')
+part data | openssl enc -d -aes-256-cbc -K "$key" -iv "$iv"
+"#;
 
 /// The guest boots from its disk, reads from it again when it is told to, and ends.
 #[track_caller]
