@@ -64,6 +64,14 @@ fn a_passphrase_is_made_here_and_kept_elsewhere() {
     assert!(passphrase.len() >= 43, "{} bytes were kept", passphrase.len());
     let needles = needles(&passphrase);
     assert_eq!(site.secrets(), 1);
+    // Guests start, if there is a system.
+    site.run(
+        "cd /srv/vm; vault kv get -field=passphrase secret/db | qemu-img convert \
+         --object secret,id=key,file=/dev/stdin -f raw system.img \
+         -n --target-image-opts driver=qcow2,encrypt.key-secret=key,file.filename=db.qcow2
+         virsh -c qemu:///system create guest.xml",
+    );
+    lives(&site);
     assert_eq!(site.traces(&needles), [""; 0], "before the restart");
     site.restart();
     assert_eq!(site.secrets(), 0);
