@@ -1,7 +1,7 @@
 /* A clock for qemu-img in tests: every look at the time that a thread has computed finds half a second more.
 
    QEMU measures for a second or two how quick a machine is before it makes a slot of LUKS. With this it makes slots in
-   milliseconds; all else that it does is real. Built and preloaded by tests/volume.rs. */
+   milliseconds; all else that it does is real. Built and preloaded by tests/volume. */
 
 #include <string.h>
 #include <sys/resource.h>
