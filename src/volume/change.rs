@@ -16,8 +16,9 @@ use secrecy::ExposeSecret;
 
 use super::check::{does_not_open, is_luks2};
 use super::image::{Image, Kind};
-use super::place::{Place, sync};
-use super::{HandOver, Named, Progress, Step, Volumes, Watch, passphrase, secrets};
+use super::mark::{Mark, Work};
+use super::place::Place;
+use super::{Ears, HandOver, Named, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error};
 
@@ -44,13 +45,13 @@ impl Volumes {
         &self,
         path: &Path,
         named: Option<&Named>,
-        mut hand_over: Option<HandOver<'_>>,
+        hand_over: Option<HandOver<'_>>,
         watch: Watch<'_>,
     ) -> Result<Changed, Error> {
+        let mut ears = Ears { watch, hand_over };
         let place = Place::of(path)?;
         let _alone = place.alone()?;
-        place.file()?;
-        let image = Image::at(&place.path)?;
+        let image = Image::at(&place)?;
         match image.kind {
             Kind::Luks(_) => {}
             Kind::Luks2 => return Err(is_luks2(&place)),
@@ -66,11 +67,11 @@ impl Volumes {
             }
         }
         let secret = self.named_or_own(named, &place.text)?;
-        if secrets::is_unfinished(&secret) {
+        if Mark::of(&secret).is_some_and(|mark| mark.work == Work::Create) {
             return Err(Error::not_now(format!("the creation of '{}' was cut short", place.text))
                 .advise("finish it first: run strongroom volume create again"));
         }
-        if secret.ephemeral && hand_over.is_none() {
+        if secret.ephemeral && ears.hand_over.is_none() {
             let text = format!(
                 "the new passphrase of secret {} would be on no disk, and end with its daemon",
                 secret.uuid
@@ -79,27 +80,27 @@ impl Volumes {
                 Error::failed(text).advise("take it, for whoever keeps it, with --passphrase-to-fd N")
             );
         }
-        let note = secrets::note(&secret, &place.text);
+        let note = secrets::note(&secret, &place)?;
         let begun = self.begun(&image, &secret, note.uuid)?;
         let was_begun = begun.is_some();
         let pair = match begun {
             Some(pair) => pair,
-            None => self.begin(&image, &secret, &note, watch)?,
+            None => self.begin(&image, &secret, &note, &mut ears)?,
         };
-        self.go_on(&image, &secret, (note.uuid, was_begun), &pair, (&mut hand_over, watch)).map_err(
-            |error| match error.advice() {
-                Some(_) => error,
-                None => error.advise(
-                    "the secret's value opens the volume all the same; run this again: it goes on from here",
-                ),
-            },
-        )?;
+        self.go_on(&image, &secret, (note.uuid, was_begun), &pair, &mut ears).map_err(|error| match error
+            .advice()
+        {
+            Some(_) => error,
+            None => error.advise(
+                "the secret's value opens the volume all the same; run this again: it goes on from here",
+            ),
+        })?;
         Ok(Changed { uuid: secret.uuid, was_begun })
     }
 
     /// What a note holds, if there is one. One that tells nothing of the image, which the secret's value opens, goes: it is of
     /// an image that was here before, or was finished by hand.
-    fn begun(&self, image: &Image, secret: &Definition, note: Uuid) -> Result<Option<Pair>, Error> {
+    fn begun(&self, image: &Image<'_>, secret: &Definition, note: Uuid) -> Result<Option<Pair>, Error> {
         let Some(value) = self.value(note)? else { return Ok(None) };
         let pair = Pair::read(&value);
         let opens = |pair: &Pair| -> Result<bool, Error> {
@@ -110,8 +111,8 @@ impl Volumes {
         }
         match self.value(secret.uuid)? {
             Some(stored) if self.tool.opens(image, &stored)? => {
-                if let Some(noted) = secrets::noted(&self.definition(note)?) {
-                    noted.refuse_foreign(note)?;
+                if let Some(mark) = Mark::of(&self.definition(note)?) {
+                    mark.refuse_foreign(note)?;
                 }
                 secrets::forget(&*self.keystore, note)?;
                 Ok(None)
@@ -123,19 +124,19 @@ impl Volumes {
     /// A new passphrase, noted beside the old one. Nothing is changed yet.
     fn begin(
         &self,
-        image: &Image,
+        image: &Image<'_>,
         secret: &Definition,
         note: &Definition,
-        watch: Watch<'_>,
+        ears: &mut Ears<'_, '_>,
     ) -> Result<Pair, Error> {
         let old = self.value(secret.uuid)?.ok_or_else(|| Error::no_value(secret.uuid))?;
         if !self.tool.opens(image, &old)? {
-            return Err(does_not_open(secret.uuid, &image.path));
+            return Err(does_not_open(secret.uuid, image.place));
         }
         let pair = Pair { old, new: passphrase::random()? };
-        watch(Progress::Next(Step::Note));
+        ears.next(Step::Note);
         self.define(note)?;
-        watch(Progress::Next(Step::NotePassphrases));
+        ears.next(Step::NotePassphrases);
         match pair.written().and_then(|value| self.keystore.set_value(note.uuid, value, 0)) {
             Ok(()) => Ok(pair),
             Err(error) => {
@@ -147,15 +148,15 @@ impl Volumes {
 
     fn go_on(
         &self,
-        image: &Image,
+        image: &Image<'_>,
         secret: &Definition,
         (note, was_begun): (Uuid, bool),
         pair: &Pair,
-        (hand_over, watch): (&mut Option<HandOver<'_>>, Watch<'_>),
+        ears: &mut Ears<'_, '_>,
     ) -> Result<(), Error> {
         let has = |key: &SecretBytes| self.tool.opens(image, key);
         if !has(&pair.new)? {
-            watch(Progress::Next(Step::Add));
+            ears.next(Step::Add);
             let added = self.tool.for_random().add(image, &pair.old, &pair.new);
             if let (Err(error), false) = (added, has(&pair.new)?) {
                 // Nothing was changed; unless a qemu-img that a killed run has left is at it now.
@@ -165,24 +166,22 @@ impl Volumes {
                 return Err(error);
             }
         }
-        sync(&image.path)?;
-        if let Some(hand_over) = hand_over {
-            hand_over(&pair.new)?;
-        }
+        image.place.sync()?;
+        ears.hand_over(&pair.new)?;
         let stored = self.value(secret.uuid)?;
         if stored.is_none_or(|stored| !secrets::same(&stored, &pair.new)) {
-            watch(Progress::Next(Step::Store));
+            ears.next(Step::Store);
             self.keystore.set_value(secret.uuid, pair.new.try_clone()?, 0)?;
         }
         if has(&pair.old)? {
-            watch(Progress::Next(Step::Erase));
+            ears.next(Step::Erase);
             let erased = self.tool.erase(image, &pair.new, &pair.old);
             if let (Err(error), true) = (erased, has(&pair.old)?) {
                 return Err(error);
             }
         }
-        sync(&image.path)?;
-        watch(Progress::Next(Step::Forget));
+        image.place.sync()?;
+        ears.next(Step::Forget);
         secrets::forget(&*self.keystore, note)
     }
 }

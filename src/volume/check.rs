@@ -38,8 +38,7 @@ impl Volumes {
     /// Tries the value of the secret that is named, or of the volume's own.
     pub fn check(&self, path: &Path, named: Option<&Named>) -> Result<Checked, Error> {
         let place = Place::of(path)?;
-        place.file()?;
-        let image = Image::at(&place.path)?;
+        let image = Image::at(&place)?;
         let uuid = self.named_or_own(named, &place.text)?.uuid;
         let verdict = match (image.kind, self.value(uuid)?) {
             (Kind::Luks2, _) => return Err(is_luks2(&place)),
@@ -53,8 +52,8 @@ impl Volumes {
 }
 
 /// A value that is the wrong one.
-pub(super) fn does_not_open(secret: Uuid, path: &Path) -> Error {
-    Error::failed(format!("the value of secret {secret} doesn't open '{}'", path.display()))
+pub(super) fn does_not_open(secret: Uuid, place: &Place) -> Error {
+    Error::failed(format!("the value of secret {secret} doesn't open '{}'", place.text))
         .advise("name the secret that does with --secret")
 }
 

@@ -6,17 +6,17 @@
 //! A secret that was named, or that a volume being replaced has already, is used as it is and neither marked nor undefined.
 //! Leans on the room's other files. Refuses to overwrite unasked, by a rename that can't.
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use ::uuid::Uuid;
+use rustix::fs::Stat;
 
 use super::image::{Image, Kind};
+use super::mark::{self, Mark, Work};
 use super::original::Readable;
-use super::place::{Place, claim};
-use super::unnamed::NotNamed;
-use super::{HandOver, Plan, Progress, Step, Volumes, Watch, passphrase, secrets};
+use super::place::{NotNamed, Place, id};
+use super::unnamed::Unnamed;
+use super::{Ears, HandOver, Plan, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
 use crate::secret::{Definition, Error, ErrorCode, random_uuid};
 
@@ -52,63 +52,48 @@ struct Key {
 }
 
 impl Volumes {
-    /// Makes a volume. Both it and its secret are there when this returns, or neither. A passphrase that is made is handed
-    /// over before the volume has its name.
+    /// Makes a volume. Both it and its secret are there when this returns, or neither. The passphrase is handed over before
+    /// the volume has its name.
     pub fn create(
         &self,
         plan: &Plan,
-        mut hand_over: Option<HandOver<'_>>,
+        hand_over: Option<HandOver<'_>>,
         watch: Watch<'_>,
     ) -> Result<Created, Error> {
+        let mut ears = Ears { watch, hand_over };
         plan.check()?;
         let place = Place::of(&plan.path)?;
         let _alone = place.alone()?;
         let there = place.look()?;
         let mut own = self.own(&place.text)?;
         if let Some(secret) = &own
-            && let Some(begun) = secrets::creation(secret)
+            && let Some(begun) = Mark::of(secret).filter(|mark| mark.work == Work::Create)
         {
-            let same = begun.plan == plan.digest();
+            let same = begun.plan == Some(plan.digest());
             // What another plan made was handed over then, to whom that one was for.
-            let (is_there, mut nobody) = (there.is_some(), None);
-            let taker = if same { &mut hand_over } else { &mut nobody };
-            match self.finish_or_clear(secret, &place, is_there, (taker, watch))? {
+            let taker = if same { None } else { ears.hand_over.take() };
+            match self.finish_or_clear((secret, &begun), &place, (there.is_some(), false), &mut ears)? {
                 Some(created) if same => return Ok(created),
                 _ => own = self.own(&place.text)?,
             }
+            ears.hand_over = ears.hand_over.or(taker);
         }
         place.sweep()?;
         if there.is_some() && !plan.replace {
             return Err(Error::failed(format!("'{}' exists", place.text))
                 .advise("choose another path, or give --overwrite if it may go"));
         }
-        if plan
-            .copy_of
-            .as_ref()
-            .is_some_and(|original| Place::of(&original.path).is_ok_and(|it| it.path == place.path))
-        {
+        let original = plan.copy_of.as_ref().map(|original| self.readable(original)).transpose()?;
+        if original.as_ref().is_some_and(|original| there.is_some_and(|there| id(&there) == original.id)) {
             return Err(Error::failed(format!("'{}' can't be a copy of itself", place.text))
                 .advise("choose another path; the copy can be given this one when it is made and checked"));
         }
-        let original = plan.copy_of.as_ref().map(|original| self.readable(original)).transpose()?;
         // Whoever has the old file open would go on with it, and all of that be lost.
-        let _claimed = there.is_some().then(|| claim(&place.path)).transpose()?;
-        let key = match (&plan.secret, own) {
-            (Some(named), _) => self.given(self.find(named)?, &place)?,
-            (None, Some(own)) if there.is_some() => self.given(own, &place)?,
-            (None, Some(own)) => {
-                return Err(Error::failed(format!("secret {} is for '{}' already", own.uuid, place.text))
-                    .advise(format!(
-                        "use it with --secret {}, or remove it with: strongroom volume delete --gone PATH",
-                        own.uuid
-                    )));
-            }
-            (None, None) => self.made(&place, plan, watch)?,
-        };
-        let made =
-            self.make((plan, original.as_ref()), &place, &key, there.as_ref(), (&mut hand_over, watch))?;
+        let _claimed = there.is_some().then(|| place.claim()).transpose()?;
+        let key = self.key(plan, &place, (own, there.is_some()), &mut ears)?;
+        let made = self.make((plan, original.as_ref()), &place, &key, there.as_ref(), &mut ears)?;
         if key.is_new {
-            watch(Progress::Next(Step::Finish));
+            ears.next(Step::Finish);
             if let Err(error) = self.finish(&key.secret, &key.value) {
                 return Err(self.not_finished(plan, &place, &key, &made, error));
             }
@@ -117,32 +102,34 @@ impl Volumes {
         Ok(Created { path: place.path, uuid: key.secret.uuid, passphrase, was_there: false })
     }
 
-    /// Finishes what a former run of this host began, if its image is in place; else clears what it left.
+    /// Finishes what a former run began, if its image is in place; else clears what it left, if nothing of it can be
+    /// elsewhere: the image is `(there, or gone for good)`.
     pub(super) fn finish_or_clear(
         &self,
-        secret: &Definition,
+        (secret, begun): (&Definition, &Mark),
         place: &Place,
-        is_there: bool,
-        (hand_over, watch): (&mut Option<HandOver<'_>>, Watch<'_>),
+        (there, gone): (bool, bool),
+        ears: &mut Ears<'_, '_>,
     ) -> Result<Option<Created>, Error> {
-        if let Some(begun) = secrets::creation(secret) {
-            begun.refuse_foreign(secret)?;
-        }
-        place.sweep()?;
-        let image = if is_there { Image::probe(&place.path)? } else { None };
+        let image = if there { Image::probe(place)? } else { None };
         if let Some(image) = image
             && matches!(image.kind, Kind::Luks(_))
             && let Some(value) = self.value(secret.uuid)?
             && self.tool.opens(&image, &value)?
         {
             place.sync_names()?;
-            if let Some(hand_over) = hand_over {
-                hand_over(&value)?;
-            }
-            watch(Progress::Next(Step::Finish));
+            ears.hand_over(&value)?;
+            ears.next(Step::Finish);
             self.finish(secret, &value)?;
             let (path, uuid) = (place.path.clone(), secret.uuid);
             return Ok(Some(Created { path, uuid, passphrase: Some(value), was_there: true }));
+        }
+        begun.refuse_foreign(secret.uuid)?;
+        if !gone {
+            begun.refuse_elsewhere(place)?;
+        }
+        if !place.lacks_directory() {
+            place.sweep()?;
         }
         secrets::forget(&*self.keystore, secret.uuid)?;
         Ok(None)
@@ -163,7 +150,7 @@ impl Volumes {
     }
 
     /// What to do with an image whose secret could not be finished: if that is lost, nothing will ever open it.
-    fn not_finished(&self, plan: &Plan, place: &Place, key: &Key, made: &Metadata, why: Error) -> Error {
+    fn not_finished(&self, plan: &Plan, place: &Place, key: &Key, made: &Stat, why: Error) -> Error {
         let is_lost = match self.value(key.secret.uuid) {
             Ok(stored) => stored.is_none_or(|stored| !secrets::same(&stored, &key.value)),
             Err(_) => plan.ephemeral, // a daemon that is no longer there has taken it along
@@ -172,40 +159,70 @@ impl Volumes {
             return why
                 .advise("the volume is made, and its secret still marked as unfinished: run this again");
         }
-        let id = |about: &Metadata| (about.dev(), about.ino());
-        let removed = match fs::symlink_metadata(&place.path) {
-            Ok(there) if id(&there) == id(made) => fs::remove_file(&place.path),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
         let uuid = key.secret.uuid;
-        match removed {
+        match place.remove(made) {
             Ok(()) => Error::failed(format!("{why}; the image is removed again: its passphrase is lost"))
                 .advise(format!("see what became of secret {uuid}, and run this again")),
-            Err(error) => Error::failed(format!(
-                "{why}; '{}' can't be opened by secret {uuid}, nor removed: {error}",
-                place.text
-            )),
+            Err(too) => {
+                Error::failed(format!("{why}; secret {uuid} doesn't open '{}', and: {too}", place.text))
+            }
         }
+    }
+
+    /// The passphrase of a plan: of the secret that it names, of that which the volume to be replaced has, or a new one.
+    fn key(
+        &self,
+        plan: &Plan,
+        place: &Place,
+        (own, there): (Option<Definition>, bool),
+        ears: &mut Ears<'_, '_>,
+    ) -> Result<Key, Error> {
+        let own = match (&plan.secret, own) {
+            (Some(named), _) => return self.given(self.find(named)?, place),
+            (None, None) => return self.made(place, plan, ears),
+            (None, Some(own)) => own,
+        };
+        if !there {
+            return Err(Error::failed(format!("secret {} is for '{}' already", own.uuid, place.text)).advise(
+                match mark::elsewhere(&own) {
+                    Some(host) => format!(
+                        "it is that of a volume on the host '{host}': among hosts with one keystore each path can be one volume's; choose another"
+                    ),
+                    None => format!(
+                        "use it with --secret {}, or remove it with: strongroom volume delete --gone PATH",
+                        own.uuid
+                    ),
+                },
+            ));
+        }
+        if own.ephemeral != plan.ephemeral {
+            let (is, advice) = match own.ephemeral {
+                true => ("", "give --ephemeral too"),
+                false => ("not ", "leave out --ephemeral"),
+            };
+            let text = format!("'{}' has the secret {}, which is {is}ephemeral", place.text, own.uuid);
+            return Err(Error::failed(text)
+                .advise(format!("{advice}; or remove the volume first, for a secret that is made anew")));
+        }
+        self.given(own, place)
     }
 
     /// A secret that is there, with its value. One that has another task would end this volume with it.
     fn given(&self, secret: Definition, place: &Place) -> Result<Key, Error> {
         let uuid = secret.uuid;
-        if secrets::is_unfinished(&secret) || secrets::is_condemned(&secret) {
-            return Err(Error::not_now(format!("what secret {uuid} was made for is unfinished"))
-                .advise(format!("see what it is with: strongroom secret-dumpxml {uuid}")));
-        }
-        if secrets::noted(&secret).is_some() {
-            return Err(Error::failed(format!(
-                "secret {uuid} holds the passphrases of a change that was cut short"
+        if let Some(mark) = Mark::of(&secret) {
+            return Err(Error::not_now(format!(
+                "secret {uuid} is of work on '{}' that is unfinished",
+                mark.path
             ))
-            .advise("name the volume's secret"));
+            .advise(format!("see what it is with: strongroom secret-dumpxml {uuid}")));
         }
-        if secrets::is_made(&secret) && *secret.usage.id != *place.text {
+        if let Some(host) = mark::made_on(&secret)
+            && (*secret.usage.id != *place.text || mark::elsewhere(&secret).is_some())
+        {
+            let of = &secret.usage.id;
             let text = format!(
-                "secret {uuid} is that of the volume '{}', and changes and goes with it",
-                secret.usage.id
+                "secret {uuid} is that of the volume '{of}' on the host '{host}', and changes and goes with it"
             );
             return Err(Error::failed(text).advise(
                 "name no secret: the volume gets one of its own; or define one that both shall use",
@@ -218,12 +235,12 @@ impl Volumes {
     }
 
     /// A new one, durable and marked.
-    fn made(&self, place: &Place, plan: &Plan, watch: Watch<'_>) -> Result<Key, Error> {
+    fn made(&self, place: &Place, plan: &Plan, ears: &mut Ears<'_, '_>) -> Result<Key, Error> {
         let uuid = random_uuid().ok_or_else(Error::no_randomness)?;
-        let (secret, value) = (secrets::unfinished(uuid, &place.text, plan), passphrase::random()?);
-        watch(Progress::Next(Step::Define));
+        let (secret, value) = (secrets::unfinished(uuid, place, plan)?, passphrase::random()?);
+        ears.next(Step::Define);
         self.define(&secret)?;
-        watch(Progress::Next(Step::SetPassphrase));
+        ears.next(Step::SetPassphrase);
         match value.try_clone().map_err(Error::from).and_then(|copy| self.keystore.set_value(uuid, copy, 0)) {
             Ok(()) => Ok(Key { secret, value, is_new: true }),
             Err(error) => Err(self.undone(uuid, error)),
@@ -236,37 +253,13 @@ impl Volumes {
         (plan, original): (&Plan, Option<&Readable>),
         place: &Place,
         key: &Key,
-        there: Option<&Metadata>,
-        (hand_over, watch): (&mut Option<HandOver<'_>>, Watch<'_>),
-    ) -> Result<Metadata, Error> {
-        let made = (|| {
-            watch(Progress::Next(Step::Make));
-            let unnamed = place.unnamed(there)?;
-            let quick = key.is_new.then(|| self.tool.for_random());
-            let tool = quick.as_ref().unwrap_or(&self.tool);
-            match original {
-                None => tool.create(plan, &unnamed, &key.value, watch)?,
-                Some(original) => tool.copy(plan, original, &unnamed, &key.value, watch)?,
-            }
-            unnamed.sync()?;
-            if let (Some(hand_over), true) = (hand_over, key.is_new) {
-                hand_over(&key.value)?;
-            }
-            watch(Progress::Next(Step::Name));
-            if !key.is_new && !self.value(key.secret.uuid)?.is_some_and(|now| secrets::same(&now, &key.value))
-            {
-                return Err(changed(key.secret.uuid));
-            }
-            Ok(unnamed)
-        })();
-        let named = made.map_err(NotNamed::No).and_then(|unnamed| {
-            unnamed.name(&place.path, plan.replace)?;
-            unnamed.file.metadata().map_err(|error| {
-                NotNamed::Perhaps(Error::system(format_args!("cannot look at '{}'", place.text), &error))
-            })
-        });
+        there: Option<&Stat>,
+        ears: &mut Ears<'_, '_>,
+    ) -> Result<Stat, Error> {
         const AGAIN: &str = "the volume may have its name: run this again";
-        let error = match named {
+        let made = self.image((plan, original), place, key, there, ears).map_err(NotNamed::No);
+        let error = match made.and_then(|(unnamed, about)| place.name(&unnamed, plan.replace).map(|()| about))
+        {
             Ok(about) => {
                 return place.sync_names().map(|()| about).map_err(|error| error.advise(AGAIN));
             }
@@ -279,6 +272,30 @@ impl Volumes {
             Ok(_) => error,
             Err(too) => Error::failed(format!("{error}; {too}")),
         })
+    }
+
+    /// The image, durable but without its name.
+    fn image(
+        &self,
+        what: (&Plan, Option<&Readable>),
+        place: &Place,
+        key: &Key,
+        there: Option<&Stat>,
+        ears: &mut Ears<'_, '_>,
+    ) -> Result<(Unnamed, Stat), Error> {
+        let failed = |error| Error::system(format_args!("cannot write '{}' to the disk", place.text), &error);
+        ears.next(Step::Make);
+        let mut unnamed = place.unnamed(there)?;
+        let quick = key.is_new.then(|| self.tool.for_random());
+        quick.as_ref().unwrap_or(&self.tool).make(what, place, &mut unnamed, &key.value, ears.watch)?;
+        unnamed.sync().map_err(failed)?;
+        ears.hand_over(&key.value)?;
+        ears.next(Step::Name);
+        if !key.is_new && !self.value(key.secret.uuid)?.is_some_and(|now| secrets::same(&now, &key.value)) {
+            return Err(changed(key.secret.uuid));
+        }
+        let about = unnamed.about().map_err(failed)?;
+        Ok((unnamed, about))
     }
 
     /// Undefines what was made, for this reason.

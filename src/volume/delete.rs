@@ -5,15 +5,16 @@
 //! secret's value doesn't open, what is no encrypted image, one whose secret isn't its own, and, unasked, a secret whose image
 //! isn't there: it may be on a disk that isn't mounted.
 
-use std::fs;
 use std::path::Path;
 
 use ::uuid::Uuid;
+use rustix::fs::fstat;
 
 use super::check::is_luks2;
 use super::image::{Image, Kind};
-use super::place::{Place, claim};
-use super::{Progress, Step, Volumes, Watch, secrets};
+use super::mark::{self, Mark, Work};
+use super::place::Place;
+use super::{Ears, Step, Volumes, Watch, secrets};
 use crate::secret::{Definition, Error, UsageType};
 
 /// What may be removed, besides an image that its secret's value opens.
@@ -37,10 +38,12 @@ pub struct Deleted {
 impl Volumes {
     /// Removes a volume and its own secret, or what is left of the two.
     pub fn delete(&self, path: &Path, removal: Removal, watch: Watch<'_>) -> Result<Deleted, Error> {
+        let mut ears = Ears { watch, hand_over: None };
         let place = Place::of(path)?;
         // Without its directory there is nothing to lock, and nobody at work.
-        let alone = (!removal.gone || place.has_directory()).then(|| place.alone()).transpose()?;
-        let there = place.look()?.is_some();
+        let is_nowhere = removal.gone && place.lacks_directory();
+        let _alone = (!is_nowhere).then(|| place.alone()).transpose()?;
+        let there = !is_nowhere && place.look()?.is_some();
         let Some(mut secret) = self.own(&place.text)? else {
             let advice = match there {
                 true => "if it may go all the same, remove the file: no secret goes with it",
@@ -51,43 +54,63 @@ impl Volumes {
         if there && removal.gone {
             return Err(Error::failed(format!("'{}' is there", place.text)).advise("leave out --gone"));
         }
-        if secrets::is_unfinished(&secret) {
-            if self.finish_or_clear(&secret, &place, there, (&mut None, watch))?.is_none() {
+        let begun = Mark::of(&secret);
+        if let Some(begun) = begun.as_ref().filter(|mark| mark.work == Work::Create) {
+            if self.finish_or_clear((&secret, begun), &place, (there, removal.gone), &mut ears)?.is_none() {
                 return Ok(Deleted { uuid: secret.uuid, image: false }); // what is there is no work of ours
             }
             secret = secrets::finished(&secret);
         }
         if there {
-            let image = Image::at(&place.path)?;
-            if !removal.unproved {
-                self.prove(&image, &place, &secret)?;
+            self.remove(&place, &secret, removal.unproved, &mut ears)?;
+        } else {
+            refuse_foreign(&secret)?;
+            if !removal.gone && begun.is_none_or(|mark| !mark.is_of(&place)) {
+                return Err(Error::failed(format!("'{}' isn't there", place.text)).advise(
+                    "if it is gone for good, and not on a disk that isn't mounted: remove its secret with --gone",
+                ));
             }
-            let _claimed = claim(&place.path)?;
-            // Whoever may change no secret is told so while there still is an image.
-            self.define(&secrets::condemned(&secret))?;
-            watch(Progress::Next(Step::Remove));
-            if let Err(error) = fs::remove_file(&place.path) {
-                _ = self.define(&secret); // the mark would only mislead
-                return Err(Error::system(format_args!("cannot remove '{}'", place.text), &error));
-            }
-        } else if !removal.gone && !secrets::is_condemned(&secret) {
-            return Err(Error::failed(format!("'{}' isn't there", place.text)).advise(
-                "if it is gone for good, and not on a disk that isn't mounted: remove its secret with --gone",
-            ));
         }
-        if alone.is_some() {
+        if !is_nowhere {
             place.sweep()?;
             place.sync_names()?;
         }
-        watch(Progress::Next(Step::Undefine));
+        ears.next(Step::Undefine);
         self.forget_notes(&place.text)?;
         secrets::forget(&*self.keystore, secret.uuid)?;
         Ok(Deleted { uuid: secret.uuid, image: there })
     }
 
+    /// Removes an image, and marks its secret before that.
+    fn remove(
+        &self,
+        place: &Place,
+        secret: &Definition,
+        unproved: bool,
+        ears: &mut Ears<'_, '_>,
+    ) -> Result<(), Error> {
+        let image = Image::at(place)?;
+        match unproved {
+            true => refuse_foreign(secret)?,
+            // What it opens here is its volume, whoever made it.
+            false => self.prove(&image, secret)?,
+        }
+        let claimed = place.claim()?;
+        let about = fstat(&claimed);
+        let about = about
+            .map_err(|error| Error::system(format_args!("cannot look at '{}'", place.text), &error.into()))?;
+        // Whoever may change no secret is told so while there still is an image.
+        self.define(&secrets::condemned(secret, place)?)?;
+        ears.next(Step::Remove);
+        place.remove(&about).map_err(|error| match self.define(secret) {
+            Ok(()) => error,
+            Err(too) => Error::failed(format!("{error}; and secret {} is still marked: {too}", secret.uuid)),
+        })
+    }
+
     /// What the secret doesn't open is perhaps another volume, put in this one's place.
-    fn prove(&self, image: &Image, place: &Place, secret: &Definition) -> Result<(), Error> {
-        let uuid = secret.uuid;
+    fn prove(&self, image: &Image<'_>, secret: &Definition) -> Result<(), Error> {
+        let (uuid, place) = (secret.uuid, image.place);
         let refused = match image.kind {
             Kind::Luks(_) => match self.value(uuid)? {
                 Some(value) if self.tool.opens(image, &value)? => return Ok(()),
@@ -108,11 +131,20 @@ impl Volumes {
         for handle in self.keystore.list_all(0)? {
             if handle.usage.kind == UsageType::None
                 && let Ok(definition) = self.definition(handle.uuid)
-                && secrets::noted(&definition).is_some_and(|noted| noted.is_ours() && noted.path == path)
+                && Mark::of(&definition).is_some_and(|mark| mark.is_ours() && mark.path == path)
             {
                 secrets::forget(&*self.keystore, handle.uuid)?;
             }
         }
         Ok(())
     }
+}
+
+/// Refuses to undefine, without a proof, what another host made.
+fn refuse_foreign(secret: &Definition) -> Result<(), Error> {
+    mark::elsewhere(secret).map_or(Ok(()), |host| {
+        let (uuid, path) = (secret.uuid, &secret.usage.id);
+        let text = format!("secret {uuid} is that of the volume '{path}' on another host, '{host}'");
+        Err(Error::failed(text).advise(mark::only_there(uuid)))
+    })
 }

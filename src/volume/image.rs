@@ -1,20 +1,20 @@
 //! What an image is, by its first bytes, and how qemu-img is told to open it.
 //!
-//! Only such headers count as a guest can't write itself: LUKS' own, and qcow2's with encryption. Leans on the formats'
-//! published layouts. Refuses LUKS2, which QEMU doesn't open; to follow a backing file: each image has a passphrase of its
+//! Only such headers count as a guest can't write itself: LUKS' own, and qcow2's with encryption. Leans on `place` and on the
+//! formats' published layouts. Refuses LUKS2, which QEMU doesn't open; to follow a backing file: each image has a passphrase of its
 //! own; and images that keep their data in another file: their headers can name any of the host's.
 
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{Read, Seek};
 
-use super::place;
+use super::place::Place;
 use super::plan::Format;
 use crate::secret::Error;
 
 /// An encrypted image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Image {
-    pub(super) path: PathBuf,
+#[derive(Debug)]
+pub(super) struct Image<'a> {
+    pub(super) place: &'a Place,
     pub(super) kind: Kind,
 }
 
@@ -29,37 +29,38 @@ pub(super) enum Kind {
     Aes(&'static str),
 }
 
-impl Image {
-    /// The encrypted image of this path. `None`: what is there isn't one.
-    pub(super) fn probe(path: &Path) -> Result<Option<Self>, Error> {
-        let head = head(path)?;
+impl<'a> Image<'a> {
+    /// The encrypted image of this place. `None`: what is there isn't one.
+    pub(super) fn probe(place: &'a Place) -> Result<Option<Self>, Error> {
+        let head = head(&place.open(false)?, place)?;
         let kind = Kind::of(&head);
         if kind.is_some() && has_data_file(&head) {
-            return Err(elsewhere(path));
+            return Err(elsewhere(place));
         }
-        Ok(kind.map(|kind| Self { path: path.to_owned(), kind }))
+        Ok(kind.map(|kind| Self { place, kind }))
     }
 
-    /// The one of this path, which must be.
-    pub(super) fn at(path: &Path) -> Result<Self, Error> {
-        Self::probe(path)?.ok_or_else(|| {
-            Error::failed(format!("'{}' is no encrypted image", path.display()))
+    /// The one of this place, which must be.
+    pub(super) fn at(place: &'a Place) -> Result<Self, Error> {
+        Self::probe(place)?.ok_or_else(|| {
+            Error::failed(format!("'{}' is no encrypted image", place.text))
                 .advise("encrypted are LUKS images, and qcow2 images with encrypt.format=luks")
         })
     }
 
-    /// Whether there is such a file.
-    pub(super) fn exists(path: &Path) -> Result<bool, Error> {
-        match std::fs::symlink_metadata(path) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::system(format_args!("cannot look at '{}'", path.display()), &error)),
-        }
+    /// The name under which qemu-img, in the image's directory, opens it with the secret of this id: all is said, and nothing
+    /// of it guessed.
+    pub(super) fn name(&self, id: &str) -> String {
+        name(&self.how(id), &self.place.name_there())
     }
 
-    /// The name under which qemu-img opens it with the secret of this id: all is said, and nothing of it guessed.
-    pub(super) fn name(&self, id: &str) -> String {
-        let how = match self.kind {
+    /// The same for a qemu-img that is elsewhere.
+    pub(super) fn whole_name(&self, id: &str) -> String {
+        name(&self.how(id), &self.place.text)
+    }
+
+    fn how(&self, id: &str) -> String {
+        match self.kind {
             Kind::Luks(Format::Raw) | Kind::Luks2 => format!(r#""driver":"luks","key-secret":"{id}""#),
             Kind::Luks(Format::Qcow2) => {
                 format!(r#""driver":"qcow2","backing":null,"encrypt":{{"key-secret":"{id}"}}"#)
@@ -67,39 +68,39 @@ impl Image {
             Kind::Aes(driver) => {
                 format!(r#""driver":"{driver}","backing":null,"encrypt":{{"key-secret":"{id}"}}"#)
             }
-        };
-        name(&how, &self.path)
+        }
     }
 }
 
-/// The name of an image that isn't encrypted.
-pub(super) fn plain_name(path: &Path, format: Format) -> String {
+/// The name of an image that isn't encrypted, and that qemu-img has open as its standard output.
+pub(super) fn plain_name(format: Format) -> String {
     let how = match format {
         Format::Raw => r#""driver":"raw""#,
         Format::Qcow2 => r#""driver":"qcow2","backing":null"#,
     };
-    name(how, path)
+    name(how, "/dev/fd/1")
 }
 
-fn name(how: &str, path: &Path) -> String {
-    let file = escaped(path);
+fn name(how: &str, file: &str) -> String {
+    // A string of JSON. A place's name has no control characters.
+    let file = file.replace('\\', r"\\").replace('"', r#"\""#);
     format!(r#"json:{{{how},"file":{{"driver":"file","filename":"{file}"}}}}"#)
 }
 
 /// Whether there are the first bytes of an encrypted image.
-pub(super) fn looks_encrypted(path: &Path) -> Result<bool, Error> {
-    Ok(Kind::of(&head(path)?).is_some())
+pub(super) fn looks_encrypted(file: &File, place: &Place) -> Result<bool, Error> {
+    Ok(Kind::of(&head(file, place)?).is_some())
 }
 
 /// Refuses an image that other files have a part of.
-pub(super) fn refuse_half(path: &Path) -> Result<(), Error> {
-    let head = head(path)?;
+pub(super) fn refuse_half(file: &File, place: &Place) -> Result<(), Error> {
+    let head = head(file, place)?;
     if head.starts_with(QCOW) && head.get(8..16).is_some_and(|offset| offset != [0; 8]) {
-        return Err(Error::failed(format!("'{}' holds only a part of its data", path.display())).advise(
-            format!("bring in what its backing file has with: qemu-img rebase -b '' '{}'", path.display()),
+        return Err(Error::failed(format!("'{}' holds only a part of its data", place.text)).advise(
+            format!("bring in what its backing file has with: qemu-img rebase -b '' '{}'", place.text),
         ));
     }
-    if has_data_file(&head) { Err(elsewhere(path)) } else { Ok(()) }
+    if has_data_file(&head) { Err(elsewhere(place)) } else { Ok(()) }
 }
 
 /// Whether a header's incompatible features, which version 3 has, say that the data is in another file.
@@ -109,18 +110,16 @@ fn has_data_file(head: &[u8]) -> bool {
     head.starts_with(QCOW) && has_features && head.get(72..80).is_some_and(|bits| bits[7] & DATA_FILE != 0)
 }
 
-fn elsewhere(path: &Path) -> Error {
-    Error::failed(format!("'{}' keeps its data in another file, which its header names", path.display())).advise(
+fn elsewhere(place: &Place) -> Error {
+    Error::failed(format!("'{}' keeps its data in another file, which its header names", place.text)).advise(
         "if you know that file: make one image of the two with qemu-img convert, and copy that with --copy-of",
     )
 }
 
-fn head(path: &Path) -> Result<Vec<u8>, Error> {
+fn head(mut file: &File, place: &Place) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
-    place::open_file(path, false)?
-        .take(HEAD)
-        .read_to_end(&mut head)
-        .map_err(|error| Error::system(format_args!("cannot read '{}'", path.display()), &error))?;
+    let read = file.rewind().and_then(|()| file.take(HEAD).read_to_end(&mut head));
+    read.map_err(|error| Error::system(format_args!("cannot read '{}'", place.text), &error))?;
     Ok(head)
 }
 
@@ -146,11 +145,6 @@ impl Kind {
     }
 }
 
-/// A path in a string of JSON. A place's path is UTF-8, and has no control characters.
-fn escaped(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', r"\\").replace('"', r#"\""#)
-}
-
 const LUKS: &[u8] = b"LUKS\xba\xbe";
 
 const QCOW: &[u8] = b"QFI\xfb";
@@ -163,6 +157,8 @@ const HEAD: u64 = 80;
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn qcow(version: u8, at_32: u8, at_36: u8) -> Vec<u8> {
@@ -194,15 +190,18 @@ mod tests {
             let mut head = qcow(version, encryption, 0);
             head[79] = bits;
             std::fs::write(&path, head).unwrap();
-            assert_eq!(refuse_half(&path).is_err(), refused, "{version} {bits}");
-            assert_eq!(Image::probe(&path).is_err(), refused && encryption != 0, "{version} {bits}");
+            let place = Place::of(&path).unwrap();
+            let half = refuse_half(&place.open(false).unwrap(), &place);
+            assert_eq!(half.is_err(), refused, "{version} {bits}");
+            assert_eq!(Image::probe(&place).is_err(), refused && encryption != 0, "{version} {bits}");
         }
     }
 
     #[test]
     fn no_name_ends_the_string_that_it_stands_in() {
-        let image = Image { path: r#"/srv/a",b\c"#.into(), kind: Kind::Luks(Format::Raw) };
-        let file = r#""file":{"driver":"file","filename":"/srv/a\",b\\c"}"#;
+        let place = Place::of(Path::new(r#"/srv/a",b\c"#)).unwrap();
+        let image = Image { place: &place, kind: Kind::Luks(Format::Raw) };
+        let file = r#""file":{"driver":"file","filename":"./a\",b\\c"}"#;
         assert_eq!(image.name("s"), format!(r#"json:{{"driver":"luks","key-secret":"s",{file}}}"#));
     }
 }

@@ -11,6 +11,7 @@ mod check;
 mod create;
 mod delete;
 mod image;
+mod mark;
 mod original;
 mod orphans;
 mod passphrase;
@@ -73,8 +74,24 @@ impl std::fmt::Debug for Volumes {
 /// Hears what is about to be done, and how far it is.
 pub type Watch<'a> = &'a mut dyn FnMut(Progress);
 
-/// Takes a passphrase that was made, for whoever keeps it. An error of its undoes the creation that made it.
+/// Takes the passphrase that is to open a volume, for whoever keeps it. An error of its ends the work before that counts.
 pub type HandOver<'a> = &'a mut dyn FnMut(&SecretBytes) -> Result<(), Error>;
+
+/// Who hears of a work.
+struct Ears<'a, 'b> {
+    watch: Watch<'a>,
+    hand_over: Option<HandOver<'b>>,
+}
+
+impl Ears<'_, '_> {
+    fn next(&mut self, step: Step) {
+        (self.watch)(Progress::Next(step));
+    }
+
+    fn hand_over(&mut self, passphrase: &SecretBytes) -> Result<(), Error> {
+        self.hand_over.as_mut().map_or(Ok(()), |hand_over| hand_over(passphrase))
+    }
+}
 
 /// What a [`Watch`] hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Leans on `image` for what it is, and on the keystore for its passphrase. Refuses to guess whether it is encrypted or of
 //! which format, and to copy half: what another image backs must be made whole first.
 
-use std::fs;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -34,33 +34,44 @@ pub enum Reading {
 
 /// An original that can be read now.
 pub(super) struct Readable {
-    /// Its name for qemu-img, which gets its passphrase by the id of [`ID`].
+    /// Its name for qemu-img.
     pub(super) name: String,
-    pub(super) key: Option<SecretBytes>,
+    pub(super) by: By,
     /// What it takes on the disk.
     pub(super) bytes: u64,
+    /// Which file it is.
+    pub(super) id: (u64, u64),
+}
+
+/// How qemu-img gets at what is in an original.
+pub(super) enum By {
+    /// By its passphrase, under the id of [`ID`]. A file that isn't the one that was looked at doesn't open.
+    Passphrase(SecretBytes),
+    /// By this file, which was looked at.
+    File(File),
 }
 
 impl Volumes {
     /// Finds an original and what opens it. An encrypted one is tried, before anything is made of it.
     pub(super) fn readable(&self, original: &Original) -> Result<Readable, Error> {
         let place = Place::of(&original.path)?;
-        let about = fs::metadata(&place.path);
+        let file = place.open_behind_links()?;
+        let about = file.metadata();
         let about =
             about.map_err(|error| Error::system(format_args!("cannot read '{}'", place.text), &error))?;
         if original.reading != Reading::Plain(Format::Raw) {
-            image::refuse_half(&place.path)?;
+            image::refuse_half(&file, &place)?;
         }
-        let bytes = about.blocks() * 512;
+        let (bytes, id) = (about.blocks() * 512, (about.dev(), about.ino()));
         let named = match &original.reading {
             Reading::Plain(format) => {
-                self.refuse_encrypted(&place, *format)?;
-                let name = image::plain_name(&place.path, *format);
-                return Ok(Readable { name, key: None, bytes });
+                self.refuse_encrypted(&file, &place, *format)?;
+                return Ok(Readable { name: image::plain_name(*format), by: By::File(file), bytes, id });
             }
             Reading::Encrypted(named) => named,
         };
-        let image = Image::at(&place.path).map_err(|error| {
+        drop(file);
+        let image = Image::at(&place).map_err(|error| {
             error.advise("if it isn't encrypted, say which format it has: --original-format raw, or qcow2")
         })?;
         let uuid = self.named_or_own(named.as_ref(), &place.text)?.uuid;
@@ -68,19 +79,20 @@ impl Volumes {
         match image.kind {
             Kind::Luks2 => return Err(super::check::is_luks2(&place)),
             Kind::Luks(_) if !self.tool.opens(&image, &key)? => {
-                return Err(super::check::does_not_open(uuid, &place.path));
+                return Err(super::check::does_not_open(uuid, &place));
             }
             Kind::Luks(_) | Kind::Aes(_) => {}
         }
-        Ok(Readable { name: image.name(ID), key: Some(key), bytes })
+        let name = image.whole_name(ID);
+        Ok(Readable { name, by: By::Passphrase(key), bytes, id })
     }
 
     /// As plain data its cipher text would be copied, and nothing ever open the copy. But a raw disk that a guest has
     /// encrypted by itself looks no different; what tells them apart is whether there is a secret for it.
-    fn refuse_encrypted(&self, place: &Place, format: Format) -> Result<(), Error> {
+    fn refuse_encrypted(&self, file: &File, place: &Place, format: Format) -> Result<(), Error> {
         let is_encrypted = match format {
-            Format::Raw => image::looks_encrypted(&place.path)? && self.own(&place.text)?.is_some(),
-            Format::Qcow2 => image::looks_encrypted(&place.path)?,
+            Format::Raw => image::looks_encrypted(file, place)? && self.own(&place.text)?.is_some(),
+            Format::Qcow2 => image::looks_encrypted(file, place)?,
         };
         if !is_encrypted {
             return Ok(());

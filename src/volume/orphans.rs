@@ -1,8 +1,8 @@
 //! What has lost its other half: secrets whose volumes are gone, volumes whose secrets are, and what was cut short.
 //!
-//! Looks at the usages of all secrets, and into the directories that they name. Leans on `image` to tell encrypted images from
-//! other files. Refuses to change anything, to call a volume gone that it may not look at,
-//! and to call work cut short that goes on.
+//! Looks at the usages and descriptions of all secrets, and into the directories that they name. Leans on `image` to tell
+//! encrypted images from other files, and on `mark`. Refuses to change anything, to call a volume gone that it may not look
+//! at or that is another host's, and to call work cut short that goes on.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use ::uuid::Uuid;
 
+use super::Volumes;
 use super::image::Image;
+use super::mark::{self, Mark, Work};
 use super::place::{self, Place, unnamed_of};
-use super::{Volumes, secrets};
-use crate::secret::{Error, Handle, UsageType};
+use crate::secret::{Definition, Error, Handle, UsageType};
 
 /// One half without the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +39,29 @@ pub enum Orphan {
         /// The volume that it is for.
         path: PathBuf,
     },
+    /// The removal of this volume was cut short.
+    Deletion {
+        /// The marked secret.
+        uuid: Uuid,
+        /// The volume that it is for.
+        path: PathBuf,
+    },
     /// The change of this volume's passphrase was cut short.
     Change {
         /// The secret that holds both passphrases.
         uuid: Uuid,
         /// The volume.
         path: PathBuf,
+    },
+    /// A secret that another host made, for a volume that isn't here, or for work of its that was cut short. That host knows
+    /// whether it is an orphan.
+    Elsewhere {
+        /// The secret.
+        uuid: Uuid,
+        /// The volume.
+        path: PathBuf,
+        /// The host.
+        host: String,
     },
     /// An image that never got its name.
     Unnamed {
@@ -72,35 +90,21 @@ impl Volumes {
         for Handle { uuid, usage } in self.keystore.list_all(0)? {
             // A definition that can't be read is the keystore's matter: its usage still tells the volume.
             let definition = self.definition(uuid).ok();
-            if usage.kind == UsageType::None {
-                let path =
-                    definition.as_ref().and_then(secrets::noted).map(|noted| PathBuf::from(noted.path));
-                let is_noted = || self.definition(uuid).is_ok_and(|it| secrets::noted(&it).is_some());
-                let path = path.filter(|path| is_idle(path) && is_noted());
-                orphans.extend(path.map(|path| Orphan::Change { uuid, path }));
-            }
-            let path = PathBuf::from(&*usage.id);
-            if usage.kind != UsageType::Volume || !path.is_absolute() {
+            let mark = definition.as_ref().and_then(Mark::of);
+            let is_of_volume = usage.kind == UsageType::Volume;
+            let path = PathBuf::from(match &mark {
+                Some(mark) => &*mark.path,
+                None if is_of_volume => &*usage.id,
+                None => continue,
+            });
+            if !path.is_absolute() {
                 continue;
             }
-            let parent = path.parent().unwrap_or(&path);
-            if definition.as_ref().is_some_and(secrets::is_unfinished) {
-                // Whose work it was may have ended between our looks.
-                let is_so = || self.definition(uuid).is_ok_and(|it| secrets::is_unfinished(&it));
-                if is_idle(&path) && is_so() {
-                    orphans.push(Orphan::Creation { uuid, path: path.clone() });
-                }
-            } else if parent.try_exists().is_ok_and(|is_there| !is_there) {
-                let why = "its directory isn't there: is it mounted?".to_owned();
-                orphans.push(Orphan::Unseen { path: path.clone(), why });
-            } else if matches!(Image::exists(&path), Ok(false))
-                && is_idle(&path)
-                && self.keystore.lookup_by_uuid(uuid).is_ok()
-            {
-                orphans.push(Orphan::Secret { uuid, path: path.clone() });
-            }
+            orphans.extend(self.left(uuid, definition.as_ref(), mark.as_ref(), &path));
             places.extend(path.parent().filter(|parent| parent.is_dir()).map(Path::to_owned));
-            known.insert(path);
+            if is_of_volume {
+                known.insert(path);
+            }
         }
         for directory in &places {
             match place::entries(directory) {
@@ -116,25 +120,57 @@ impl Volumes {
         Ok(orphans)
     }
 
+    /// What a secret of this volume is, if it is one half without the other, or of work that was cut short.
+    fn left(
+        &self,
+        uuid: Uuid,
+        definition: Option<&Definition>,
+        mark: Option<&Mark>,
+        path: &Path,
+    ) -> Option<Orphan> {
+        let path = path.to_owned();
+        let place = Place::of(&path).ok();
+        let is_gone =
+            place.as_ref().is_some_and(|place| place.lacks_directory() || matches!(place.look(), Ok(None)));
+        if let Some(host) = definition.and_then(mark::elsewhere) {
+            return (mark.is_some() || is_gone).then_some(Orphan::Elsewhere { uuid, path, host });
+        }
+        // Whose work it was may have ended between our looks.
+        let is_idle = || place.as_ref().is_none_or(|place| !place.is_busy());
+        if let Some(mark) = mark {
+            let is_so =
+                is_idle() && self.definition(uuid).is_ok_and(|now| Mark::of(&now).as_ref() == Some(mark));
+            return is_so.then_some(match mark.work {
+                Work::Create => Orphan::Creation { uuid, path },
+                Work::Delete => Orphan::Deletion { uuid, path },
+                Work::Change => Orphan::Change { uuid, path },
+            });
+        }
+        if place.as_ref().is_some_and(Place::lacks_directory) {
+            let why = "its directory isn't there: is it mounted?".to_owned();
+            return Some(Orphan::Unseen { path, why });
+        }
+        (is_gone && is_idle() && self.keystore.lookup_by_uuid(uuid).is_ok())
+            .then_some(Orphan::Secret { uuid, path })
+    }
+
     /// What a file is, if it is one half without the other.
     fn half(&self, directory: &Path, name: &OsStr, known: &BTreeSet<PathBuf>) -> Option<Orphan> {
         let path = directory.join(name);
+        let is_idle = |path: &Path| Place::of(path).map_or(true, |place| !place.is_busy());
         if let Some(of) = unnamed_of(name) {
-            let is_left = is_idle(&directory.join(of)) && path.exists();
+            let is_left = is_idle(&directory.join(of)) && path.is_dir() && !path.is_symlink();
             return is_left.then_some(Orphan::Unnamed { path });
         }
-        let is_one = !known.contains(&path)
-            && path.symlink_metadata().is_ok_and(|about| about.is_file())
-            && matches!(Image::probe(&path), Ok(Some(_)))
-            && is_idle(&path)
-            && path.to_str().is_none_or(|text| matches!(self.own(text), Ok(None))); // it may be new
+        if known.contains(&path) {
+            return None;
+        }
+        let place = Place::of(&path).ok()?;
+        let is_one = matches!(Image::probe(&place), Ok(Some(_)))
+            && !place.is_busy()
+            && matches!(self.own(&place.text), Ok(None)); // it may be new
         is_one.then_some(Orphan::Volume { path })
     }
-}
-
-/// Whether nobody is at work on a volume: what is half done now is cut short.
-fn is_idle(path: &Path) -> bool {
-    Place::of(path).map_or(true, |place| !place.is_busy())
 }
 
 impl Orphan {
@@ -144,7 +180,9 @@ impl Orphan {
             Self::Secret { path, .. }
             | Self::Volume { path }
             | Self::Creation { path, .. }
+            | Self::Deletion { path, .. }
             | Self::Change { path, .. }
+            | Self::Elsewhere { path, .. }
             | Self::Unnamed { path }
             | Self::Unseen { path, .. } => path,
         }

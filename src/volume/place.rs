@@ -2,37 +2,47 @@
 //!
 //! Two names beside `NAME` are ours: `.NAME.strongroom`, empty and locked while somebody works on the volume, and
 //! `.NAME.strongroom-XXXXXXXX`, the directory of an image that has yet to get its name. What a kill left of the latter,
-//! whoever has the lock removes. Leans on flock(2) and `unnamed`. Refuses paths that a `<secret>` can't say or that go up,
-//! links: the file behind one is another place; and what isn't a file: to open a pipe or a device may wait for ever.
+//! whoever has the lock removes. The directory is held, so that all steps of a work are in one, whatever has its name
+//! meanwhile. Leans on openat(2), flock(2) and `unnamed`. Refuses paths that a `<secret>` can't say or that go up, links: the
+//! file behind one is another place; and what isn't a file: to open a pipe or a device may wait for ever.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, OFlags, fcntl_lock};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{Dir, fcntl_lock, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::unnamed::{self, Unnamed};
 use crate::secret::{Error, random_uuid};
 
 /// Where a volume is, or is to be.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Place {
     pub(super) path: PathBuf,
     /// The path, as a secret's usage says it.
     pub(super) text: String,
-    directory: PathBuf,
     name: OsString,
+    directory: Result<File, Errno>,
 }
 
 /// While this is there, nobody else works on the volume.
 #[derive(Debug)]
 pub(super) struct Alone {
-    file: PathBuf,
+    directory: File,
+    name: OsString,
     _lock: File,
+}
+
+/// Which file it is, by device and number.
+pub(super) fn id(about: &Stat) -> (u64, u64) {
+    (about.st_dev, about.st_ino)
 }
 
 impl Place {
@@ -45,31 +55,62 @@ impl Place {
         let path = std::path::absolute(path).map_err(|_| no_place())?;
         let text = path.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(no_place)?;
         let (text, name) = (text.to_owned(), path.file_name().ok_or_else(no_place)?.to_owned());
-        let directory = path.parent().ok_or_else(no_place)?.to_owned();
         if text.ends_with('/') || path.components().any(|part| part == Component::ParentDir) {
             return Err(no_place());
         }
-        Ok(Self { path, text, directory, name })
+        let directory = path.parent().ok_or_else(no_place)?;
+        let directory =
+            openat(CWD, directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        Ok(Self { path, text, name, directory: directory.map(File::from) })
     }
 
-    /// Takes the place for oneself.
+    fn directory(&self) -> Result<&File, Error> {
+        self.directory.as_ref().map_err(|error| {
+            Error::system(format_args!("cannot look into the directory of '{}'", self.text), &(*error).into())
+        })
+    }
+
+    /// Whether there is no such directory. One that may not be looked at is there.
+    pub(super) fn lacks_directory(&self) -> bool {
+        matches!(self.directory, Err(Errno::NOENT | Errno::NOTDIR))
+    }
+
+    /// The directory's number, which it has as long as it is there.
+    pub(super) fn number(&self) -> Result<u64, Error> {
+        let about = fstat(self.directory()?);
+        about.map(|about| about.st_ino).map_err(|error| {
+            Error::system(format_args!("cannot look at the directory of '{}'", self.text), &error.into())
+        })
+    }
+
+    /// Where a child of this process finds the directory, whatever its name is by then.
+    pub(super) fn for_children(&self) -> Result<String, Error> {
+        Ok(for_children(self.directory()?))
+    }
+
+    /// The volume's name there.
+    pub(super) fn name_there(&self) -> String {
+        format!("./{}", self.name.to_string_lossy()) // it is UTF-8, as the path is
+    }
+
+    /// Takes the place for oneself. Who is only looking whether it is taken is waited for.
     pub(super) fn alone(&self) -> Result<Alone, Error> {
-        let file = self.directory.join(self.beside(""));
-        let failed = |error| Error::system(format_args!("cannot lock '{}'", file.display()), &error);
+        let (directory, name) = (self.directory()?, self.beside(""));
+        let failed = |error| Error::system(format_args!("cannot lock the place of '{}'", self.text), &error);
+        let end = Instant::now() + LOOK;
         loop {
-            let lock = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-                .open(&file)
-                .map_err(failed)?;
+            let how = OFlags::WRONLY | OFlags::CREATE | HOW;
+            let lock = openat(directory, &name, how, Mode::RUSR | Mode::WUSR);
+            let lock = File::from(lock.map_err(|error| failed(error.into()))?);
             if !lock.metadata().map_err(failed)?.is_file() {
-                return Err(failed(io::Error::other("it is no ordinary file")));
+                return Err(failed(io::Error::other("the file beside it is no ordinary one")));
             }
             match lock.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    sleep(GLANCE);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::not_now(format!("another Strongroom is at work on '{}'", self.text))
                         .advise("wait until it is done"));
@@ -77,68 +118,136 @@ impl Place {
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
             // Whoever had it may have removed the file between our two steps.
-            let id = |about: fs::Metadata| (about.dev(), about.ino());
-            match (lock.metadata().map(id), fs::symlink_metadata(&file).map(id)) {
-                (Ok(ours), Ok(there)) if ours == there => return Ok(Alone { file, _lock: lock }),
-                (Err(error), _) => return Err(failed(error)),
-                _ => {}
+            let ours = fstat(&lock).map_err(|error| failed(error.into()))?;
+            let there = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+            if there.is_ok_and(|there| id(&there) == id(&ours)) {
+                let directory = directory.try_clone().map_err(failed)?;
+                return Ok(Alone { directory, name, _lock: lock });
             }
         }
     }
 
-    /// What is there: `None` if nothing is. Only an ordinary file may be.
-    pub(super) fn look(&self) -> Result<Option<fs::Metadata>, Error> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(about) if about.is_file() => Ok(Some(about)),
-            Ok(_) => Err(no_file(&self.text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::system(format_args!("cannot look at '{}'", self.text), &error)),
+    /// Whether somebody is at work on it, for all that can be seen.
+    pub(super) fn is_busy(&self) -> bool {
+        let Ok(directory) = &self.directory else { return !self.lacks_directory() };
+        match openat(directory, self.beside(""), OFlags::RDONLY | HOW, Mode::empty()) {
+            Ok(lock) => File::from(lock).try_lock_shared().is_err(),
+            Err(error) => error != Errno::NOENT,
         }
     }
 
-    /// What is there, which must be.
-    pub(super) fn file(&self) -> Result<fs::Metadata, Error> {
-        let none = || io::Error::from_raw_os_error(Errno::NOENT.raw_os_error());
-        self.look()?.ok_or_else(|| Error::system(format_args!("cannot read '{}'", self.text), &none()))
+    /// What is there: `None` if nothing is. Only an ordinary file may be.
+    pub(super) fn look(&self) -> Result<Option<Stat>, Error> {
+        match statat(self.directory()?, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(about) if FileType::from_raw_mode(about.st_mode) == FileType::RegularFile => Ok(Some(about)),
+            Ok(_) => Err(no_file(&self.text)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(Error::system(format_args!("cannot look at '{}'", self.text), &error.into())),
+        }
     }
 
-    /// Whether its directory is there.
-    pub(super) fn has_directory(&self) -> bool {
-        self.directory.is_dir()
+    /// Opens what is there, to read it, or to write it too.
+    pub(super) fn open(&self, write: bool) -> Result<File, Error> {
+        self.open_as(if write { OFlags::RDWR } else { OFlags::RDONLY } | OFlags::NOFOLLOW)
     }
 
-    /// Whether somebody is at work on it.
-    pub(super) fn is_busy(&self) -> bool {
-        let mut how = OpenOptions::new();
-        how.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-        let lock = how.open(self.directory.join(self.beside("")));
-        lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    /// Opens what is there or what a link there leads to, to read it.
+    pub(super) fn open_behind_links(&self) -> Result<File, Error> {
+        self.open_as(OFlags::RDONLY)
+    }
+
+    fn open_as(&self, how: OFlags) -> Result<File, Error> {
+        let failed = |error| Error::system(format_args!("cannot read '{}'", self.text), &error);
+        let file = openat(self.directory()?, &self.name, how | WITHOUT_WAITING, Mode::empty());
+        let file = match file {
+            Ok(file) => File::from(file),
+            Err(Errno::LOOP) => return Err(no_file(&self.text)),
+            Err(error) => return Err(failed(error.into())),
+        };
+        match file.metadata().map_err(failed)?.is_file() {
+            true => Ok(file),
+            false => Err(no_file(&self.text)),
+        }
+    }
+
+    /// Takes a volume's file from QEMU's point of view: fails while a guest has it open, and no guest opens it until this is
+    /// dropped. QEMU's own locks are of the same file and of a related kind: these are the process's, so they go as soon as it
+    /// closes the file by any descriptor (the kind that doesn't takes a call that no safe code can make). Nothing else here
+    /// opens the file meanwhile.
+    pub(super) fn claim(&self) -> Result<File, Error> {
+        let file = self.open(true)?;
+        match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(Errno::AGAIN | Errno::ACCESS) => {
+                Err(Error::not_now(format!("'{}' is in use", self.text)).advise(IN_USE))
+            }
+            // A file system without locks has no guest's either.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP) => Ok(file),
+            Err(error) => Err(Error::system(format_args!("cannot lock '{}'", self.text), &error.into())),
+        }
+    }
+
+    /// Removes what is there, if it is this file. Another one that has its name stays; none is no error.
+    pub(super) fn remove(&self, which: &Stat) -> Result<(), Error> {
+        match self.look()? {
+            Some(about) if id(&about) == id(which) => {}
+            Some(_) => {
+                return Err(Error::not_now(format!("'{}' is another file by now", self.text))
+                    .advise("see what it is, and who put it there"));
+            }
+            None => return Ok(()),
+        }
+        unlinkat(self.directory()?, &self.name, AtFlags::empty())
+            .map_err(|error| Error::system(format_args!("cannot remove '{}'", self.text), &error.into()))
     }
 
     /// A new, empty image beside the volume's, which nobody else may read. It gets the rights of what it is to replace.
-    pub(super) fn unnamed(&self, like: Option<&fs::Metadata>) -> Result<Unnamed, Error> {
+    pub(super) fn unnamed(&self, like: Option<&Stat>) -> Result<Unnamed, Error> {
         let tail = random_uuid().ok_or_else(Error::no_randomness)?.simple().to_string();
-        Unnamed::new(self.directory.join(self.beside(&format!("-{}", &tail[..8]))), like)
+        let name = self.beside(&format!("-{}", &tail[..8]));
+        Unnamed::new(self.directory()?, name, like).map_err(|error| {
+            Error::system(format_args!("cannot make an image beside '{}'", self.text), &error)
+        })
+    }
+
+    /// Gives an image the volume's name.
+    pub(super) fn name(&self, unnamed: &Unnamed, replace: bool) -> Result<(), NotNamed> {
+        let failed = |error: &io::Error| {
+            Error::system(format_args!("cannot name the new image '{}'", self.text), error)
+        };
+        let directory = self.directory().map_err(NotNamed::No)?;
+        match unnamed.name(directory, &self.name, replace) {
+            Ok(()) => Ok(()),
+            Err((error, true)) => Err(NotNamed::Perhaps(failed(&error))),
+            Err((error, false)) => Err(NotNamed::No(failed(&error))),
+        }
+    }
+
+    /// Makes durable what the image holds.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        self.open(false)?.sync_all().map_err(|error| self.not_synced(&error))
     }
 
     /// Makes durable what the directory's names are.
     pub(super) fn sync_names(&self) -> Result<(), Error> {
-        sync(&self.directory)
+        let directory = unnamed::listed(self.directory()?);
+        directory.and_then(|directory| directory.sync_all()).map_err(|error| self.not_synced(&error))
+    }
+
+    fn not_synced(&self, error: &io::Error) -> Error {
+        Error::system(format_args!("cannot write '{}' to the disk", self.text), error)
     }
 
     /// Removes what a kill left beside the volume. Says whether there was anything.
     pub(super) fn sweep(&self) -> Result<bool, Error> {
         let mut swept = false;
-        if !self.has_directory() {
-            return Ok(false);
-        }
-        for entry in entries(&self.directory)? {
+        let directory = self.directory()?;
+        let failed = |error: io::Error| {
+            Error::system(format_args!("cannot sweep the place of '{}'", self.text), &error)
+        };
+        for entry in names(directory).map_err(failed)? {
             if unnamed_of(&entry) == Some(&self.name) {
-                let path = self.directory.join(&entry);
-                let failed =
-                    |error| Error::system(format_args!("cannot remove '{}'", path.display()), &error);
-                unnamed::remove(&path).map_err(failed)?;
-                swept = true;
+                swept |= unnamed::remove(directory, &entry).map_err(failed)?;
             }
         }
         Ok(swept)
@@ -153,27 +262,19 @@ impl Place {
     }
 }
 
-impl Drop for Alone {
-    fn drop(&mut self) {
-        _ = fs::remove_file(&self.file); // before the lock goes; a file that stays is taken by the next
-    }
+/// Why an image didn't get its name.
+#[derive(Debug)]
+pub(super) enum NotNamed {
+    /// It surely has none.
+    No(Error),
+    /// It may have it: who knows is the next run.
+    Perhaps(Error),
 }
 
-/// Takes a volume's file from QEMU's point of view: fails while a guest has it open, and no guest opens it until this is
-/// dropped. QEMU's own locks are of the same file and of a related kind: these are the process's, so they go as soon as it
-/// closes the file by any descriptor (the kind that doesn't takes a call that no safe code can make). Nothing else here
-/// opens the file meanwhile.
-pub(super) fn claim(path: &Path) -> Result<File, Error> {
-    let failed = |error| Error::system(format_args!("cannot lock '{}'", path.display()), &error);
-    let file = open_file(path, true)?;
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::AGAIN | Errno::ACCESS) => {
-            Err(Error::not_now(format!("'{}' is in use", path.display())).advise(IN_USE))
-        }
-        // A file system without locks has no guest's either.
-        Err(Errno::NOLCK | Errno::OPNOTSUPP) => Ok(file),
-        Err(error) => Err(failed(error.into())),
+impl Drop for Alone {
+    fn drop(&mut self) {
+        // Before the lock goes; a file that stays is taken by the next.
+        _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
     }
 }
 
@@ -181,11 +282,26 @@ pub(super) fn claim(path: &Path) -> Result<File, Error> {
 pub(super) const IN_USE: &str =
     "the image is in use: shut the guest down first, or wait for the other program";
 
+/// Where a child of this process finds a directory that this one has open.
+pub(super) fn for_children(directory: &File) -> String {
+    format!("/proc/self/fd/{}", directory.as_raw_fd())
+}
+
 /// The names in a directory.
 pub(super) fn entries(directory: &Path) -> Result<Vec<OsString>, Error> {
-    let failed = |error| Error::system(format_args!("cannot list '{}'", directory.display()), &error);
-    let entries = fs::read_dir(directory).map_err(failed)?;
-    entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>().map_err(failed)
+    let listed = File::open(directory).and_then(|directory| names(&directory));
+    listed.map_err(|error| Error::system(format_args!("cannot list '{}'", directory.display()), &error))
+}
+
+fn names(directory: &File) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(unnamed::listed(directory)?)? {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// The name of the volume whose image this name is that of, before it gets its own.
@@ -197,35 +313,29 @@ pub(super) fn unnamed_of(name: &OsStr) -> Option<&OsStr> {
     is_ours.then(|| OsStr::from_bytes(name))
 }
 
-/// Opens a file, and nothing else: a pipe or a device might make us wait for ever.
-pub(super) fn open_file(path: &Path, write: bool) -> Result<File, Error> {
-    let failed = |error| Error::system(format_args!("cannot read '{}'", path.display()), &error);
-    let mut how = OpenOptions::new();
-    how.read(true).write(write).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    let file = how.open(path).map_err(failed)?;
-    match file.metadata().map_err(failed)?.is_file() {
-        true => Ok(file),
-        false => Err(no_file(&path.display().to_string())),
-    }
-}
-
 fn no_file(path: &str) -> Error {
     Error::failed(format!("'{path}' is no ordinary file"))
         .advise("volumes are files here: name the file itself, not a link, a device or a directory")
 }
 
-/// Makes durable what a file or directory holds.
-pub(super) fn sync(path: &Path) -> Result<(), Error> {
-    let synced = File::open(path).and_then(|file| file.sync_all());
-    synced
-        .map_err(|error| Error::system(format_args!("cannot write '{}' to the disk", path.display()), &error))
-}
-
 /// What stands behind a volume's name in the names that are ours.
 const OURS: &str = ".strongroom";
 
+/// A pipe or a device might make us wait for ever.
+const WITHOUT_WAITING: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// How the file is opened that is locked.
+const HOW: OFlags = WITHOUT_WAITING.union(OFlags::NOFOLLOW);
+
+/// How long another's look at the lock may take.
+const LOOK: Duration = Duration::from_secs(1);
+
+const GLANCE: Duration = Duration::from_millis(20);
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -234,10 +344,24 @@ mod tests {
         let place = Place::of(&directory.path().join("a.img")).unwrap();
         let alone = place.alone().unwrap();
         let refused = place.alone().unwrap_err().to_string();
-        assert!(refused.contains("another Strongroom is at work"), "{refused}");
+        assert!(refused.contains("another Strongroom is at work") && place.is_busy(), "{refused}");
         drop(alone);
-        assert!(entries(directory.path()).unwrap().is_empty());
+        assert!(entries(directory.path()).unwrap().is_empty() && !place.is_busy());
         drop(place.alone().unwrap());
+    }
+
+    #[test]
+    fn who_only_looks_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::of(&directory.path().join("a")).unwrap();
+        let lock = File::create(directory.path().join(".a.strongroom")).unwrap();
+        lock.lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| place.alone().map(drop));
+            sleep(GLANCE);
+            drop(lock);
+            waits.join().unwrap().unwrap();
+        });
     }
 
     #[test]
@@ -252,15 +376,24 @@ mod tests {
             ".a.strongroom-0123456",
             ".a.strongroom-b.strongroom-01234567",
             ".a.strongroom-012345678",
+            ".a.strongroom-89abcdef",
         ];
-        for name in kept.iter().chain(&[".a.strongroom-89abcdef"]) {
+        for name in kept {
             fs::write(directory.path().join(name), "").unwrap();
         }
-        let unnamed = directory.path().join(".a.strongroom-76543210");
-        fs::create_dir(&unnamed).unwrap();
-        fs::write(unnamed.join(unnamed::IMAGE), "").unwrap();
+        // Somebody else's of such a name: more may look into it, or it holds what we don't make.
+        for (name, mode, file) in [("76543211", 0o755, "image-76543211"), ("76543212", 0o700, "image")] {
+            let theirs = directory.path().join(format!(".a.strongroom-{name}"));
+            fs::create_dir(&theirs).unwrap();
+            fs::set_permissions(&theirs, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            fs::write(theirs.join(file), "theirs").unwrap();
+        }
+        let unnamed = place.unnamed(None).unwrap();
+        std::mem::forget(unnamed); // as if killed
         assert!(place.sweep().unwrap());
-        assert_eq!(entries(directory.path()).unwrap().len(), kept.len());
+        assert_eq!(entries(directory.path()).unwrap().len(), kept.len() + 2);
+        assert!(directory.path().join(".a.strongroom-76543211/image-76543211").exists());
+        assert!(directory.path().join(".a.strongroom-76543212/image").exists());
         assert!(!place.sweep().unwrap());
     }
 
@@ -269,17 +402,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = Place::of(&directory.path().join("a")).unwrap();
         let pipe = |path: &Path| {
-            let mode = rustix::fs::Mode::from_raw_mode(0o600);
-            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+            rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         };
         pipe(&place.path);
-        for error in [open_file(&place.path, false).unwrap_err(), place.look().unwrap_err()] {
+        for error in [place.open(false).unwrap_err(), place.look().unwrap_err()] {
             assert!(error.to_string().ends_with("is no ordinary file"), "{error}");
         }
         let lock = directory.path().join(".a.strongroom");
         pipe(&lock);
-        let _reader = OpenOptions::new().read(true).write(true).open(&lock).unwrap();
-        assert!(place.alone().unwrap_err().to_string().contains("no ordinary file"));
+        let _reader = fs::OpenOptions::new().read(true).write(true).open(&lock).unwrap();
+        assert!(place.alone().unwrap_err().to_string().contains("no ordinary"));
+    }
+
+    #[test]
+    fn a_place_stays_where_it_is_when_its_directory_is_called_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        let [was, is] = ["was", "is"].map(|name| directory.path().join(name));
+        fs::create_dir(&was).unwrap();
+        fs::write(was.join("a"), "here").unwrap();
+        let place = Place::of(&was.join("a")).unwrap();
+        fs::rename(&was, &is).unwrap();
+        std::os::unix::fs::symlink("/etc", &was).unwrap();
+        let about = place.look().unwrap().unwrap();
+        fs::write(is.join("b"), "another").unwrap();
+        fs::rename(is.join("b"), is.join("a")).unwrap();
+        assert!(place.remove(&about).unwrap_err().to_string().contains("another file"));
+        assert!(is.join("a").exists());
+        place.remove(&place.look().unwrap().unwrap()).unwrap();
+        assert!(!is.join("a").exists() && place.look().unwrap().is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 
+use super::mark::letters;
 use super::{Named, Original};
 use crate::references::{Description, Format as Encryption};
 use crate::secret::{Document, Element, Error, ErrorCode, ErrorDomain, Source};
@@ -172,7 +173,7 @@ impl Plan {
         let copy_of = self.copy_of.as_ref().map(|it| (std::path::absolute(&it.path).ok(), &it.reading));
         let image = (self.format, self.size, self.preallocation, &self.cipher, copy_of);
         let told = format!("{image:?} {:?} {}", self.secret, self.ephemeral);
-        digest(&SHA256, told.as_bytes()).as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        letters(&digest(&SHA256, told.as_bytes()).as_ref()[..4])
     }
 
     /// Refuses what can't be made, before anything is.

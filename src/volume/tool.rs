@@ -1,17 +1,17 @@
 //! qemu-img, as a child process.
 //!
 //! A secret goes to it through a pipe that is filled and closed before it starts, and is its standard input; a second one is
-//! its standard output, where it has nothing to say and QEMU opens `/dev/fd/1` for reading all the same. So no descriptor of
-//! ours is ever inheritable, by it or by what another thread starts. What it says on its standard error becomes our error.
-//! A caller that returns or panics ends it; with one that is killed the kernel ends it, where util-linux' setpriv is there to
+//! its standard output, where it has nothing to say and QEMU opens `/dev/fd/1` for reading all the same; or a file is that it
+//! shall read. So no descriptor of ours is ever inheritable, by it or by what another thread starts. What it says on its
+//! standard error becomes our error. A caller that returns or panics ends it; with one that is killed the kernel ends it, where util-linux' setpriv is there to
 //! ask for that: std has no safe way. Leans on std's processes and pipes. Refuses to hand on an environment that it doesn't
 //! know, and to leave it running when its caller is gone.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, PipeReader, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, absolute};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -23,10 +23,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use secrecy::ExposeSecret;
 
 use super::image::{Image, Kind};
-use super::original::Readable;
-use super::place::IN_USE;
+use super::original::{By, Readable};
+use super::place::{IN_USE, Place};
 use super::plan::{Format, Plan, Preallocation};
-use super::unnamed::{IMAGE, Unnamed};
+use super::unnamed::Unnamed;
 use super::{Progress, Watch};
 use crate::memory::SecretBytes;
 use crate::secret::Error;
@@ -46,39 +46,52 @@ impl Tool {
         Self { program: self.program.clone(), iterate: Some(self.iterate.unwrap_or(CHEAP)) }
     }
 
-    /// Makes the image of a plan.
-    pub(super) fn create(
+    /// Makes the image of a plan: empty, or a copy.
+    pub(super) fn make(
         &self,
-        plan: &Plan,
-        made: &Unnamed,
+        (plan, original): (&Plan, Option<&Readable>),
+        place: &Place,
+        made: &mut Unnamed,
         key: &SecretBytes,
         watch: Watch<'_>,
     ) -> Result<(), Error> {
         let (driver, options) = self.layout(plan);
-        let mut arguments = words(["create", "-q", "--object", FIRST, "-f", driver, "-o", &options]);
-        arguments.extend([IMAGE.into(), plan.size.to_string().into()]);
-        let total = plan.preallocation.fills().then_some(plan.size);
-        self.make(plan, &arguments, &[key], made, total, watch)
-    }
-
-    /// Makes the image of a plan, as a copy.
-    pub(super) fn copy(
-        &self,
-        plan: &Plan,
-        original: &Readable,
-        made: &Unnamed,
-        key: &SecretBytes,
-        watch: Watch<'_>,
-    ) -> Result<(), Error> {
-        let (driver, options) = self.layout(plan);
-        let mut arguments = words(["convert", "-q", "--object", FIRST]);
-        if original.key.is_some() {
-            arguments.extend(words(["--object", SECOND]));
+        let (mut arguments, output, total);
+        match original {
+            None => {
+                arguments = words(["create", "-q", "--object", FIRST, "-f", driver, "-o", &options]);
+                arguments.extend([made.image(), plan.size.to_string().into()]);
+                output = None;
+                total = plan.preallocation.fills().then_some(plan.size);
+            }
+            Some(original) => {
+                arguments = words(["convert", "-q", "--object", FIRST]);
+                output = Some(match &original.by {
+                    By::Passphrase(key) => {
+                        arguments.extend(words(["--object", SECOND]));
+                        Handed::Secret(key)
+                    }
+                    By::File(file) => Handed::File(file),
+                });
+                arguments.extend(words(["-O", driver, "-o", &options, &original.name]));
+                arguments.push(made.image());
+                total = Some(original.bytes);
+            }
         }
-        arguments.extend(words(["-O", driver, "-o", &options, &original.name]));
-        arguments.push(IMAGE.into());
-        let secrets: Vec<_> = std::iter::once(key).chain(&original.key).collect();
-        self.make(plan, &arguments, &secrets, made, Some(original.bytes), watch)
+        let failed = |error| Error::system(format_args!("cannot make '{}'", place.text), &error);
+        let ended = measuring(|attempt| {
+            if attempt > 1 {
+                made.renew().map_err(failed)?; // it removes what it has begun
+            }
+            let mut look = || {
+                if let (Some(total), Ok(about)) = (total, made.about()) {
+                    let done = u64::try_from(about.st_blocks).map_or(0, |blocks| blocks * 512);
+                    watch(Progress::Bytes { done: done.min(total), total });
+                }
+            };
+            self.run((&made.for_children(), &arguments), [Some(Handed::Secret(key)), output], &mut look)
+        });
+        ended?.map_err(|said| said.told("cannot make", place))
     }
 
     /// The driver of a plan's image, and its options.
@@ -98,54 +111,42 @@ impl Tool {
         (driver, options)
     }
 
-    /// Makes an image, and tells how much of `total` it has.
-    fn make(
-        &self,
-        plan: &Plan,
-        arguments: &[OsString],
-        secrets: &[&SecretBytes],
-        made: &Unnamed,
-        total: Option<u64>,
-        watch: Watch<'_>,
-    ) -> Result<(), Error> {
-        let mut look = || {
-            if let (Some(total), Ok(about)) = (total, made.file.metadata()) {
-                watch(Progress::Bytes { done: (about.blocks() * 512).min(total), total });
-            }
-        };
-        let ended = self.run_measuring(Some(made), arguments, secrets, &mut look)?;
-        ended.map_err(|said| said.told("cannot make", &plan.path))
-    }
-
     /// Whether a passphrase opens an image. An image that a guest has open can be tried too.
-    pub(super) fn opens(&self, image: &Image, key: &SecretBytes) -> Result<bool, Error> {
+    pub(super) fn opens(&self, image: &Image<'_>, key: &SecretBytes) -> Result<bool, Error> {
         let arguments =
             words(["map", "-U", "--max-length=512", "--output=json", "--object", FIRST, &image.name("s")]);
-        match self.run(None, &arguments, &[key], &mut || {})? {
+        let at = image.place.for_children()?;
+        match self.run((&at, &arguments), [Some(Handed::Secret(key)), None], &mut || {})? {
             Ok(()) => Ok(true),
             Err(said) if said.is_wrong_key() => Ok(false),
-            Err(said) => Err(said.told("cannot open", &image.path)),
+            Err(said) => Err(said.told("cannot open", image.place)),
         }
     }
 
     /// Gives a passphrase a slot of an image that another one opens.
-    pub(super) fn add(&self, image: &Image, opens: &SecretBytes, new: &SecretBytes) -> Result<(), Error> {
+    pub(super) fn add(&self, image: &Image<'_>, opens: &SecretBytes, new: &SecretBytes) -> Result<(), Error> {
         let prefix = image_prefix(image);
         let change = format!("{prefix}state=active,{prefix}new-secret=t{}", self.iteration(prefix));
         self.amend(image, &change, [opens, new])
     }
 
     /// Erases the slots that a passphrase opens, in an image that another one opens.
-    pub(super) fn erase(&self, image: &Image, opens: &SecretBytes, old: &SecretBytes) -> Result<(), Error> {
+    pub(super) fn erase(
+        &self,
+        image: &Image<'_>,
+        opens: &SecretBytes,
+        old: &SecretBytes,
+    ) -> Result<(), Error> {
         let prefix = image_prefix(image);
         self.amend(image, &format!("{prefix}state=inactive,{prefix}old-secret=t"), [opens, old])
     }
 
-    fn amend(&self, image: &Image, change: &str, secrets: [&SecretBytes; 2]) -> Result<(), Error> {
+    fn amend(&self, image: &Image<'_>, change: &str, secrets: [&SecretBytes; 2]) -> Result<(), Error> {
         let name = image.name("s");
         let arguments = words(["amend", "-q", "--object", FIRST, "--object", SECOND, "-o", change, &name]);
-        self.run_measuring(None, &arguments, &secrets, &mut || {})?
-            .map_err(|said| said.told("cannot change the slots of", &image.path))
+        let (at, secrets) = (image.place.for_children()?, secrets.map(|secret| Some(Handed::Secret(secret))));
+        measuring(|_| self.run((&at, &arguments), secrets, &mut || {}))?
+            .map_err(|said| said.told("cannot change the slots of", image.place))
     }
 
     fn iteration(&self, prefix: &str) -> String {
@@ -153,45 +154,21 @@ impl Tool {
             .map_or_else(String::new, |time| format!(",{prefix}iter-time={}", time.as_millis().max(1)))
     }
 
-    /// Runs what measures how fast this machine is. A busy one makes QEMU give up now and then: that is no fault, and goes
-    /// by.
-    fn run_measuring(
-        &self,
-        made: Option<&Unnamed>,
-        arguments: &[OsString],
-        secrets: &[&SecretBytes],
-        idle: &mut dyn FnMut(),
-    ) -> Result<Result<(), Said>, Error> {
-        for _ in 1..MEASUREMENTS {
-            match self.run(made, arguments, secrets, idle)? {
-                Err(said) if said.0.contains("accurate CPU usage") => {}
-                ended => return Ok(ended),
-            }
-        }
-        self.run(made, arguments, secrets, idle)
-    }
-
-    /// Runs it to its end, where the image that is made is, if one is. `idle` is called now and then. What it said when it
-    /// failed is the inner error.
+    /// Runs it in this directory to its end. `idle` is called now and then. What it said when it failed is the inner error.
     fn run(
         &self,
-        made: Option<&Unnamed>,
-        arguments: &[OsString],
-        secrets: &[&SecretBytes],
+        (at, arguments): (&str, &[OsString]),
+        handed: [Option<Handed<'_>>; 2],
         idle: &mut dyn FnMut(),
     ) -> Result<Result<(), Said>, Error> {
         let failed = |error: &io::Error| {
             Error::system(format_args!("cannot run '{}'", self.program.display()), error)
                 .advise("install qemu-img (on Debian: qemu-utils; on Fedora: qemu-img)")
         };
-        let mut pipes = secrets.iter().map(|secret| pipe_of(secret));
+        let [stdin, stdout] = handed.map(|it| it.map_or_else(|| Ok(Stdio::null()), Handed::stdio));
         let mut command = self.command().map_err(|error| failed(&error))?;
-        if let Some(made) = made {
-            command.current_dir(made.for_children());
-        }
-        command.args(arguments).env_clear().envs(environment()).stderr(Stdio::piped());
-        command.stdin(pipes.next().transpose()?.map_or_else(Stdio::null, Stdio::from));
-        command.stdout(pipes.next().transpose()?.map_or_else(Stdio::null, Stdio::from));
+        command.args(arguments).current_dir(at).env_clear().envs(environment());
+        command.stdin(stdin?).stdout(stdout?).stderr(Stdio::piped());
         let mut running = Running(command.spawn().map_err(|error| failed(&error))?);
         drop(command); // it has the pipes
         match running.end(idle).map_err(|error| failed(&error))? {
@@ -213,6 +190,38 @@ impl Tool {
         let mut command = Command::new(DIE_TOGETHER[0]);
         command.args(&DIE_TOGETHER[1..]).arg(program);
         Ok(command)
+    }
+}
+
+/// Runs what measures how fast this machine is. A busy one makes QEMU give up now and then: that is no fault, and goes by.
+fn measuring(mut run: impl FnMut(u32) -> Result<Result<(), Said>, Error>) -> Result<Result<(), Said>, Error> {
+    let mut attempt = 1;
+    loop {
+        match run(attempt)? {
+            Err(said) if said.0.contains("accurate CPU usage") && attempt < MEASUREMENTS => attempt += 1,
+            ended => return Ok(ended),
+        }
+    }
+}
+
+/// What it gets as its standard input or output.
+#[derive(Clone, Copy)]
+enum Handed<'a> {
+    /// A secret, by a pipe.
+    Secret(&'a SecretBytes),
+    /// A file that it shall read, and no other of that name.
+    File(&'a File),
+}
+
+impl Handed<'_> {
+    fn stdio(self) -> Result<Stdio, Error> {
+        match self {
+            Self::Secret(secret) => pipe_of(secret).map(Stdio::from),
+            Self::File(file) => file
+                .try_clone()
+                .map(Stdio::from)
+                .map_err(|error| Error::system("cannot hand an image to qemu-img", &error)),
+        }
     }
 }
 
@@ -276,8 +285,8 @@ impl Said {
         self.0.contains("Invalid password")
     }
 
-    fn told(self, what: &str, path: &Path) -> Error {
-        let error = Error::failed(format!("{what} '{}': {}", path.display(), self.0));
+    fn told(self, what: &str, place: &Place) -> Error {
+        let error = Error::failed(format!("{what} '{}': {}", place.text, self.0));
         match &self.0 {
             said if said.contains("lock") && said.contains("Failed to get") => error.advise(IN_USE),
             said if said.contains("No space") => {
@@ -348,7 +357,7 @@ fn prefix(format: Format) -> &'static str {
     }
 }
 
-fn image_prefix(image: &Image) -> &'static str {
+fn image_prefix(image: &Image<'_>) -> &'static str {
     match image.kind {
         Kind::Luks(format) => prefix(format),
         Kind::Luks2 | Kind::Aes(_) => "",

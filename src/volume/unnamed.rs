@@ -4,150 +4,200 @@
 //! descriptor, which qemu-img has as its working directory, is made in that one file, and follows nobody's link. Leans on
 //! openat(2) and renameat2(2). Refuses a directory that isn't ours alone, and to name anything but the file it made.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::fchown;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
-use rustix::fs::{fchmod, linkat, openat, renameat, renameat_with, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{fchmod, fstat, linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
-use crate::secret::Error;
+use super::place::{self, id};
 
 /// An image without a name. Dropped, it goes, unless it has got one.
 #[derive(Debug)]
 pub(super) struct Unnamed {
-    /// Its directory's name.
-    path: PathBuf,
-    directory: File,
-    /// The image.
-    pub(super) file: File,
+    file: File, // closed before the directory is removed: a network's server keeps what is open
+    owner: Option<Owner>,
+    directory: Directory,
 }
 
-/// Why an image didn't get its name.
+/// Whose it shall be, and with which rights.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    user: u32,
+    group: u32,
+    mode: u32,
+}
+
+/// The directory that holds it.
 #[derive(Debug)]
-pub(super) enum NotNamed {
-    /// It surely has none.
-    No(Error),
-    /// It may have it: who knows is the next run.
-    Perhaps(Error),
+struct Directory {
+    file: File,
+    /// Where it is, and under which name.
+    parent: File,
+    name: OsString,
 }
 
 impl Unnamed {
     /// A new, empty file in a new directory of this name. It gets the rights of what it is to replace.
-    pub(super) fn new(path: PathBuf, like: Option<&Metadata>) -> Result<Self, Error> {
-        let failed = |error| Error::system(format_args!("cannot make '{}'", path.display()), &error);
-        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        let made = Self::within(&path, like).map_err(failed);
-        let (directory, file) = made.inspect_err(|_| _ = remove(&path))?;
-        Ok(Self { path, directory, file })
+    pub(super) fn new(parent: &File, name: OsString, like: Option<&Stat>) -> io::Result<Self> {
+        let parent = parent.try_clone()?;
+        mkdirat(&parent, &name, Mode::RWXU)?;
+        let opened = openat(&parent, &name, DIRECTORY, Mode::empty());
+        let file = opened.inspect_err(|_| _ = remove(&parent, &name))?.into();
+        let directory = Directory { file, parent, name };
+        let owner =
+            like.map(|like| Owner { user: like.st_uid, group: like.st_gid, mode: like.st_mode & 0o777 });
+        Ok(Self { file: directory.new_image(owner)?, owner, directory })
     }
 
-    fn within(path: &Path, like: Option<&Metadata>) -> io::Result<(File, File)> {
-        let directory = open(path)?;
-        let how = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(openat(&directory, IMAGE, how, Mode::RUSR | Mode::WUSR)?);
-        let (around, about) = (directory.metadata()?, file.metadata()?);
-        if around.uid() != about.uid() || around.mode() & 0o022 != 0 {
-            return Err(io::Error::other("others may write into it"));
-        }
-        if let Some(like) = like {
-            if (about.uid(), about.gid()) != (like.uid(), like.gid()) {
-                std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
-            }
-            fchmod(&file, Mode::from_raw_mode(like.mode() & 0o777))?;
-        }
-        Ok((directory, file))
+    /// What it is called in its directory, which [`for_children`](Self::for_children) tells.
+    pub(super) fn image(&self) -> OsString {
+        image(&self.directory.name)
     }
 
     /// Where a child of this process finds the directory, whatever its name is by then.
     pub(super) fn for_children(&self) -> String {
-        format!("/proc/self/fd/{}", self.directory.as_raw_fd())
+        place::for_children(&self.directory.file)
+    }
+
+    /// Begins anew: a new, empty file, where qemu-img has made something or removed it.
+    pub(super) fn renew(&mut self) -> io::Result<()> {
+        match unlinkat(&self.directory.file, self.image(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.file = self.directory.new_image(self.owner)?;
+        Ok(())
+    }
+
+    /// What it is like now.
+    pub(super) fn about(&self) -> io::Result<Stat> {
+        Ok(fstat(&self.file)?)
     }
 
     /// Makes durable what it holds.
-    pub(super) fn sync(&self) -> Result<(), Error> {
-        self.file.sync_all().map_err(|error| {
-            Error::system(format_args!("cannot write '{}' to the disk", self.path.display()), &error)
-        })
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     /// Gives it a name, for good. An error of a call that has done its work all the same is none: on a network a call may be
-    /// made twice, and one of two may fail.
-    pub(super) fn name(&self, name: &Path, replace: bool) -> Result<(), NotNamed> {
-        let failed = |error: &io::Error| {
-            Error::system(format_args!("cannot name the new image '{}'", name.display()), error)
-        };
-        match statat(&self.directory, IMAGE, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(about) if self.is((about.st_dev, about.st_ino)) => {}
-            Ok(_) => return Err(NotNamed::No(failed(&io::Error::other("it isn't the file that was made")))),
-            Err(error) => return Err(NotNamed::No(failed(&error.into()))),
+    /// made twice, and one of two may fail. Of one that may have done it says `true`.
+    pub(super) fn name(&self, parent: &File, name: &OsStr, replace: bool) -> Result<(), (io::Error, bool)> {
+        let ours = self.about().map(|about| id(&about)).map_err(|error| (error, false))?;
+        let is_ours = |about: Stat| id(&about) == ours;
+        let begun = statat(&self.directory.file, self.image(), AtFlags::SYMLINK_NOFOLLOW);
+        if !begun.map_err(|error| (error.into(), false)).map(is_ours)? {
+            return Err((io::Error::other("it isn't the file that was made"), false));
         }
         let called = match replace {
-            true => renameat(&self.directory, IMAGE, CWD, name),
-            false => self.name_anew(name),
+            true => renameat(&self.directory.file, self.image(), parent, name),
+            false => self.name_anew(parent, name),
         };
-        let is_there = fs::symlink_metadata(name).map(|about| self.is((about.dev(), about.ino())));
-        match (called.map_err(io::Error::from), is_there) {
+        match (called, statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map(is_ours)) {
             (_, Ok(true)) => Ok(()),
-            (Err(error), Ok(false)) => Err(NotNamed::No(failed(&error))),
-            (Err(error), Err(none)) if none.kind() == io::ErrorKind::NotFound => {
-                Err(NotNamed::No(failed(&error)))
-            }
-            (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(NotNamed::Perhaps(failed(&error))),
-            (Ok(()), Ok(false)) => {
-                Err(NotNamed::Perhaps(failed(&io::Error::other("another file has that name now"))))
-            }
+            (Err(error), Ok(false) | Err(Errno::NOENT)) => Err((error.into(), false)),
+            (Err(error), Err(_)) => Err((error.into(), true)),
+            (Ok(()), _) => Err((io::Error::other("another file has that name now"), true)),
         }
     }
 
-    fn name_anew(&self, name: &Path) -> rustix::io::Result<()> {
-        match renameat_with(&self.directory, IMAGE, CWD, name, RenameFlags::NOREPLACE) {
+    fn name_anew(&self, parent: &File, name: &OsStr) -> rustix::io::Result<()> {
+        let (directory, image) = (&self.directory.file, self.image());
+        match renameat_with(directory, &image, parent, name, RenameFlags::NOREPLACE) {
             // Not every file system can. A second name doesn't replace either; the first goes with the directory.
-            Err(Errno::INVAL | Errno::NOSYS) => linkat(&self.directory, IMAGE, CWD, name, AtFlags::empty()),
+            Err(Errno::INVAL | Errno::NOSYS) => linkat(directory, &image, parent, name, AtFlags::empty()),
             done => done,
         }
     }
+}
 
-    /// Whether this is it, by device and number.
-    fn is(&self, other: (u64, u64)) -> bool {
-        self.file.metadata().is_ok_and(|about| (about.dev(), about.ino()) == other)
+impl Directory {
+    fn new_image(&self, owner: Option<Owner>) -> io::Result<File> {
+        let how = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.file, image(&self.name), how, Mode::RUSR | Mode::WUSR)?);
+        let (around, about) = (fstat(&self.file)?, fstat(&file)?);
+        // Root is another on some servers, and the same one for both.
+        if around.st_uid != about.st_uid || !is_private(&around) {
+            return Err(io::Error::other("its directory isn't ours alone"));
+        }
+        if let Some(owner) = owner {
+            if (about.st_uid, about.st_gid) != (owner.user, owner.group) {
+                fchown(&file, Some(owner.user), Some(owner.group))?;
+            }
+            fchmod(&file, Mode::from_raw_mode(owner.mode))?;
+        }
+        Ok(file)
     }
 }
 
-impl Drop for Unnamed {
+impl Drop for Directory {
     fn drop(&mut self) {
-        _ = remove(&self.path); // what stays is swept by the next run
+        _ = remove(&self.parent, &self.name); // what stays is swept by the next run
     }
 }
 
-/// Removes what has the name of such a directory. Follows no link.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.is_dir() {
-        return fs::remove_file(path);
+/// Removes such a directory, with its image. Whatever else has its name stays: it isn't ours.
+pub(super) fn remove(parent: &File, name: &OsStr) -> io::Result<bool> {
+    let directory = match openat(parent, name, DIRECTORY, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    if !is_private(&fstat(&directory)?) {
+        return Ok(false);
     }
-    match unlinkat(open(path)?, IMAGE, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => fs::remove_dir(path),
+    match unlinkat(&directory, image(name), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    drop(directory);
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(CWD, path, how, Mode::empty())?.into())
+/// Whether only its owner may look into a directory.
+fn is_private(about: &Stat) -> bool {
+    about.st_mode & 0o077 == 0
 }
 
-/// The image's name in its directory.
-pub(super) const IMAGE: &str = "image";
+/// A directory that is held by its path only, to be listed or made durable.
+pub(super) fn listed(directory: &File) -> io::Result<File> {
+    Ok(openat(directory, ".", DIRECTORY, Mode::empty())?.into())
+}
+
+/// The image's name in a directory of this name: with the same tail.
+fn image(directory: &OsStr) -> OsString {
+    let name = directory.as_bytes();
+    let tail = &name[name.len().saturating_sub(TAIL)..];
+    let mut image = OsString::from("image");
+    image.push(OsStr::from_bytes(tail));
+    image
+}
+
+/// A hyphen and eight digits.
+const TAIL: usize = 9;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
-    fn new(directory: &tempfile::TempDir) -> Unnamed {
-        Unnamed::new(directory.path().join(".a.strongroom-01234567"), None).unwrap()
+    const NAME: &str = ".a.strongroom-01234567";
+
+    fn new(directory: &tempfile::TempDir) -> (Unnamed, File) {
+        let parent = File::open(directory.path()).unwrap();
+        (Unnamed::new(&parent, NAME.into(), None).unwrap(), parent)
     }
 
     #[test]
@@ -155,11 +205,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let name = directory.path().join("a");
         fs::write(&name, "old").unwrap();
-        let unnamed = new(&directory);
-        let Err(NotNamed::No(error)) = unnamed.name(&name, false) else { panic!("named") };
-        assert!(error.to_string().ends_with("File exists"), "{error}");
+        let (mut unnamed, parent) = new(&directory);
+        let (error, perhaps) = unnamed.name(&parent, "a".as_ref(), false).unwrap_err();
+        assert!(error.to_string().starts_with("File exists") && !perhaps, "{error}");
         assert_eq!(fs::read(&name).unwrap(), b"old");
-        unnamed.name(&name, true).unwrap();
+        unnamed.renew().unwrap();
+        unnamed.name(&parent, "a".as_ref(), true).unwrap();
         assert_eq!(fs::read(&name).unwrap(), b"");
         drop(unnamed);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -168,10 +219,11 @@ mod tests {
     #[test]
     fn an_image_that_has_its_name_is_named_whatever_the_call_said() {
         let directory = tempfile::tempdir().unwrap();
-        let (unnamed, name) = (new(&directory), directory.path().join("a"));
+        let (unnamed, parent) = new(&directory);
         // As after linkat(2), and as where the first of two calls did it.
-        fs::hard_link(unnamed.path.join(IMAGE), &name).unwrap();
-        unnamed.name(&name, false).unwrap();
+        fs::hard_link(directory.path().join(NAME).join("image-01234567"), directory.path().join("a"))
+            .unwrap();
+        unnamed.name(&parent, "a".as_ref(), false).unwrap();
         drop(unnamed);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -179,16 +231,17 @@ mod tests {
     #[test]
     fn another_file_in_its_place_is_neither_named_nor_followed() {
         let directory = tempfile::tempdir().unwrap();
-        let (unnamed, name) = (new(&directory), directory.path().join("a"));
-        fs::remove_file(unnamed.path.join(IMAGE)).unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", unnamed.path.join(IMAGE)).unwrap();
-        assert!(matches!(unnamed.name(&name, true), Err(NotNamed::No(_))));
-        assert!(!name.exists());
+        let (unnamed, parent) = new(&directory);
+        let inner = directory.path().join(NAME).join("image-01234567");
+        fs::remove_file(&inner).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &inner).unwrap();
+        assert!(matches!(unnamed.name(&parent, "a".as_ref(), true), Err((_, false))));
+        assert!(!directory.path().join("a").exists());
         // The directory itself is found by its descriptor, not by its name.
-        fs::rename(&unnamed.path, directory.path().join("moved")).unwrap();
-        std::os::unix::fs::symlink("/etc", &unnamed.path).unwrap();
+        fs::rename(directory.path().join(NAME), directory.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink("/etc", directory.path().join(NAME)).unwrap();
         assert!(fs::canonicalize(unnamed.for_children()).unwrap().ends_with("moved"));
         drop(unnamed);
-        assert!(!directory.path().join(".a.strongroom-01234567").exists() && Path::new("/etc").is_dir());
+        assert!(Path::new("/etc").is_dir());
     }
 }

@@ -77,7 +77,7 @@ fn a_copy_has_the_originals_content_and_a_passphrase_of_its_own() {
         (plain, Reading::Encrypted(None), "is no encrypted image"),
         (house.path("luks"), Reading::Encrypted(Some(Named::Uuid(secrets[1]))), "doesn't open"),
         (house.path("none"), Reading::Plain(Format::Raw), "No such file"),
-        (house.path("copy"), Reading::Plain(Format::Raw), "a copy of itself"),
+        (house.path("copy"), Reading::Plain(Format::Raw), "No such file"),
     ] {
         let copy_of = Some(Original { path, reading });
         let plan = Plan { copy_of, ..Plan::new(house.path("copy"), Format::Raw, 0) };

@@ -8,6 +8,7 @@
 
 mod copying;
 mod daemon;
+mod elsewhere;
 mod house;
 mod images;
 mod keeping;

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use secrecy::ExposeSecret;
+use strongroom::memory::SecretBytes;
 use strongroom::volume::{Format, Named, Plan, Preallocation, Progress, Removal, Verdict};
 use strongroom::{ErrorCode, UsageType};
 
-use crate::house::{FORMATS, House, SIZE, nothing};
+use crate::house::{FORMATS, House, SIZE, nothing, write_program};
 use crate::support::note;
 
 #[test]
@@ -137,5 +138,58 @@ fn allocating_a_volume_tells_how_far_it_is() {
             .unwrap();
         note(&format!("{name}: last told of {last:?} bytes"));
         assert_eq!(house.check(&house.path(name)), Verdict::Opens);
+    }
+}
+
+#[test]
+fn a_machine_too_busy_to_be_measured_is_measured_again() {
+    let mut house = House::new();
+    // As qemu-img does it: it removes what it has begun. The first and the third of its runs fail.
+    let (program, real) = (house.directory.path().join("busy"), house.program.take().unwrap());
+    let runs = house.directory.path().join("runs");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = map ] || echo >> {runs}\ncase \"$1 $(wc -l < {runs})\" in\n\
+         map*) ;;\n*[13]) rm -f image*; echo 'qemu-img: Unable to get accurate CPU usage' >&2; exit 1;;\nesac\n\
+         exec {real} \"$@\"\n",
+        runs = runs.display(),
+        real = real.display()
+    );
+    write_program(&program, &script);
+    house.program = Some(program);
+    for format in FORMATS {
+        let path = house.path(&format!("{format:?}"));
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(&runs, "").unwrap();
+        let plan = Plan { replace: true, ..Plan::new(&path, format, SIZE) };
+        house.volumes().create(&plan, None, &mut nothing).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        house.volumes().change_passphrase(&path, None, None, &mut nothing).unwrap();
+        assert_eq!(house.check(&path), Verdict::Opens);
+        assert_eq!(fs::read_to_string(&runs).unwrap().len(), 5, "create twice, add twice, erase once");
+    }
+}
+
+#[test]
+fn a_volume_that_is_replaced_keeps_the_kind_of_its_secret_and_hands_it_over() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan { replace: true, ..Plan::new(&path, Format::Raw, SIZE) };
+    for ephemeral in [true, false] {
+        let first = Plan { ephemeral, ..plan.clone() };
+        let uuid = house.volumes().create(&first, None, &mut nothing).unwrap().uuid;
+        let other = Plan { ephemeral: !ephemeral, ..plan.clone() };
+        let mut never = |_: &SecretBytes| panic!("nothing is made");
+        let error = house.volumes().create(&other, Some(&mut never), &mut nothing).unwrap_err();
+        assert!(error.advice().unwrap().contains("--ephemeral"), "{error}");
+        let mut taken: Vec<u8> = Vec::new();
+        let mut take = |passphrase: &SecretBytes| {
+            taken.extend(passphrase.expose_secret());
+            Ok(())
+        };
+        assert_eq!(house.volumes().create(&first, Some(&mut take), &mut nothing).unwrap().uuid, uuid);
+        assert_eq!(taken, house.value(uuid));
+        assert_eq!(house.check(&path), Verdict::Opens);
+        house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap();
     }
 }

@@ -18,7 +18,8 @@ fn halves_without_their_other_halves_are_listed() {
     house.connection().lookup_by_uuid(left).unwrap().undefine().unwrap();
     volumes.create(&Plan::new(&whole, Format::Raw, SIZE), None, &mut nothing).unwrap();
     fs::write(house.path("plain"), [0; 1000]).unwrap();
-    fs::write(house.path(".new.strongroom-0123abcd"), "").unwrap();
+    fs::create_dir(house.path(".new.strongroom-0123abcd")).unwrap();
+    fs::write(house.path(".new.strongroom-4567abcd"), "somebody's").unwrap();
     let orphans = volumes.orphans(&[]).unwrap();
     assert_eq!(
         orphans,

@@ -1,11 +1,14 @@
 //! What others do meanwhile, have begun before, or share: seen, and left to them.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use strongroom::UsageType;
 use strongroom::memory::SecretBytes;
-use strongroom::volume::{Format, Named, Plan, Removal, Step, Verdict};
+use strongroom::volume::{Format, Named, Orphan, Plan, Removal, Step, Verdict, Volumes};
 
+use crate::daemon::Daemon;
 use crate::house::{GONE, House, SIZE, before, cut_short, die, nothing};
 
 #[test]
@@ -67,27 +70,6 @@ fn what_another_plan_began_is_finished_and_then_like_any_file() {
 }
 
 #[test]
-fn what_another_host_began_is_left_to_it() {
-    let house = House::new();
-    let path = house.path("disk");
-    let xml = format!(
-        "<secret private='yes'>
-         <description>unfinished: strongroom volume create was cut short on elsewhere.example; run it again (01234567)</description>
-         <usage type='volume'><volume>{}</volume></usage></secret>",
-        path.display()
-    );
-    let secret = house.connection().define_xml(&xml, 0).unwrap();
-    for error in [
-        house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap_err(),
-        house.volumes().delete(&path, GONE, &mut nothing).unwrap_err(),
-    ] {
-        assert!(error.to_string().contains("'elsewhere.example'") && error.advice().is_some(), "{error}");
-    }
-    secret.undefine().unwrap();
-    house.is_empty();
-}
-
-#[test]
 fn a_secret_that_another_volume_would_end_is_not_shared() {
     let house = House::new();
     let [one, other] = ["one", "other"].map(|name| house.path(name));
@@ -98,7 +80,7 @@ fn a_secret_that_another_volume_would_end_is_not_shared() {
     for secret in secrets {
         let plan = Plan { secret: Some(Named::Uuid(secret.uuid())), ..Plan::new(&other, Format::Raw, SIZE) };
         let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
-        let told = if secret.uuid() == uuid { "is that of the volume" } else { "was cut short" };
+        let told = if secret.uuid() == uuid { "is that of the volume" } else { "is unfinished" };
         assert!(error.to_string().contains(told) && !other.exists(), "{error}");
     }
 }
@@ -115,4 +97,32 @@ fn a_note_of_an_image_that_is_no_more_blocks_nothing() {
     let changed = house.volumes().change_passphrase(&path, None, None, &mut nothing).unwrap();
     assert!(!changed.was_begun && changed.uuid == uuid);
     assert_eq!((house.check(&path), house.connection().num_of_secrets().unwrap()), (Verdict::Opens, 1));
+}
+
+#[test]
+fn a_file_that_took_the_images_place_stays_and_so_does_the_secret() {
+    let house = House::new();
+    let [path, other] = ["disk", "other"].map(|name| house.path(name));
+    let uuid = house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
+    let xml = || house.connection().lookup_by_uuid(uuid).unwrap().xml_desc().unwrap();
+    let before_it = xml();
+    let daemon = Arc::new(Daemon { keystore: house.keystore(), ended: AtomicBool::new(false) });
+    for ends in [false, true] {
+        fs::copy(&path, &other).unwrap();
+        let mut swap = before(Step::Remove, || {
+            fs::rename(&other, &path).unwrap();
+            daemon.ended.store(ends, Ordering::Relaxed);
+        });
+        let removal = Removal { unproved: true, gone: false };
+        let error = Volumes::over(daemon.clone()).delete(&path, removal, &mut swap).unwrap_err();
+        assert!(error.to_string().contains("is another file by now") && path.exists(), "{error}");
+        assert_eq!(error.to_string().contains("is still marked"), ends, "{error}");
+        assert_eq!(xml() == before_it, !ends);
+    }
+    assert_eq!(house.volumes().orphans(&[]).unwrap(), [Orphan::Deletion { uuid, path: path.clone() }]);
+    let plan = Plan { secret: Some(Named::Uuid(uuid)), ..Plan::new(&other, Format::Raw, SIZE) };
+    let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("is unfinished"), "{error}");
+    house.volumes().delete(&path, Removal { unproved: true, gone: false }, &mut nothing).unwrap();
+    house.is_empty();
 }

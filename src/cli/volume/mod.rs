@@ -233,6 +233,12 @@ fn orphans(these: &OrphansArguments, arguments: &Arguments, output: &mut Output)
                 Orphan::Creation { uuid, .. } => {
                     (uuid.to_string(), "creation cut short: create again".to_owned())
                 }
+                Orphan::Deletion { uuid, .. } => {
+                    (uuid.to_string(), "removal cut short: delete again".to_owned())
+                }
+                Orphan::Elsewhere { uuid, host, .. } => {
+                    (uuid.to_string(), format!("of the host {host}: see there"))
+                }
                 Orphan::Change { uuid, .. } => {
                     (uuid.to_string(), "change cut short: change-passphrase again".to_owned())
                 }
