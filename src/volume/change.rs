@@ -16,7 +16,7 @@ use secrecy::ExposeSecret;
 
 use super::check::{does_not_open, is_luks2};
 use super::image::{Image, Kind};
-use super::mark::{Mark, Work};
+use super::mark::{self, Mark, Work};
 use super::place::Place;
 use super::{Ears, HandOver, Named, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
@@ -111,9 +111,7 @@ impl Volumes {
         }
         match self.value(secret.uuid)? {
             Some(stored) if self.tool.opens(image, &stored)? => {
-                if let Some(mark) = Mark::of(&self.definition(note)?) {
-                    mark.refuse_foreign(note)?;
-                }
+                mark::refuse_foreign(&self.definition(note)?)?;
                 secrets::forget(&*self.keystore, note)?;
                 Ok(None)
             }

@@ -124,7 +124,7 @@ impl Volumes {
             let (path, uuid) = (place.path.clone(), secret.uuid);
             return Ok(Some(Created { path, uuid, passphrase: Some(value), was_there: true }));
         }
-        begun.refuse_foreign(secret.uuid)?;
+        mark::refuse_foreign(secret)?;
         if !gone {
             begun.refuse_elsewhere(place)?;
         }
@@ -217,17 +217,14 @@ impl Volumes {
             ))
             .advise(format!("see what it is with: strongroom secret-dumpxml {uuid}")));
         }
-        if let Some(host) = mark::made_on(&secret)
-            && (*secret.usage.id != *place.text || mark::elsewhere(&secret).is_some())
-        {
+        if mark::made_on(&secret).is_some() && *secret.usage.id != *place.text {
             let of = &secret.usage.id;
-            let text = format!(
-                "secret {uuid} is that of the volume '{of}' on the host '{host}', and changes and goes with it"
-            );
+            let text = format!("secret {uuid} is that of the volume '{of}', and changes and goes with it");
             return Err(Error::failed(text).advise(
                 "name no secret: the volume gets one of its own; or define one that both shall use",
             ));
         }
+        mark::refuse_foreign(&secret)?;
         let value = self.value(uuid)?.ok_or_else(|| {
             Error::no_value(uuid).advise(format!("set it with: strongroom secret-set-value {uuid}"))
         })?;

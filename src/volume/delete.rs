@@ -64,7 +64,7 @@ impl Volumes {
         if there {
             self.remove(&place, &secret, removal.unproved, &mut ears)?;
         } else {
-            refuse_foreign(&secret)?;
+            mark::refuse_foreign(&secret)?;
             if !removal.gone && begun.is_none_or(|mark| !mark.is_of(&place)) {
                 return Err(Error::failed(format!("'{}' isn't there", place.text)).advise(
                     "if it is gone for good, and not on a disk that isn't mounted: remove its secret with --gone",
@@ -91,7 +91,7 @@ impl Volumes {
     ) -> Result<(), Error> {
         let image = Image::at(place)?;
         match unproved {
-            true => refuse_foreign(secret)?,
+            true => mark::refuse_foreign(secret)?,
             // What it opens here is its volume, whoever made it.
             false => self.prove(&image, secret)?,
         }
@@ -138,13 +138,4 @@ impl Volumes {
         }
         Ok(())
     }
-}
-
-/// Refuses to undefine, without a proof, what another host made.
-fn refuse_foreign(secret: &Definition) -> Result<(), Error> {
-    mark::elsewhere(secret).map_or(Ok(()), |host| {
-        let (uuid, path) = (secret.uuid, &secret.usage.id);
-        let text = format!("secret {uuid} is that of the volume '{path}' on another host, '{host}'");
-        Err(Error::failed(text).advise(mark::only_there(uuid)))
-    })
 }

@@ -5,7 +5,6 @@
 //! a disk that isn't mounted: the directory below has the same name. Leans on `secret`. Refuses to clear what another host
 //! began, or what was begun in another directory: its image may well be there.
 
-use ::uuid::Uuid;
 use ring::digest::{SHA256, digest};
 
 use super::place::Place;
@@ -79,17 +78,6 @@ impl Mark {
         place.number().is_ok_and(|number| number == self.directory)
     }
 
-    /// Refuses to clear what another host began.
-    pub(super) fn refuse_foreign(&self, uuid: Uuid) -> Result<(), Error> {
-        if self.is_ours() {
-            return Ok(());
-        }
-        let (work, path, at) = (self.work.name(), &self.path, &self.host);
-        let text =
-            format!("'volume {work}' of '{path}' was cut short on another host, '{at}' (secret {uuid})");
-        Err(Error::not_now(text).advise(only_there(uuid)))
-    }
-
     /// Refuses to clear what was begun while the volume's directory was another one.
     pub(super) fn refuse_elsewhere(&self, place: &Place) -> Result<(), Error> {
         if self.is_of(place) {
@@ -134,11 +122,22 @@ pub(super) fn elsewhere(secret: &Definition) -> Option<String> {
     (at != host()).then_some(at)
 }
 
-/// What to do with what is another host's.
-pub(super) fn only_there(uuid: Uuid) -> String {
-    format!(
+/// Refuses to undefine, without a proof, what is another host's.
+pub(super) fn refuse_foreign(secret: &Definition) -> Result<(), Error> {
+    let Some(host) = elsewhere(secret) else { return Ok(()) };
+    let uuid = secret.uuid;
+    let text = match Mark::of(secret) {
+        Some(Mark { work, path, .. }) => {
+            format!(
+                "'volume {}' of '{path}' was cut short on another host, '{host}' (secret {uuid})",
+                work.name()
+            )
+        }
+        None => format!("secret {uuid} is that of '{}' on another host, '{host}'", secret.usage.id),
+    };
+    Err(Error::not_now(text).advise(format!(
         "do it there; if that host is gone for good, or is this one under a former name: strongroom secret-undefine {uuid}"
-    )
+    )))
 }
 
 /// This host, as others know it; and a few letters of its own, for hosts of one name.
@@ -171,6 +170,8 @@ const MADE_ON: &str = ", made on ";
 
 #[cfg(test)]
 mod tests {
+    use ::uuid::Uuid;
+
     use super::*;
     use crate::secret::Usage;
 
@@ -197,7 +198,8 @@ mod tests {
             read.refuse_elsewhere(&place).unwrap();
             assert_eq!(Mark::of(&secret(&mark.text(), UsageType::Ceph, id)), None);
             let other = Mark { host: "there".to_owned(), directory: mark.directory + 1, ..mark };
-            assert!(other.refuse_foreign(Uuid::nil()).unwrap_err().to_string().contains("'there'"));
+            let theirs = secret(&other.text(), kind, id);
+            assert!(refuse_foreign(&theirs).unwrap_err().to_string().contains("'there'"));
             assert!(other.refuse_elsewhere(&place).unwrap_err().advice().unwrap().contains("--gone"));
         }
     }
@@ -208,6 +210,8 @@ mod tests {
         assert_eq!((made_on(&ours), elsewhere(&ours)), (Some(&*host()), None));
         let theirs = secret("passphrase of the volume /a, made on there", UsageType::Volume, "/a");
         assert_eq!(elsewhere(&theirs).as_deref(), Some("there"));
+        refuse_foreign(&ours).unwrap();
+        assert!(refuse_foreign(&theirs).unwrap_err().advice().unwrap().contains("secret-undefine"));
         for (text, kind, id) in [
             ("mine", UsageType::Volume, "/a"),
             ("passphrase of the volume /b, made on there", UsageType::Volume, "/a"),

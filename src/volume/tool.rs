@@ -91,7 +91,8 @@ impl Tool {
             };
             self.run((&made.for_children(), &arguments), [Some(Handed::Secret(key)), output], &mut look)
         });
-        ended?.map_err(|said| said.told("cannot make", place))
+        let name = made.image();
+        ended?.map_err(|said| said.without(&name.to_string_lossy()).told("cannot make", place))
     }
 
     /// The driver of a plan's image, and its options.
@@ -285,10 +286,18 @@ impl Said {
         self.0.contains("Invalid password")
     }
 
+    /// Without the name of a file that nobody knows.
+    fn without(self, name: &str) -> Self {
+        Self(self.0.replace(&format!("{name}: "), ""))
+    }
+
     fn told(self, what: &str, place: &Place) -> Error {
         let error = Error::failed(format!("{what} '{}': {}", place.text, self.0));
         match &self.0 {
             said if said.contains("lock") && said.contains("Failed to get") => error.advise(IN_USE),
+            said if said.contains("not valid UTF-8") => error.advise(
+                "QEMU takes text only, for whatever opens the volume: give the secret a value without a NUL, in UTF-8",
+            ),
             said if said.contains("No space") => {
                 error.advise("make room on that file system, or choose another")
             }

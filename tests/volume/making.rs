@@ -58,6 +58,12 @@ fn a_secret_that_was_named_is_used_and_never_undefined() {
         let plan = Plan { secret: Some(Named::Usage("/elsewhere".into())), ..Plan::new(&path, format, SIZE) };
         let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
         assert_eq!(error.code(), ErrorCode::NoSecret, "{error}");
+        for unfit in [&b"\xff\xfe"[..], b"a\0b"] {
+            secret.set_value(unfit).unwrap();
+            let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
+            assert!(error.to_string().ends_with("disk': Data from secret s is not valid UTF-8"), "{error}");
+            assert!(error.advice().unwrap().contains("text only") && !path.exists(), "{error}");
+        }
         secret.set_value("pässwort, with\nall".as_bytes()).unwrap();
         let broken = house.volumes().by_program("false").create(&plan, None, &mut nothing).unwrap_err();
         assert!(broken.to_string().contains("cannot make"), "{broken}");
