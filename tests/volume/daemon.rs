@@ -7,13 +7,19 @@ use strongroom::memory::SecretBytes;
 use strongroom::secret::{EventSink, Subscription};
 use strongroom::{Error, EventKind, Handle, Keystore, UsageType};
 
+use crate::house::House;
+
 /// A keystore that comes to its end.
 pub(crate) struct Daemon {
-    pub(crate) keystore: Arc<dyn Keystore>,
+    keystore: Arc<dyn Keystore>,
     pub(crate) ended: AtomicBool,
 }
 
 impl Daemon {
+    pub(crate) fn of(house: &House) -> Arc<Self> {
+        Arc::new(Self { keystore: house.keystore(), ended: AtomicBool::new(false) })
+    }
+
     fn there(&self) -> Result<&dyn Keystore, Error> {
         match self.ended.load(Ordering::Relaxed) {
             true => Err(Error::failed("client socket is closed")),

@@ -1,7 +1,6 @@
 //! A passphrase is handed to whoever keeps it before anything depends on it, and what ends with a daemon leaves nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use secrecy::ExposeSecret;
 use strongroom::memory::SecretBytes;
@@ -77,7 +76,7 @@ fn an_image_whose_secret_went_with_its_daemon_goes_too() {
     let house = House::new();
     let path = house.path("disk");
     for (ephemeral, stays) in [(true, false), (false, true)] {
-        let daemon = Arc::new(Daemon { keystore: house.keystore(), ended: AtomicBool::new(false) });
+        let daemon = Daemon::of(&house);
         let volumes = Volumes::over(daemon.clone()).iterating(QUICK);
         let plan = Plan { ephemeral, ..Plan::new(&path, Format::Raw, SIZE) };
         let mut end = before(Step::Finish, || daemon.ended.store(true, Ordering::Relaxed));

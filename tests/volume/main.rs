@@ -20,3 +20,4 @@ mod removing;
 #[path = "../support/mod.rs"]
 mod support;
 mod traces;
+mod unprivileged;
