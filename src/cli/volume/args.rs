@@ -42,45 +42,62 @@ strongroom volume create <PATH> --size SIZE [--format raw|qcow2] [OPTIONS]
 const CREATE_HELP: &str = "\
 Without --secret, a random passphrase is made, and a private secret of usage
 volume for it. Shown are the secret's UUID and the element for the guest's disk.
+The image is made on this host, by qemu-img, wherever the keystore is.
 If this is cut short, run it again: it finishes or clears what was begun.
+
+With --passphrase-to-fd the passphrase is written once, before the volume has
+its name. A file must be empty, and has it when it is on the disk. A pipe must
+be read meanwhile, within a minute; a socket is only written to. If that fails,
+nothing is made. What has read it must keep it. If that fails to, the secret's
+value can still be read, that of an ephemeral secret until its daemon ends:
+    strongroom -q secret-get-value --plain --elevated UUID
 
 Examples:
   A disk of 20 GiB with a passphrase that nobody has to know:
     strongroom volume create /var/lib/libvirt/images/db.qcow2 --size 20G
   As a libvirt volume is described, with the secret that it names:
     strongroom volume create --xml db.xml --directory /var/lib/libvirt/images
-  An encrypted copy of a disk that isn't encrypted, or is as of old:
+  An encrypted copy of a disk that isn't, or that has the AES of old (qcow):
     strongroom volume create /srv/new.qcow2 --copy-of /srv/old.img --original-format raw
     strongroom volume create /srv/new.qcow2 --copy-of /srv/aes.qcow2
-  With a passphrase that is on no disk of this host; it is written once, before
-  the volume is there:
+  With a passphrase that is on no disk of this host; the UUID goes to 'made':
     strongroom -c secret:///system volume create /srv/db.qcow2 --size 20G \\
-      --ephemeral --passphrase-to-fd 3 3>&1 >/dev/null | vault-put db";
+      --ephemeral --passphrase-to-fd 3 3>&1 >made | vault-put db";
 
 const CHECK_HELP: &str = "\
 Opens the volume as a guest would; one that a guest has open can be checked too.
-Exit status: 0 if every volume opens; 1 if one doesn't.";
+Nothing is changed.
+Exit status: 0 if every volume opens; 1 if one doesn't, or can't be tried.";
 
 const CHANGE_HELP: &str = "\
 The volume must not be in use. At every moment the secret's value opens it; if
 this is cut short, run it again. One volume is done after the other.
 With --passphrase-to-fd the new passphrase is written before the old one ceases
-to open the volume.
+to open the volume. A file must be empty, and has it when it is on the disk. A
+pipe must be read meanwhile, within a minute; a socket is only written to. If
+that fails, the old one stays good; run this again. What has read the new one
+must keep it. If that fails to, the secret's value can still be read, that of an
+ephemeral secret until its daemon ends:
+    strongroom -q secret-get-value --plain --elevated UUID
+
 Exit status: 0 if every passphrase is changed; 1 if one is not.";
 
 const DELETE_HELP: &str = "\
 The volume must not be in use, and its secret's value must open it. Its image
 goes first, then its secret: there is never an image that nothing opens.
 An image that isn't there may be on a disk that isn't mounted: its secret stays,
-unless you say with --gone that it won't come back.";
+unless you say with --gone that it won't come back.
+Exit status: 0 if every one is removed; 1 if one is not.";
 
 const ORPHANS_HELP: &str = "\
 Looks at the usages of all secrets, and into the directories that these name, on
-this host. A volume without a secret of its own may have another's.";
+this host. A volume without a secret of its own may be opened by another that a
+guest names. Nothing is changed.
+Exit status: 0, whatever is listed.";
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArguments {
-    /// Where it shall be
+    /// Where the volume shall be
     #[arg(value_name = "PATH", conflicts_with = "xml")]
     pub(super) path: Option<PathBuf>,
 
@@ -88,7 +105,7 @@ pub(crate) struct CreateArguments {
     #[arg(long, conflicts_with = "xml")]
     pub(super) size: Option<String>,
 
-    /// Make it a copy of this image, which stays as it is, and as large
+    /// Make it a copy of this image, as large; the image stays as it is
     #[arg(long, value_name = "PATH", conflicts_with_all = ["xml", "size"])]
     pub(super) copy_of: Option<PathBuf>,
 
@@ -100,11 +117,11 @@ pub(crate) struct CreateArguments {
     #[arg(long, value_name = "FORMAT", requires = "copy_of")]
     pub(super) original_format: Option<FormatWord>,
 
-    /// The format of the image: qcow2 with LUKS inside, or LUKS itself
+    /// The format of the image: qcow2 with LUKS inside, or raw, which is LUKS itself
     #[arg(long, default_value = "qcow2", conflicts_with = "xml")]
     pub(super) format: FormatWord,
 
-    /// What libvirt would be given: a file with a <volume>; - is standard input
+    /// Make it as a libvirt volume is described: a file with a <volume>; - is standard input
     #[arg(long, value_name = "FILE")]
     pub(super) xml: Option<OsString>,
 
@@ -112,19 +129,19 @@ pub(crate) struct CreateArguments {
     #[arg(long, value_name = "DIR", requires = "xml")]
     pub(super) directory: Option<PathBuf>,
 
-    /// Use the value of this secret: its UUID, or the path in its usage
+    /// Make no secret, but use the value of this one: its UUID, or the path in its usage
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Option<String>,
 
-    /// Keep the new secret in memory only
+    /// Keep the new secret in memory only: it ends with the daemon
     #[arg(long)]
     pub(super) ephemeral: bool,
 
-    /// Write the new passphrase to this open file descriptor
+    /// Write the new passphrase to this open file descriptor, for whoever keeps it
     #[arg(long, value_name = "N")]
     pub(super) passphrase_to_fd: Option<RawFd>,
 
-    /// Replace a file that has this name; its secret, if it has one, opens the new volume too
+    /// Replace a file that has this name and lose what it holds; its secret, if it has one, opens the new volume too
     #[arg(long)]
     pub(super) overwrite: bool,
 
@@ -132,7 +149,7 @@ pub(crate) struct CreateArguments {
     #[arg(long, value_name = "HOW")]
     pub(super) preallocation: Option<PreallocationWord>,
 
-    /// How long the trial of a passphrase shall take, in milliseconds: 100, or QEMU's 2000 for one that wasn't made here
+    /// How long it shall take to try a passphrase, in milliseconds, against guessing; else 100, or 2000 with --secret
     #[arg(long, value_name = "MS")]
     pub(super) iter_time: Option<u64>,
 }
@@ -162,7 +179,7 @@ pub(crate) struct ChangeArguments {
     #[arg(long, value_name = "N")]
     pub(super) passphrase_to_fd: Option<RawFd>,
 
-    /// How long the trial of a passphrase shall take, in milliseconds
+    /// How long it shall take to try the new passphrase, in milliseconds, against guessing; else 100
     #[arg(long, value_name = "MS")]
     pub(super) iter_time: Option<u64>,
 }
@@ -177,7 +194,7 @@ pub(crate) struct DeleteArguments {
     #[arg(long, conflicts_with = "gone")]
     pub(super) force: bool,
 
-    /// The image is gone for good: remove the secret that is left
+    /// The image is gone for good: remove the secret that is left, and nothing else
     #[arg(long)]
     pub(super) gone: bool,
 }

@@ -3,23 +3,20 @@
 //! Leans on the room of that name. Refuses to show a passphrase: it is written, if at all, to a descriptor that was named.
 
 mod args;
+mod keeper;
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-
 use self::args::{ChangeArguments, CheckArguments, CreateArguments, DeleteArguments, OrphansArguments};
+use self::keeper::Keeper;
 use super::args::Arguments;
 use super::failure::Failure;
 use super::output::{self, Output};
 use super::progress::Progress;
 use super::{connect, input};
 use crate::memory::SecretBytes;
-use crate::secret::{Error, parse_uuid};
+use crate::secret::parse_uuid;
 use crate::volume::{
     self, HandOver, Named, Original, Orphan, Plan, Reading, Removal, Verdict, Volumes, parse_size,
 };
@@ -51,7 +48,8 @@ pub(super) fn run(
 
 fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -> Result<(), Failure> {
     let plan = plan(these)?;
-    let mut keeper = these.passphrase_to_fd.map(Keeper::at).transpose()?;
+    let keeper = these.passphrase_to_fd.map(Keeper::at).transpose()?;
+    let mut keeper = keeper.map(Keeper::apart_from_results).transpose()?;
     let connection = connect(&arguments.connect)?;
     if plan.ephemeral && keeper.is_none() && connection.uri().starts_with("secret:///embed") {
         return Err(Failure::told(
@@ -77,7 +75,7 @@ fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -
             "an earlier run had made this volume, and was cut short before it could say so; it is as that one was told",
         );
     }
-    if keeper.is_some_and(|keeper| !keeper.has_it) {
+    if keeper.is_some_and(|keeper| !keeper.has_it()) {
         output::warn("no passphrase was made, so none is written: the secret's value opens the volume");
     }
     extra_line(output, format!("Volume {} created", created.path.display()))?;
@@ -110,6 +108,12 @@ fn plan(these: &CreateArguments) -> Result<Plan, Failure> {
     };
     if let Some(named) = &these.secret {
         plan.secret = Some(secret_called(named));
+    }
+    if these.passphrase_to_fd.is_some() && plan.secret.is_some() {
+        return Err(Failure::told(
+            "no passphrase is made for a volume that uses the value of a secret that was named",
+        )
+        .advise("leave out --passphrase-to-fd: the secret's value opens the volume"));
     }
     if let Some(preallocation) = these.preallocation {
         plan.preallocation = preallocation.into();
@@ -169,7 +173,11 @@ fn change(these: &ChangeArguments, arguments: &Arguments, output: &mut Output) -
         return Err(Failure::told("the passphrases of several volumes can't be written to one descriptor")
             .advise("name one volume with --passphrase-to-fd"));
     }
-    let mut keeper = these.passphrase_to_fd.map(Keeper::at).transpose()?;
+    let keeper = these.passphrase_to_fd.map(Keeper::at).transpose()?;
+    let mut keeper = match arguments.quiet {
+        true => keeper,
+        false => keeper.map(Keeper::apart_from_results).transpose()?,
+    };
     let volumes = over(&connect(&arguments.connect)?, these.iter_time);
     let named = these.secret.as_deref().map(secret_called);
     let mut tally = Tally::new("volumes whose passphrase is not changed");
@@ -304,35 +312,4 @@ fn extra_line(output: &mut Output, line: String) -> Result<(), Failure> {
 /// A UUID, or else a volume's path as a secret's usage says it.
 fn secret_called(text: &str) -> Named {
     parse_uuid(text.as_bytes()).map_or_else(|| Named::Usage(text.to_owned()), Named::Uuid)
-}
-
-/// An open descriptor that a passphrase is written to, for whoever keeps it.
-struct Keeper {
-    file: File,
-    has_it: bool,
-}
-
-impl Keeper {
-    /// Opened anew through /proc: it needn't be ours to close. What a file has already stays.
-    fn at(number: RawFd) -> Result<Self, Failure> {
-        let opened = File::options().append(true).open(format!("/proc/self/fd/{number}"));
-        let file = opened.map_err(|error| {
-            Failure::system(format_args!("Failed to write to file descriptor '{number}'"), &error)
-        })?;
-        match std::io::IsTerminal::is_terminal(&file) {
-            true => Err(Failure::told("a passphrase isn't shown on a terminal")
-                .advise("redirect the descriptor to a pipe or a program")),
-            false => Ok(Self { file, has_it: false }),
-        }
-    }
-
-    fn take(&mut self, passphrase: &SecretBytes) -> Result<(), Error> {
-        let written = self.file.write_all(passphrase.expose_secret());
-        written.map_err(|error| {
-            Error::system("cannot hand the passphrase over", &error)
-                .advise("see that the program that keeps it reads it, and run this again")
-        })?;
-        self.has_it = true;
-        Ok(())
-    }
 }
