@@ -1,8 +1,7 @@
 //! What others do meanwhile, have begun before, or share: seen, and left to them.
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use strongroom::UsageType;
 use strongroom::memory::SecretBytes;
@@ -106,7 +105,7 @@ fn a_file_that_took_the_images_place_stays_and_so_does_the_secret() {
     let uuid = house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
     let xml = || house.connection().lookup_by_uuid(uuid).unwrap().xml_desc().unwrap();
     let before_it = xml();
-    let daemon = Arc::new(Daemon { keystore: house.keystore(), ended: AtomicBool::new(false) });
+    let daemon = Daemon::of(&house);
     for ends in [false, true] {
         fs::copy(&path, &other).unwrap();
         let mut swap = before(Step::Remove, || {

@@ -29,7 +29,6 @@ pub(super) struct Keeper {
     end: End,
     about: Metadata,
     patience: Duration,
-    has_it: bool,
 }
 
 /// What the descriptor leads to.
@@ -87,7 +86,7 @@ impl Keeper {
                 _ => End::Other(file),
             }
         };
-        Ok(Self { end, about, patience: PATIENCE, has_it: false })
+        Ok(Self { end, about, patience: PATIENCE })
     }
 
     /// Refuses one that standard output goes to as well: its reader would take that for a part of the passphrase.
@@ -107,17 +106,10 @@ impl Keeper {
         let until = Instant::now() + self.patience;
         self.write(passphrase.expose_secret(), until)?;
         match &self.end {
-            End::Pipe(pipe) => self.is_read(pipe, until)?,
-            End::File(file) => file.sync_all().map_err(|error| self.failed(&error))?,
-            End::Socket(_) | End::Other(_) => {}
+            End::Pipe(pipe) => self.is_read(pipe, until),
+            End::File(file) => file.sync_all().map_err(|error| self.failed(&error)),
+            End::Socket(_) | End::Other(_) => Ok(()),
         }
-        self.has_it = true;
-        Ok(())
-    }
-
-    /// Whether it was handed over.
-    pub(super) fn has_it(&self) -> bool {
-        self.has_it
     }
 
     /// All of it. A full pipe gets none of it before there is room.
@@ -227,7 +219,7 @@ mod tests {
             (got, reader)
         });
         keeper.take(&passphrase()).unwrap();
-        assert!(keeper.has_it() && read.try_recv().unwrap() <= Instant::now());
+        assert!(read.try_recv().unwrap() <= Instant::now());
         assert_eq!(thread.join().unwrap().0, [b'p'; 43]);
     }
 
@@ -238,7 +230,6 @@ mod tests {
         let thread = std::thread::spawn(move || reader.read_exact(&mut [0; 42]).unwrap());
         let error = keeper.take(&passphrase()).unwrap_err();
         assert!(error.to_string().ends_with("has ended") && error.advice().is_some(), "{error}");
-        assert!(!keeper.has_it());
         thread.join().unwrap();
         let error = keeper.take(&passphrase()).unwrap_err();
         assert!(error.to_string().ends_with("has ended"), "{error}");
@@ -255,7 +246,7 @@ mod tests {
         while write(pipe, &[0; 4096]).is_ok() {}
         let full = ioctl_fionread(pipe).unwrap();
         let error = keeper.take(&passphrase()).unwrap_err();
-        assert!(error.to_string().ends_with("nobody has read it") && !keeper.has_it(), "{error}");
+        assert!(error.to_string().ends_with("nobody has read it"), "{error}");
         drop((keeper, writer));
         let mut rest = Vec::new();
         reader.read_to_end(&mut rest).unwrap();
@@ -282,7 +273,7 @@ mod tests {
         keeper.take(&passphrase()).unwrap();
         let mut got = [0; 43];
         ours.read_exact(&mut got).unwrap();
-        assert_eq!((got, keeper.has_it()), ([b'p'; 43], true));
+        assert_eq!(got, [b'p'; 43]);
         // It blocks as it did for whoever else writes to it.
         (&theirs).write_all(b"x").unwrap();
         assert!(!rustix::fs::fcntl_getfl(&theirs).unwrap().contains(OFlags::NONBLOCK));

@@ -75,9 +75,6 @@ fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -
             "an earlier run had made this volume, and was cut short before it could say so; it is as that one was told",
         );
     }
-    if keeper.is_some_and(|keeper| !keeper.has_it()) {
-        output::warn("no passphrase was made, so none is written: the secret's value opens the volume");
-    }
     extra_line(output, format!("Volume {} created", created.path.display()))?;
     output.extra("\n")?;
     output.text(&format!("{}\n{}", created.uuid, created.encryption()))
