@@ -1,30 +1,34 @@
 //! Guests: their devices, and the documents that hold guests or parts of them.
 //!
 //! Disks, the firmware's variables, iSCSI devices that are passed through, TPMs; of other devices only whether they use
-//! TLS. Leans on `disk` and
-//! `survey`. Refuses what libvirt refuses of the secrets there; of all else it takes no notice.
+//! TLS. Leans on `disk` and `survey`. Refuses what libvirt refuses of the secrets there; of all else it takes no notice, nor
+//! of parts that libvirt doesn't read.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use std::collections::HashMap;
 
-use super::disk::{Image, disk, source};
+use super::disk::{Image, Role, disk, source};
 use super::survey::{Survey, Want, filled, first, text};
 use crate::secret::{Child, Element, UsageType};
 
-/// A `<domain>`.
+/// A `<domain>`. One that is on has a number.
 pub(super) fn domain(domain: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
+    survey.is_running |= filled(domain, "id").is_some();
     guest("", domain, survey);
     text(domain, "name")
 }
 
 /// A `<domstatus>`: a running guest, as its daemon keeps it in `/run`.
 pub(super) fn status(status: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
+    survey.is_running = true;
     first(status, "domain").and_then(|inside| domain(inside, survey))
 }
 
 /// A `<domaincheckpoint>`, which holds the guest as it was.
 pub(super) fn checkpoint(checkpoint: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
-    status(checkpoint, survey);
+    if let Some(domain) = first(checkpoint, "domain") {
+        guest("", domain, survey);
+    }
     text(checkpoint, "name")
 }
 
@@ -32,8 +36,10 @@ pub(super) fn checkpoint(checkpoint: Element<'_, '_>, survey: &mut Survey) -> Op
 pub(super) fn snapshot(snapshot: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
     // What is made by it, and what was made when the guest went back to it.
     for (list, what) in [("disks", "snapshot of"), ("revertDisks", "overlay of")] {
-        for (number, image) in images(snapshot, list) {
-            disk(&format!("{what} {}", called(image, number)), image, survey);
+        let external = |disk: Element<'_, '_>| matches!(filled(disk, "snapshot"), None | Some("external"));
+        for (number, image) in images(snapshot, list).filter(|(_, image)| external(*image)) {
+            let place = format!("{what} {}", called(image, number));
+            source(&place, Image::of(Role::Overlay, image, first(image, "source")), survey);
         }
     }
     for (whose, name) in [("guest's ", "domain"), ("switched-off guest's ", "inactiveDomain")] {
@@ -46,11 +52,12 @@ pub(super) fn snapshot(snapshot: Element<'_, '_>, survey: &mut Survey) -> Option
 
 /// A `<domainbackup>`: the images that it writes, be they the backup or what is kept while others fetch it.
 pub(super) fn backup(backup: Element<'_, '_>, survey: &mut Survey) -> Option<String> {
-    for (number, image) in images(backup, "disks") {
-        for part in ["target", "scratch"] {
-            let place = format!("backup of {}", called(image, number));
-            source(&place, Image::of(image, first(image, part)), survey);
-        }
+    let part = if backup.attribute("mode") == Some("pull") { "scratch" } else { "target" };
+    for (number, image) in
+        images(backup, "disks").filter(|(_, image)| image.attribute("backup") != Some("no"))
+    {
+        let place = format!("backup of {}", called(image, number));
+        source(&place, Image::of(Role::Backup, image, first(image, part)), survey);
     }
     if first(backup, "server").is_some_and(|server| server.attribute("tls") == Some("yes")) {
         survey.tls("backup's server");
@@ -74,7 +81,8 @@ fn guest(whose: &str, domain: Element<'_, '_>, survey: &mut Survey) {
 fn firmware(whose: &str, domain: Element<'_, '_>, survey: &mut Survey) {
     let variables = first(domain, "os").and_then(|os| first(os, "nvram"));
     if let Some(variables) = variables.filter(|variables| filled(*variables, "type").is_some()) {
-        source(&format!("{whose}NVRAM"), Image::of(variables, first(variables, "source")), survey);
+        let image = Image::of(Role::Variables, variables, first(variables, "source"));
+        source(&format!("{whose}NVRAM"), image, survey);
     }
 }
 

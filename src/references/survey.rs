@@ -4,7 +4,7 @@
 //! parser refuses of them, in its words: each as a fault, and reading goes on.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::disk::Image;
+use super::disk::{Image, LIBRBD};
 use super::{Description, Encryption, Fault, Format, Named, Pooled, Reference, Takes};
 use crate::secret::{Element, UsageType, parse_uuid};
 
@@ -16,6 +16,15 @@ pub(super) struct Survey {
     pooled: Vec<Pooled>,
     tls: Vec<String>,
     faults: Vec<Fault>,
+    /// The guest is on, or was when this was written: what it was doing counts.
+    pub(super) is_running: bool,
+}
+
+/// Where a survey stood.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    references: usize,
+    encryptions: usize,
 }
 
 /// What is looked for: a secret of a usage, with a value of some kind.
@@ -42,7 +51,7 @@ impl Want {
 impl Survey {
     /// The whole.
     pub(super) fn into_description(self, kind: &'static str, name: Option<String>) -> Description {
-        let Self { references, encryptions, pooled, tls, faults } = self;
+        let Self { references, encryptions, pooled, tls, faults, is_running: _ } = self;
         Description { kind, name, references, encryptions, pooled, tls, faults }
     }
 
@@ -59,6 +68,17 @@ impl Survey {
     /// This is a volume of that pool.
     pub(super) fn pooled(&mut self, place: &str, pool: &str) {
         self.pooled.push(Pooled { place: place.to_owned(), pool: pool.to_owned() });
+    }
+
+    /// Where it stands.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { references: self.references.len(), encryptions: self.encryptions.len() }
+    }
+
+    /// The secrets that were named since aren't looked up. What libvirt refuses of them it still does.
+    pub(super) fn forget_since(&mut self, mark: Mark) {
+        self.references.truncate(mark.references);
+        self.encryptions.truncate(mark.encryptions);
     }
 
     /// A secret is named by this UUID. `malformed`: what libvirt says if it is none.
@@ -98,9 +118,12 @@ impl Survey {
                     let text =
                         format!("Invalid value for attribute 'engine' in element 'encryption': '{engine}'.");
                     self.fault(place, text);
-                } else if let Some(text) =
-                    image.and_then(|image| image.refuses(format, engine == Some(LIBRBD)))
+                } else if format == Format::Luks
+                    && first(encryption, "ivgen").is_some()
+                    && first(encryption, "cipher").is_none()
                 {
+                    self.fault(place, "ivgen element found, but cipher is missing");
+                } else if let Some(text) = image.and_then(|image| image.refuses(encryption, format)) {
                     self.fault(place, text);
                 }
                 self.encryptions.push(Encryption { place: place.to_owned(), format, secrets });
@@ -163,9 +186,6 @@ impl Survey {
         });
     }
 }
-
-/// The engine that is Ceph's library. Where none is said it is QEMU itself.
-const LIBRBD: &str = "librbd";
 
 /// The first element of this name, which is the one that libvirt takes.
 pub(super) fn first<'d, 'a>(holder: Element<'d, 'a>, name: &str) -> Option<Element<'d, 'a>> {
