@@ -176,6 +176,73 @@ fn what_guests_need_besides_is_there_before_they_start() {
     }
 }
 
+#[test]
+fn cryptsetup_opens_our_volumes_and_we_open_its() {
+    let site = Site::new(&[]);
+    let run = |script: &str| site.run(&format!("{CRYPTSETUP}\n{script}"));
+    let opens = |image: &str, name: &str| {
+        let script = format!("{CRYPTSETUP}\nvault kv get -field=passphrase secret/{name} | opens {image}");
+        let output = site.operator(&["sh", "-euc", &script]).output().unwrap();
+        let refused =
+            String::from_utf8_lossy(&output.stderr).contains("No key available with this passphrase");
+        assert!(output.status.success() || refused, "{image}: {}", host::said(&output));
+        output.status.success()
+    };
+    run("strongroom -q volume create /srv/vm/ours.img --size 16M --format raw --iter-time 10 > made
+        value \"$(head -n 1 made)\" | vault kv put secret/first passphrase=-
+        strongroom volume change-passphrase /srv/vm/ours.img --iter-time 10
+        value \"$(head -n 1 made)\" | vault kv put secret/second passphrase=-");
+    assert_ne!(site.kept("first"), site.kept("second"));
+    assert!(opens("ours.img", "second") && !opens("ours.img", "first"));
+
+    let passphrase = marker();
+    site.keep("theirs", passphrase.as_bytes());
+    let shown = run("format luks1 8M theirs.img
+        keep theirs.img
+        strongroom volume check theirs.img
+        strongroom volume change-passphrase theirs.img --secret $uuid --iter-time 10
+        value $uuid | vault kv put secret/third passphrase=-
+        strongroom volume check theirs.img");
+    assert_eq!(shown.matches("opens it").count(), 2, "{shown}");
+    assert!(opens("theirs.img", "third") && !opens("theirs.img", "theirs"));
+    assert_eq!(site.secrets(), 2);
+    run(
+        "strongroom volume delete /srv/vm/theirs.img /srv/vm/ours.img; test ! -e theirs.img; test ! -e ours.img",
+    );
+    assert_eq!(site.secrets(), 0);
+
+    run("format 'luks2 --pbkdf pbkdf2' 24M later.img; keep later.img; cp later.img before.img");
+    for command in ["check", "change-passphrase", "delete"] {
+        let refused = site.fails(&format!("{CRYPTSETUP}\nstrongroom volume {command} /srv/vm/later.img"));
+        let words = "'/srv/vm/later.img' is LUKS of version 2, which QEMU doesn't open";
+        assert!(refused.contains(words), "{command}: {refused}");
+    }
+    run("cmp later.img before.img");
+    assert!(opens("later.img", "theirs"));
+    for kept in ["first", "second", "third", "theirs"] {
+        assert_eq!(site.traces(&needles(&site.kept(kept))), [""; 0], "{kept}");
+    }
+}
+
+/// Words for cryptsetup, which is given passphrases by pipes alone.
+const CRYPTSETUP: &str = r#"
+export VIRSH_DEFAULT_CONNECT_URI=secret:///system
+cd /srv/vm
+uuid=5a1c7c52-9c4f-4c65-8f0e-3d1b9a1f0d42
+value() { strongroom -q secret-get-value --plain --elevated "$1"; }
+opens() { cryptsetup open --test-passphrase --key-file - "$1"; }
+format() {
+    truncate -s "$2" "$3"
+    vault kv get -field=passphrase secret/theirs |
+        cryptsetup luksFormat -q --type $1 --pbkdf-force-iterations 1000 --key-file - "$3"
+}
+keep() {
+    echo "<secret private='yes'><uuid>$uuid</uuid><usage type='volume'><volume>$PWD/$1</volume></usage></secret>" |
+        strongroom secret-define -
+    vault kv get -field=passphrase secret/theirs | strongroom secret-set-value $uuid
+}
+"#;
+
 /// The passphrase, from QEMU's command line in the log and the key that is there while the guest is on.
 const WHAT_LIBVIRT_KEEPS: &str = r#"
 cd /run/qemu/db
