@@ -13,7 +13,6 @@ Needs Debian's python3-libvirt, libvirt-daemon-driver-qemu and qemu-system-x86, 
 
 import collections
 import json
-import os
 import pathlib
 import sys
 import threading
@@ -28,23 +27,27 @@ def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     libvirt.registerErrorHandler(lambda *_: None, None)
+    # It looks what QEMU can do, and waits until there is no such process.
+    machine.apart(lambda: judge(pathlib.Path(sys.argv[1]), map(pathlib.Path, sys.argv[2:])))
+
+
+def judge(root, files):
     machine.be_somebody()
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=machine.run_events, daemon=True).start()
-    driver = libvirt.open(f"qemu:///embed?root={machine.configure(pathlib.Path(sys.argv[1]))}")
+    driver = libvirt.open(f"qemu:///embed?root={machine.configure(root)}")
     answers = {}
-    for file in map(pathlib.Path, sys.argv[2:]):
+    for file in files:
         domain = tree.parse(file).getroot()
         answers[file.name] = {place: define(driver, guest) for place, guest in guests(domain)}
     json.dump(answers, sys.stdout)
     sys.stdout.flush()
-    # The driver's threads need not be waited for.
-    os._exit(0)
 
 
 def define(driver, guest):
     try:
-        driver.defineXML(tree.tostring(guest, encoding="unicode")).undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+        defined = driver.defineXML(tree.tostring(guest, encoding="unicode"))
+        defined.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
     except libvirt.libvirtError as error:
         return error.get_error_message()
     return None
