@@ -16,11 +16,11 @@ use secrecy::ExposeSecret;
 
 use super::check::{does_not_open, is_luks2};
 use super::image::{Image, Kind};
-use super::mark::{self, Mark, Work};
+use super::mark::{self, Mark};
 use super::place::Place;
 use super::{Ears, HandOver, Named, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
-use crate::secret::{Definition, Error};
+use crate::secret::{Definition, Error, MAX_VALUE};
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,8 @@ impl Volumes {
             }
         }
         let secret = self.named_or_own(named, &place.text)?;
-        if Mark::of(&secret).is_some_and(|mark| mark.work == Work::Create) {
-            return Err(Error::not_now(format!("the creation of '{}' was cut short", place.text))
-                .advise("finish it first: run strongroom volume create again"));
+        if let Some(mark) = Mark::of(&secret) {
+            return Err(mark.refused(secret.uuid));
         }
         if secret.ephemeral && ears.hand_over.is_none() {
             let text = format!(
@@ -132,10 +131,13 @@ impl Volumes {
             return Err(does_not_open(secret.uuid, image.place));
         }
         let pair = Pair { old, new: passphrase::random()? };
+        let written = pair.written().map_err(|error| {
+            error.advise("the note of both passphrases is too long: set a shorter one with cryptsetup luksChangeKey, and in the secret")
+        })?;
         ears.next(Step::Note);
         self.define(note)?;
         ears.next(Step::NotePassphrases);
-        match pair.written().and_then(|value| self.keystore.set_value(note.uuid, value, 0)) {
+        match self.keystore.set_value(note.uuid, written, 0) {
             Ok(()) => Ok(pair),
             Err(error) => {
                 _ = secrets::forget(&*self.keystore, note.uuid); // a note without a value is none
@@ -189,7 +191,11 @@ impl Pair {
     fn written(&self) -> Result<SecretBytes, Error> {
         let (old, new) = (self.old.expose_secret(), self.new.expose_secret());
         let length = u32::try_from(old.len()).map_err(|_| Error::value_too_long(old.len()))?.to_be_bytes();
-        let mut value = SecretBytes::zeroed(length.len() + old.len() + new.len())?;
+        let whole = length.len() + old.len() + new.len();
+        if whole > MAX_VALUE {
+            return Err(Error::value_too_long(whole));
+        }
+        let mut value = SecretBytes::zeroed(whole)?;
         value.overwrite(0, &length);
         value.overwrite(length.len(), old);
         value.overwrite(length.len() + old.len(), new);

@@ -18,7 +18,7 @@ use super::place::{NotNamed, Place, id};
 use super::unnamed::Unnamed;
 use super::{Ears, HandOver, Plan, Step, Volumes, Watch, passphrase, secrets};
 use crate::memory::SecretBytes;
-use crate::secret::{Definition, Error, ErrorCode, random_uuid};
+use crate::secret::{Definition, Error, ErrorCode, UsageType, random_uuid};
 
 /// A volume that was made.
 #[derive(Debug)]
@@ -51,6 +51,17 @@ struct Key {
     is_new: bool,
 }
 
+/// Where an image is, when what was begun of it is to be finished or cleared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// Its path is a file's.
+    There,
+    /// No file is there now.
+    Away,
+    /// Nor will it come back.
+    Gone,
+}
+
 impl Volumes {
     /// Makes a volume. Both it and its secret are there when this returns, or neither. The passphrase is handed over before
     /// the volume has its name.
@@ -64,21 +75,22 @@ impl Volumes {
         plan.check()?;
         let place = Place::of(&plan.path)?;
         let _alone = place.alone()?;
+        place.sweep()?;
         let there = place.look()?;
         let mut own = self.own(&place.text)?;
         if let Some(secret) = &own
-            && let Some(begun) = Mark::of(secret).filter(|mark| mark.work == Work::Create)
+            && let Some(begun) = Mark::of(secret)
         {
             let same = begun.plan == Some(plan.digest());
             // What another plan made was handed over then, to whom that one was for.
             let taker = if same { None } else { ears.hand_over.take() };
-            match self.finish_or_clear((secret, &begun), &place, (there.is_some(), false), &mut ears)? {
+            let image = if there.is_some() { Where::There } else { Where::Away };
+            match self.finish_or_clear((secret, &begun), &place, image, &mut ears)? {
                 Some(created) if same => return Ok(created),
                 _ => own = self.own(&place.text)?,
             }
             ears.hand_over = ears.hand_over.or(taker);
         }
-        place.sweep()?;
         if there.is_some() && !plan.replace {
             return Err(Error::failed(format!("'{}' exists", place.text))
                 .advise("choose another path, or give --overwrite if it may go"));
@@ -102,17 +114,20 @@ impl Volumes {
         Ok(Created { path: place.path, uuid: key.secret.uuid, passphrase, was_there: false })
     }
 
-    /// Finishes what a former run began, if its image is in place; else clears what it left, if nothing of it can be
-    /// elsewhere: the image is `(there, or gone for good)`.
+    /// Finishes the creation that a former run began, if its image is in place; else clears what it left, or what a removal
+    /// did, if nothing of it can be elsewhere.
     pub(super) fn finish_or_clear(
         &self,
         (secret, begun): (&Definition, &Mark),
         place: &Place,
-        (there, gone): (bool, bool),
+        image: Where,
         ears: &mut Ears<'_, '_>,
     ) -> Result<Option<Created>, Error> {
-        let image = if there { Image::probe(place)? } else { None };
-        if let Some(image) = image
+        if begun.work != Work::Create && image == Where::There {
+            return Err(begun.refused(secret.uuid));
+        }
+        let probed = if image == Where::There { Image::probe(place)? } else { None };
+        if let Some(image) = probed
             && matches!(image.kind, Kind::Luks(_))
             && let Some(value) = self.value(secret.uuid)?
             && self.tool.opens(&image, &value)?
@@ -125,11 +140,8 @@ impl Volumes {
             return Ok(Some(Created { path, uuid, passphrase: Some(value), was_there: true }));
         }
         mark::refuse_foreign(secret)?;
-        if !gone {
+        if image != Where::Gone {
             begun.refuse_elsewhere(place)?;
-        }
-        if !place.lacks_directory() {
-            place.sweep()?;
         }
         secrets::forget(&*self.keystore, secret.uuid)?;
         Ok(None)
@@ -178,7 +190,17 @@ impl Volumes {
         ears: &mut Ears<'_, '_>,
     ) -> Result<Key, Error> {
         let own = match (&plan.secret, own) {
-            (Some(named), _) => return self.given(self.find(named)?, place),
+            (Some(named), own) => {
+                let secret = self.find(named)?;
+                return match own.filter(|own| own.uuid != secret.uuid) {
+                    None => self.given(secret, place),
+                    Some(own) => Err(Error::failed(format!(
+                        "'{}' has a secret of its own, {}, which would not open the new volume",
+                        place.text, own.uuid
+                    ))
+                    .advise("leave out --secret; or remove the volume first, with its secret: strongroom volume delete")),
+                };
+            }
             (None, None) => return self.made(place, plan, ears),
             (None, Some(own)) => own,
         };
@@ -189,8 +211,8 @@ impl Volumes {
                         "it is that of a volume on the host '{host}': among hosts with one keystore each path can be one volume's; choose another"
                     ),
                     None => format!(
-                        "use it with --secret {}, or remove it with: strongroom volume delete --gone PATH",
-                        own.uuid
+                        "if the volume is on a disk that isn't mounted, mount it; if it won't come back, remove the secret with: strongroom volume delete --gone '{}'; to use the secret for a new one: --secret {}",
+                        place.text, own.uuid
                     ),
                 },
             ));
@@ -211,11 +233,13 @@ impl Volumes {
     fn given(&self, secret: Definition, place: &Place) -> Result<Key, Error> {
         let uuid = secret.uuid;
         if let Some(mark) = Mark::of(&secret) {
-            return Err(Error::not_now(format!(
-                "secret {uuid} is of work on '{}' that is unfinished",
-                mark.path
-            ))
-            .advise(format!("see what it is with: strongroom secret-dumpxml {uuid}")));
+            return Err(mark.refused(uuid));
+        }
+        if secret.usage.kind != UsageType::Volume {
+            let text = format!("secret {uuid} is of usage {}, not volume", secret.usage.kind.name());
+            return Err(
+                Error::failed(text).advise("guests look for one of usage volume: define such a secret")
+            );
         }
         if mark::made_on(&secret).is_some() && *secret.usage.id != *place.text {
             let of = &secret.usage.id;
@@ -224,7 +248,12 @@ impl Volumes {
                 "name no secret: the volume gets one of its own; or define one that both shall use",
             ));
         }
-        mark::refuse_foreign(&secret)?;
+        mark::refuse_foreign(&secret).map_err(|error| {
+            error.advise(format!(
+                "do it there; or, if secret {uuid} opens what is here, remove that volume first: strongroom volume delete '{}'",
+                place.text
+            ))
+        })?;
         let value = self.value(uuid)?.ok_or_else(|| {
             Error::no_value(uuid).advise(format!("set it with: strongroom secret-set-value {uuid}"))
         })?;
@@ -255,14 +284,14 @@ impl Volumes {
     ) -> Result<Stat, Error> {
         const AGAIN: &str = "the volume may have its name: run this again";
         let made = self.image((plan, original), place, key, there, ears).map_err(NotNamed::No);
-        let error = match made.and_then(|(unnamed, about)| place.name(&unnamed, plan.replace).map(|()| about))
-        {
-            Ok(about) => {
-                return place.sync_names().map(|()| about).map_err(|error| error.advise(AGAIN));
-            }
-            Err(NotNamed::Perhaps(error)) => return Err(error.advise(AGAIN)),
-            Err(NotNamed::No(error)) => error,
-        };
+        let error =
+            match made.and_then(|(unnamed, about)| place.name(&unnamed, there.is_some()).map(|()| about)) {
+                Ok(about) => {
+                    return place.sync_names().map(|()| about).map_err(|error| error.advise(AGAIN));
+                }
+                Err(NotNamed::Perhaps(error)) => return Err(error.advise(AGAIN)),
+                Err(NotNamed::No(error)) => error,
+            };
         let swept = place.sweep();
         let error = if key.is_new { self.undone(key.secret.uuid, error) } else { error };
         Err(match swept {

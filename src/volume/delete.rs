@@ -8,12 +8,13 @@
 use std::path::Path;
 
 use ::uuid::Uuid;
-use rustix::fs::fstat;
+use rustix::fs::{Stat, fstat};
 
-use super::check::is_luks2;
+use super::check::{does_not_open, is_luks2};
+use super::create::Where;
 use super::image::{Image, Kind};
 use super::mark::{self, Mark, Work};
-use super::place::Place;
+use super::place::{Place, id};
 use super::{Ears, Step, Volumes, Watch, secrets};
 use crate::secret::{Definition, Error, UsageType};
 
@@ -43,26 +44,38 @@ impl Volumes {
         // Without its directory there is nothing to lock, and nobody at work.
         let is_nowhere = removal.gone && place.lacks_directory();
         let _alone = (!is_nowhere).then(|| place.alone()).transpose()?;
-        let there = !is_nowhere && place.look()?.is_some();
+        let there = match removal.gone {
+            _ if is_nowhere => None,
+            true => place.file()?, // in the volume's place is something else
+            false => place.look()?,
+        };
         let Some(mut secret) = self.own(&place.text)? else {
-            let advice = match there {
+            let advice = match there.is_some() {
                 true => "if it may go all the same, remove the file: no secret goes with it",
                 false => "see what there is with: strongroom secret-list",
             };
             return Err(Error::no_such_usage(&place.text).advise(advice));
         };
-        if there && removal.gone {
+        if there.is_some() && removal.gone {
             return Err(Error::failed(format!("'{}' is there", place.text)).advise("leave out --gone"));
+        }
+        if !is_nowhere {
+            place.sweep()?; // and names that can't be listed can't be made durable either
         }
         let begun = Mark::of(&secret);
         if let Some(begun) = begun.as_ref().filter(|mark| mark.work == Work::Create) {
-            if self.finish_or_clear((&secret, begun), &place, (there, removal.gone), &mut ears)?.is_none() {
+            let image = match there {
+                Some(_) => Where::There,
+                None if removal.gone => Where::Gone,
+                None => Where::Away,
+            };
+            if self.finish_or_clear((&secret, begun), &place, image, &mut ears)?.is_none() {
                 return Ok(Deleted { uuid: secret.uuid, image: false }); // what is there is no work of ours
             }
             secret = secrets::finished(&secret);
         }
-        if there {
-            self.remove(&place, &secret, removal.unproved, &mut ears)?;
+        if let Some(there) = &there {
+            self.remove((&place, there), &secret, removal.unproved, &mut ears)?;
         } else {
             mark::refuse_foreign(&secret)?;
             if !removal.gone && begun.is_none_or(|mark| !mark.is_of(&place)) {
@@ -72,19 +85,18 @@ impl Volumes {
             }
         }
         if !is_nowhere {
-            place.sweep()?;
             place.sync_names()?;
         }
         ears.next(Step::Undefine);
         self.forget_notes(&place.text)?;
         secrets::forget(&*self.keystore, secret.uuid)?;
-        Ok(Deleted { uuid: secret.uuid, image: there })
+        Ok(Deleted { uuid: secret.uuid, image: there.is_some() })
     }
 
     /// Removes an image, and marks its secret before that.
     fn remove(
         &self,
-        place: &Place,
+        (place, there): (&Place, &Stat),
         secret: &Definition,
         unproved: bool,
         ears: &mut Ears<'_, '_>,
@@ -99,10 +111,13 @@ impl Volumes {
         let about = fstat(&claimed);
         let about = about
             .map_err(|error| Error::system(format_args!("cannot look at '{}'", place.text), &error.into()))?;
+        if id(&about) != id(there) {
+            return Err(place.is_another());
+        }
         // Whoever may change no secret is told so while there still is an image.
         self.define(&secrets::condemned(secret, place)?)?;
         ears.next(Step::Remove);
-        place.remove(&about).map_err(|error| match self.define(secret) {
+        place.remove(there).map_err(|error| match self.define(secret) {
             Ok(()) => error,
             Err(too) => Error::failed(format!("{error}; and secret {} is still marked: {too}", secret.uuid)),
         })
@@ -114,7 +129,7 @@ impl Volumes {
         let refused = match image.kind {
             Kind::Luks(_) => match self.value(uuid)? {
                 Some(value) if self.tool.opens(image, &value)? => return Ok(()),
-                Some(_) => Error::failed(format!("the value of secret {uuid} doesn't open '{}'", place.text)),
+                Some(_) => does_not_open(uuid, place),
                 None => Error::no_value(uuid),
             },
             Kind::Luks2 => is_luks2(place),

@@ -1,8 +1,8 @@
 //! What an image is, by its first bytes, and how qemu-img is told to open it.
 //!
-//! Only such headers count as a guest can't write itself: LUKS' own, and qcow2's with encryption. Leans on `place` and on the
-//! formats' published layouts. Refuses LUKS2, which QEMU doesn't open; to follow a backing file: each image has a passphrase of its
-//! own; and images that keep their data in another file: their headers can name any of the host's.
+//! Only such headers count as a guest can't write itself: LUKS' own, and qcow2's with encryption. Leans on `place` and on
+//! the formats' published layouts. Refuses LUKS2, which QEMU doesn't open; to follow a backing file: each image has a
+//! passphrase of its own; and images that keep their data in another file: their headers can name any of the host's.
 
 use std::fs::File;
 use std::io::{Read, Seek};

@@ -5,6 +5,7 @@
 //! a disk that isn't mounted: the directory below has the same name. Leans on `secret`. Refuses to clear what another host
 //! began, or what was begun in another directory: its image may well be there.
 
+use ::uuid::Uuid;
 use ring::digest::{SHA256, digest};
 
 use super::place::Place;
@@ -15,7 +16,7 @@ use crate::secret::{Definition, Error, UsageType};
 pub(super) struct Mark {
     pub(super) work: Work,
     host: String,
-    directory: u64,
+    directory: String,
     /// For a creation: what tells its plan from others.
     pub(super) plan: Option<String>,
     /// The volume's.
@@ -64,8 +65,8 @@ impl Mark {
             Some((directory, plan)) => (directory, Some(plan.to_owned())),
             None => (seen, None),
         };
-        let directory = directory.parse().ok()?;
-        Some(Self { work, host: host.to_owned(), directory, plan, path: path.to_owned() })
+        let (host, directory, path) = (host.to_owned(), directory.to_owned(), path.to_owned());
+        Some(Self { work, host, directory, plan, path })
     }
 
     /// Whether it is of this host.
@@ -86,8 +87,30 @@ impl Mark {
         let (work, path) = (self.work.name(), &self.path);
         let text = format!("'volume {work}' of '{path}' was cut short when its directory was another one");
         Err(Error::not_now(text).advise(format!(
-            "mount the disk that it is on, and run that again; if it is gone for good: strongroom volume delete --gone '{path}'"
+            "mount the disk that it is on, and run that again; if it is gone for good, or never was there: strongroom volume delete --gone '{path}'"
         )))
+    }
+
+    /// What to do first, where the work can't go on with a secret that has it.
+    pub(super) fn refused(&self, uuid: Uuid) -> Error {
+        let Self { work, path, .. } = self;
+        let (text, advice) = match work {
+            Work::Create => (
+                format!("the creation of '{path}' was cut short"),
+                "finish it first: run strongroom volume create again".to_owned(),
+            ),
+            Work::Delete => (
+                format!("the removal of '{path}' was cut short"),
+                format!(
+                    "finish it with: strongroom volume delete '{path}'; to keep the volume: give secret {uuid} another description (secret-dumpxml, secret-define)"
+                ),
+            ),
+            Work::Change => (
+                format!("secret {uuid} holds the passphrases of a change of '{path}' that was cut short"),
+                "name the volume's own secret".to_owned(),
+            ),
+        };
+        Error::not_now(text).advise(advice)
     }
 }
 
@@ -170,8 +193,6 @@ const MADE_ON: &str = ", made on ";
 
 #[cfg(test)]
 mod tests {
-    use ::uuid::Uuid;
-
     use super::*;
     use crate::secret::Usage;
 
@@ -197,7 +218,7 @@ mod tests {
             assert!(read.is_ours() && read.is_of(&place));
             read.refuse_elsewhere(&place).unwrap();
             assert_eq!(Mark::of(&secret(&mark.text(), UsageType::Ceph, id)), None);
-            let other = Mark { host: "there".to_owned(), directory: mark.directory + 1, ..mark };
+            let other = Mark { host: "there".to_owned(), directory: "1@0".to_owned(), ..mark };
             let theirs = secret(&other.text(), kind, id);
             assert!(refuse_foreign(&theirs).unwrap_err().to_string().contains("'there'"));
             assert!(other.refuse_elsewhere(&place).unwrap_err().advice().unwrap().contains("--gone"));

@@ -71,6 +71,7 @@ impl Volumes {
             Reading::Encrypted(named) => named,
         };
         drop(file);
+        place.look()?; // a link has no secret of its own
         let image = Image::at(&place).map_err(|error| {
             error.advise("if it isn't encrypted, say which format it has: --original-format raw, or qcow2")
         })?;

@@ -9,11 +9,13 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use ::uuid::Uuid;
+use rustix::fs::{FileType, lstat};
 
 use super::Volumes;
 use super::image::Image;
 use super::mark::{self, Mark, Work};
 use super::place::{self, Place, unnamed_of};
+use super::unnamed::is_private;
 use crate::secret::{Definition, Error, Handle, UsageType};
 
 /// One half without the other.
@@ -159,8 +161,9 @@ impl Volumes {
         let path = directory.join(name);
         let is_idle = |path: &Path| Place::of(path).map_or(true, |place| !place.is_busy());
         if let Some(of) = unnamed_of(name) {
-            let is_left = is_idle(&directory.join(of)) && path.is_dir() && !path.is_symlink();
-            return is_left.then_some(Orphan::Unnamed { path });
+            let about = lstat(&path).ok()?;
+            let is_ours = FileType::from_raw_mode(about.st_mode) == FileType::Directory && is_private(&about);
+            return (is_ours && is_idle(&directory.join(of))).then_some(Orphan::Unnamed { path });
         }
         if known.contains(&path) {
             return None;

@@ -16,7 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
-use rustix::fs::{Dir, fcntl_lock, fstat, openat, statat, unlinkat};
+use rustix::fs::{Dir, fcntl_lock, fstat, fstatvfs, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::unnamed::{self, Unnamed};
@@ -37,7 +37,7 @@ pub(super) struct Place {
 pub(super) struct Alone {
     directory: File,
     name: OsString,
-    _lock: File,
+    lock: File,
 }
 
 /// Which file it is, by device and number.
@@ -53,10 +53,19 @@ impl Place {
                 .advise("name a file, in UTF-8, without line breaks, and without '..'")
         };
         let path = std::path::absolute(path).map_err(|_| no_place())?;
-        let text = path.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(no_place)?;
-        let (text, name) = (text.to_owned(), path.file_name().ok_or_else(no_place)?.to_owned());
-        if text.ends_with('/') || path.components().any(|part| part == Component::ParentDir) {
+        if path.as_os_str().as_bytes().ends_with(b"/")
+            || path.components().any(|part| part == Component::ParentDir)
+        {
             return Err(no_place());
+        }
+        let path: PathBuf = path.components().collect(); // two slashes are one
+        // What XML has no characters for, a usage can't say.
+        let unfit = |it: char| it.is_control() || matches!(it, '\u{fffe}' | '\u{ffff}');
+        let text = path.to_str().filter(|text| !text.contains(unfit)).ok_or_else(no_place)?.to_owned();
+        let name = path.file_name().ok_or_else(no_place)?.to_owned();
+        if unnamed_of(&name).is_some() || lock_of(&name).is_some() {
+            return Err(Error::failed(format!("'{text}' is a name that Strongroom gives to its own files"))
+                .advise("choose another path"));
         }
         let directory = path.parent().ok_or_else(no_place)?;
         let directory =
@@ -75,10 +84,11 @@ impl Place {
         matches!(self.directory, Err(Errno::NOENT | Errno::NOTDIR))
     }
 
-    /// The directory's number, which it has as long as it is there.
-    pub(super) fn number(&self) -> Result<u64, Error> {
-        let about = fstat(self.directory()?);
-        about.map(|about| about.st_ino).map_err(|error| {
+    /// What tells the directory from another one that has its name at another time: its number, and its file system's.
+    pub(super) fn number(&self) -> Result<String, Error> {
+        let directory = self.directory()?;
+        let number = fstat(directory).and_then(|about| Ok((about.st_ino, fstatvfs(directory)?.f_fsid)));
+        number.map(|(inode, system)| format!("{inode}@{system:x}")).map_err(|error| {
             Error::system(format_args!("cannot look at the directory of '{}'", self.text), &error.into())
         })
     }
@@ -95,6 +105,11 @@ impl Place {
 
     /// Takes the place for oneself. Who is only looking whether it is taken is waited for.
     pub(super) fn alone(&self) -> Result<Alone, Error> {
+        if self.name.len() > LONGEST {
+            return Err(Error::failed(format!("the name of '{}' is too long", self.text)).advise(format!(
+                "give it one of at most {LONGEST} bytes: there must be room for another beside it"
+            )));
+        }
         let (directory, name) = (self.directory()?, self.beside(""));
         let failed = |error| Error::system(format_args!("cannot lock the place of '{}'", self.text), &error);
         let end = Instant::now() + LOOK;
@@ -102,8 +117,14 @@ impl Place {
             let how = OFlags::WRONLY | OFlags::CREATE | HOW;
             let lock = openat(directory, &name, how, Mode::RUSR | Mode::WUSR);
             let lock = File::from(lock.map_err(|error| failed(error.into()))?);
-            if !lock.metadata().map_err(failed)?.is_file() {
-                return Err(failed(io::Error::other("the file beside it is no ordinary one")));
+            let about = lock.metadata().map_err(failed)?;
+            if !about.is_file() || about.len() != 0 {
+                let theirs = self.path.with_file_name(&name);
+                return Err(Error::failed(format!("'{}' isn't ours, and its name is", theirs.display()))
+                    .advise(format!(
+                        "move it away: who works on '{}' locks an empty file of that name",
+                        self.text
+                    )));
             }
             match lock.try_lock() {
                 Ok(()) => {}
@@ -122,7 +143,7 @@ impl Place {
             let there = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
             if there.is_ok_and(|there| id(&there) == id(&ours)) {
                 let directory = directory.try_clone().map_err(failed)?;
-                return Ok(Alone { directory, name, _lock: lock });
+                return Ok(Alone { directory, name, lock });
             }
         }
     }
@@ -132,15 +153,26 @@ impl Place {
         let Ok(directory) = &self.directory else { return !self.lacks_directory() };
         match openat(directory, self.beside(""), OFlags::RDONLY | HOW, Mode::empty()) {
             Ok(lock) => File::from(lock).try_lock_shared().is_err(),
-            Err(error) => error != Errno::NOENT,
+            Err(error) => !matches!(error, Errno::NOENT | Errno::NAMETOOLONG),
         }
     }
 
     /// What is there: `None` if nothing is. Only an ordinary file may be.
     pub(super) fn look(&self) -> Result<Option<Stat>, Error> {
+        match self.anything()? {
+            Some(about) if !is_file(&about) => Err(no_file(&self.text)),
+            there => Ok(there),
+        }
+    }
+
+    /// The ordinary file that is there. What isn't one is no volume.
+    pub(super) fn file(&self) -> Result<Option<Stat>, Error> {
+        Ok(self.anything()?.filter(is_file))
+    }
+
+    fn anything(&self) -> Result<Option<Stat>, Error> {
         match statat(self.directory()?, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(about) if FileType::from_raw_mode(about.st_mode) == FileType::RegularFile => Ok(Some(about)),
-            Ok(_) => Err(no_file(&self.text)),
+            Ok(about) => Ok(Some(about)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(Error::system(format_args!("cannot look at '{}'", self.text), &error.into())),
         }
@@ -148,26 +180,25 @@ impl Place {
 
     /// Opens what is there, to read it, or to write it too.
     pub(super) fn open(&self, write: bool) -> Result<File, Error> {
-        self.open_as(if write { OFlags::RDWR } else { OFlags::RDONLY } | OFlags::NOFOLLOW)
+        self.open_as(if write { OFlags::RDWR } else { OFlags::RDONLY }, OFlags::NOFOLLOW)
     }
 
     /// Opens what is there or what a link there leads to, to read it.
     pub(super) fn open_behind_links(&self) -> Result<File, Error> {
-        self.open_as(OFlags::RDONLY)
+        self.open_as(OFlags::RDONLY, OFlags::empty())
     }
 
-    fn open_as(&self, how: OFlags) -> Result<File, Error> {
-        let failed = |error| Error::system(format_args!("cannot read '{}'", self.text), &error);
-        let file = openat(self.directory()?, &self.name, how | WITHOUT_WAITING, Mode::empty());
-        let file = match file {
-            Ok(file) => File::from(file),
-            Err(Errno::LOOP) => return Err(no_file(&self.text)),
-            Err(error) => return Err(failed(error.into())),
-        };
-        match file.metadata().map_err(failed)?.is_file() {
-            true => Ok(file),
-            false => Err(no_file(&self.text)),
+    /// Looks before it opens: to open a device may already do something.
+    fn open_as(&self, how: OFlags, links: OFlags) -> Result<File, Error> {
+        let failed = |error: Errno| Error::system(format_args!("cannot read '{}'", self.text), &error.into());
+        let held =
+            openat(self.directory()?, &self.name, OFlags::PATH | OFlags::CLOEXEC | links, Mode::empty());
+        let held = File::from(held.map_err(failed)?);
+        if !is_file(&fstat(&held).map_err(failed)?) {
+            return Err(no_file(&self.text));
         }
+        let file = openat(CWD, for_children(&held), how | WITHOUT_WAITING, Mode::empty());
+        file.map(File::from).map_err(failed)
     }
 
     /// Takes a volume's file from QEMU's point of view: fails while a guest has it open, and no guest opens it until this is
@@ -191,14 +222,17 @@ impl Place {
     pub(super) fn remove(&self, which: &Stat) -> Result<(), Error> {
         match self.look()? {
             Some(about) if id(&about) == id(which) => {}
-            Some(_) => {
-                return Err(Error::not_now(format!("'{}' is another file by now", self.text))
-                    .advise("see what it is, and who put it there"));
-            }
+            Some(_) => return Err(self.is_another()),
             None => return Ok(()),
         }
         unlinkat(self.directory()?, &self.name, AtFlags::empty())
             .map_err(|error| Error::system(format_args!("cannot remove '{}'", self.text), &error.into()))
+    }
+
+    /// Somebody has put something else in its place meanwhile.
+    pub(super) fn is_another(&self) -> Error {
+        Error::not_now(format!("'{}' is another file by now", self.text))
+            .advise("see what it is, and who put it there")
     }
 
     /// A new, empty image beside the volume's, which nobody else may read. It gets the rights of what it is to replace.
@@ -274,7 +308,9 @@ pub(super) enum NotNamed {
 impl Drop for Alone {
     fn drop(&mut self) {
         // Before the lock goes; a file that stays is taken by the next.
-        _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
+        if self.lock.metadata().is_ok_and(|about| about.len() == 0) {
+            _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
+        }
     }
 }
 
@@ -282,7 +318,7 @@ impl Drop for Alone {
 pub(super) const IN_USE: &str =
     "the image is in use: shut the guest down first, or wait for the other program";
 
-/// Where a child of this process finds a directory that this one has open.
+/// Where this process, and a child of it, finds what this one has open.
 pub(super) fn for_children(directory: &File) -> String {
     format!("/proc/self/fd/{}", directory.as_raw_fd())
 }
@@ -313,6 +349,16 @@ pub(super) fn unnamed_of(name: &OsStr) -> Option<&OsStr> {
     is_ours.then(|| OsStr::from_bytes(name))
 }
 
+/// The name of the volume beside which a file of this name is locked.
+fn lock_of(name: &OsStr) -> Option<&OsStr> {
+    let name = name.as_bytes().strip_prefix(b".")?.strip_suffix(OURS.as_bytes())?;
+    (!name.is_empty()).then(|| OsStr::from_bytes(name))
+}
+
+fn is_file(about: &Stat) -> bool {
+    FileType::from_raw_mode(about.st_mode) == FileType::RegularFile
+}
+
 fn no_file(path: &str) -> Error {
     Error::failed(format!("'{path}' is no ordinary file"))
         .advise("volumes are files here: name the file itself, not a link, a device or a directory")
@@ -320,6 +366,9 @@ fn no_file(path: &str) -> Error {
 
 /// What stands behind a volume's name in the names that are ours.
 const OURS: &str = ".strongroom";
+
+/// A volume's longest name, in bytes: Linux has 255 for ours, with a point before it and nine characters behind.
+const LONGEST: usize = 255 - 1 - OURS.len() - 9;
 
 /// A pipe or a device might make us wait for ever.
 const WITHOUT_WAITING: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -381,6 +430,8 @@ mod tests {
         for name in kept {
             fs::write(directory.path().join(name), "").unwrap();
         }
+        // One can't be removed as a file.
+        fs::create_dir_all(directory.path().join(".a.strongroom-76543213/image-76543213")).unwrap();
         // Somebody else's of such a name: more may look into it, or it holds what we don't make.
         for (name, mode, file) in [("76543211", 0o755, "image-76543211"), ("76543212", 0o700, "image")] {
             let theirs = directory.path().join(format!(".a.strongroom-{name}"));
@@ -391,7 +442,7 @@ mod tests {
         let unnamed = place.unnamed(None).unwrap();
         std::mem::forget(unnamed); // as if killed
         assert!(place.sweep().unwrap());
-        assert_eq!(entries(directory.path()).unwrap().len(), kept.len() + 2);
+        assert_eq!(entries(directory.path()).unwrap().len(), kept.len() + 3);
         assert!(directory.path().join(".a.strongroom-76543211/image-76543211").exists());
         assert!(directory.path().join(".a.strongroom-76543212/image").exists());
         assert!(!place.sweep().unwrap());
@@ -411,7 +462,7 @@ mod tests {
         let lock = directory.path().join(".a.strongroom");
         pipe(&lock);
         let _reader = fs::OpenOptions::new().read(true).write(true).open(&lock).unwrap();
-        assert!(place.alone().unwrap_err().to_string().contains("no ordinary"));
+        assert!(place.alone().unwrap_err().to_string().contains("isn't ours"));
     }
 
     #[test]
@@ -434,9 +485,41 @@ mod tests {
 
     #[test]
     fn a_path_is_one_that_a_definition_can_say() {
-        for path in ["/", "/a/..", "/a/../b", "../b", "/a\nb", "/a/"] {
+        for path in [
+            "/",
+            "/a/..",
+            "/a/../b",
+            "../b",
+            "/a\nb",
+            "/a/",
+            "/a\u{fffe}",
+            "/\u{ffff}b",
+            "/srv/.a.strongroom",
+            "/srv/.a.strongroom-0123abcd",
+        ] {
             assert!(Place::of(Path::new(path)).is_err(), "{path:?}");
         }
         assert!(Place::of(Path::new("a")).unwrap().path.is_absolute());
+        assert_eq!(Place::of(Path::new("//srv//./a")).unwrap().text, "/srv/a");
+        let directory = tempfile::tempdir().unwrap();
+        let named = |length| Place::of(&directory.path().join("n".repeat(length))).unwrap();
+        let longest = named(LONGEST);
+        let _alone = longest.alone().unwrap();
+        drop(longest.unnamed(None).unwrap());
+        assert!(named(LONGEST + 1).alone().unwrap_err().advice().unwrap().contains("at most 234 bytes"));
+    }
+
+    #[test]
+    fn a_file_that_is_somebodys_is_no_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::of(&directory.path().join("a")).unwrap();
+        let theirs = directory.path().join(".a.strongroom");
+        fs::write(&theirs, "precious").unwrap();
+        assert!(place.alone().unwrap_err().advice().unwrap().contains("move it away"));
+        fs::remove_file(&theirs).unwrap();
+        let alone = place.alone().unwrap();
+        fs::write(&theirs, "precious").unwrap(); // while it is locked
+        drop(alone);
+        assert_eq!(fs::read(&theirs).unwrap(), b"precious");
     }
 }

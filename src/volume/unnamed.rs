@@ -152,18 +152,19 @@ pub(super) fn remove(parent: &File, name: &OsStr) -> io::Result<bool> {
     }
     match unlinkat(&directory, image(name), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
+        Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS | Errno::BUSY) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     drop(directory);
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) => Ok(true),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::PERM | Errno::ACCESS | Errno::BUSY) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether only its owner may look into a directory.
-fn is_private(about: &Stat) -> bool {
+/// Whether only its owner may look into a directory, as it is with ours.
+pub(super) fn is_private(about: &Stat) -> bool {
     about.st_mode & 0o077 == 0
 }
 

@@ -118,9 +118,38 @@ fn a_deletion_that_was_cut_short_needs_no_further_word() {
     assert_eq!(house.volumes().orphans(&[]).unwrap(), [Orphan::Deletion { uuid, path: path.clone() }]);
     let plan = Plan { secret: Some(Named::Uuid(uuid)), ..Plan::new(house.path("other"), Format::Raw, SIZE) };
     let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
-    assert!(error.to_string().contains("is unfinished"), "{error}");
+    assert!(error.to_string().contains("was cut short"), "{error}");
     assert!(!house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap().image);
     house.is_empty();
+
+    // Nor does a new volume of that path.
+    let plan = Plan::new(&path, Format::Raw, SIZE);
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
+    cut_short(|| house.volumes().delete(&path, Removal::default(), &mut before(Step::Remove, die)).map(drop));
+    for error in [
+        house.volumes().create(&Plan { replace: true, ..plan.clone() }, None, &mut nothing).unwrap_err(),
+        house.volumes().change_passphrase(&path, None, None, &mut nothing).unwrap_err(),
+    ] {
+        assert!(error.advice().unwrap().contains("strongroom volume delete"), "{error}");
+    }
+    cut_short(|| {
+        house.volumes().delete(&path, Removal::default(), &mut before(Step::Undefine, die)).map(drop)
+    });
+    assert_ne!(house.volumes().create(&plan, None, &mut nothing).unwrap().uuid, uuid);
+    assert_eq!((house.check(&path), house.connection().num_of_secrets().unwrap()), (Verdict::Opens, 1));
+}
+
+#[test]
+fn what_is_no_file_is_no_volume_that_could_come_back() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan::new(&path, Format::Raw, SIZE);
+    cut_short(|| house.volumes().create(&plan, None, &mut before(Step::Make, die)).map(drop));
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    let error = house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("no ordinary file"), "{error}");
+    assert!(!house.volumes().delete(&path, GONE, &mut nothing).unwrap().image);
+    assert_eq!((house.connection().num_of_secrets().unwrap(), path.is_symlink()), (0, true));
 }
 
 impl House {

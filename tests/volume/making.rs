@@ -199,3 +199,41 @@ fn a_volume_that_is_replaced_keeps_the_kind_of_its_secret_and_hands_it_over() {
         house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap();
     }
 }
+
+#[test]
+fn a_secret_that_no_guest_would_take_makes_no_volume() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan { replace: true, ..Plan::new(&path, Format::Raw, SIZE) };
+    let define = |usage: &str| {
+        let secret =
+            house.connection().define_xml(format!("<secret><usage {usage}</usage></secret>"), 0).unwrap();
+        secret.set_value(b"a passphrase").unwrap();
+        Plan { secret: Some(Named::Uuid(secret.uuid())), ..plan.clone() }
+    };
+    let ceph = define("type='ceph'><name>pool</name>");
+    let error = house.volumes().create(&ceph, None, &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with("of usage ceph, not volume") && !path.exists(), "{error}");
+    // Nor one of two secrets, when guests would look for the other.
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
+    let other = define("type='volume'><volume>/elsewhere</volume>");
+    let error = house.volumes().create(&other, None, &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("has a secret of its own"), "{error}");
+    assert_eq!(house.check(&path), Verdict::Opens);
+}
+
+#[test]
+fn a_passphrase_too_long_to_be_noted_stays() {
+    let house = House::new();
+    let path = house.path("disk");
+    let xml = "<secret><usage type='volume'><volume>/elsewhere</volume></usage></secret>";
+    let secret = house.connection().define_xml(xml, 0).unwrap();
+    secret.set_value(&[b'p'; 65_500]).unwrap();
+    let named = Named::Uuid(secret.uuid());
+    let plan = Plan { secret: Some(named.clone()), ..Plan::new(&path, Format::Raw, SIZE) };
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
+    let error = house.volumes().change_passphrase(&path, Some(&named), None, &mut nothing).unwrap_err();
+    assert!(error.advice().unwrap().contains("luksChangeKey"), "{error}");
+    assert_eq!(house.connection().num_of_secrets().unwrap(), 1);
+    assert_eq!(house.volumes().check(&path, Some(&named)).unwrap().verdict, Verdict::Opens);
+}

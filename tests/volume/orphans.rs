@@ -1,6 +1,7 @@
 //! Halves are listed, and nothing that somebody is at work on.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 
 use strongroom::volume::{Format, Orphan, Plan, Progress, Removal};
 
@@ -18,7 +19,8 @@ fn halves_without_their_other_halves_are_listed() {
     house.connection().lookup_by_uuid(left).unwrap().undefine().unwrap();
     volumes.create(&Plan::new(&whole, Format::Raw, SIZE), None, &mut nothing).unwrap();
     fs::write(house.path("plain"), [0; 1000]).unwrap();
-    fs::create_dir(house.path(".new.strongroom-0123abcd")).unwrap();
+    fs::DirBuilder::new().mode(0o700).create(house.path(".new.strongroom-0123abcd")).unwrap();
+    fs::DirBuilder::new().mode(0o755).create(house.path(".new.strongroom-89ababcd")).unwrap();
     fs::write(house.path(".new.strongroom-4567abcd"), "somebody's").unwrap();
     let orphans = volumes.orphans(&[]).unwrap();
     assert_eq!(

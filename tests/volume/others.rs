@@ -8,7 +8,7 @@ use strongroom::memory::SecretBytes;
 use strongroom::volume::{Format, Named, Orphan, Plan, Removal, Step, Verdict, Volumes};
 
 use crate::daemon::Daemon;
-use crate::house::{GONE, House, SIZE, before, cut_short, die, nothing};
+use crate::house::{GONE, House, SIZE, before, cut_short, die, nothing, write_program};
 
 #[test]
 fn what_others_do_to_the_secret_meanwhile_is_seen() {
@@ -79,7 +79,7 @@ fn a_secret_that_another_volume_would_end_is_not_shared() {
     for secret in secrets {
         let plan = Plan { secret: Some(Named::Uuid(secret.uuid())), ..Plan::new(&other, Format::Raw, SIZE) };
         let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
-        let told = if secret.uuid() == uuid { "is that of the volume" } else { "is unfinished" };
+        let told = if secret.uuid() == uuid { "is that of the volume" } else { "was cut short" };
         assert!(error.to_string().contains(told) && !other.exists(), "{error}");
     }
 }
@@ -121,7 +121,37 @@ fn a_file_that_took_the_images_place_stays_and_so_does_the_secret() {
     assert_eq!(house.volumes().orphans(&[]).unwrap(), [Orphan::Deletion { uuid, path: path.clone() }]);
     let plan = Plan { secret: Some(Named::Uuid(uuid)), ..Plan::new(&other, Format::Raw, SIZE) };
     let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
-    assert!(error.to_string().contains("is unfinished"), "{error}");
+    assert!(error.to_string().contains("was cut short"), "{error}");
     house.volumes().delete(&path, Removal { unproved: true, gone: false }, &mut nothing).unwrap();
     house.is_empty();
+}
+
+#[test]
+fn what_was_not_proved_is_not_removed() {
+    let mut house = House::new();
+    let [path, other] = ["disk", "other"].map(|name| house.path(name));
+    let uuid = house.volumes().create(&Plan::new(&path, Format::Raw, SIZE), None, &mut nothing).unwrap().uuid;
+    let xml = |house: &House| house.connection().lookup_by_uuid(uuid).unwrap().xml_desc().unwrap();
+    let before_it = xml(&house);
+    fs::write(&other, "precious").unwrap();
+    // As soon as it is proved, another file has the volume's name.
+    let (program, real) = (house.directory.path().join("swapping"), house.program.take().unwrap());
+    let (real, other, disk) = (real.display(), other.display(), path.display());
+    write_program(&program, &format!("#!/bin/sh\n{real} \"$@\" || exit\nmv {other} {disk}\n"));
+    house.program = Some(program);
+    let error = house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("is another file by now"), "{error}");
+    assert_eq!((fs::read(&path).unwrap(), xml(&house)), (b"precious".to_vec(), before_it));
+}
+
+#[test]
+fn a_file_that_comes_while_a_volume_is_made_stays() {
+    let house = House::new();
+    let path = house.path("disk");
+    let plan = Plan { replace: true, ..Plan::new(&path, Format::Raw, SIZE) };
+    let mut come = before(Step::Name, || fs::write(&path, "precious").unwrap());
+    let error = house.volumes().create(&plan, None, &mut come).unwrap_err();
+    assert!(error.to_string().ends_with("File exists"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+    assert_eq!(house.connection().num_of_secrets().unwrap(), 0);
 }
