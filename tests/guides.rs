@@ -71,7 +71,7 @@ fn volumes_and_their_secrets() {
         shown.contains("secret without a volume") && shown.contains("volume without a secret"),
         "{shown}"
     );
-    assert!(shown.ends_with("is removed; there was no image of its\n"), "{shown}");
+    assert!(shown.ends_with("is removed; there was no image\n"), "{shown}");
     assert!(directory.path().join("a.img").exists());
 }
 

@@ -51,6 +51,7 @@ impl Volumes {
         let mut ears = Ears { watch, hand_over };
         let place = Place::of(path)?;
         let _alone = place.alone()?;
+        place.sweep()?;
         let image = Image::at(&place)?;
         match image.kind {
             Kind::Luks(_) => {}

@@ -53,8 +53,9 @@ impl Volumes {
 
 /// A value that is the wrong one.
 pub(super) fn does_not_open(secret: Uuid, place: &Place) -> Error {
-    Error::failed(format!("the value of secret {secret} doesn't open '{}'", place.text))
-        .advise("name the secret that does with --secret")
+    Error::failed(format!("the value of secret {secret} doesn't open '{}'", place.text)).advise(
+        "set its value again (a line break at its end counts), or name the secret that does with --secret",
+    )
 }
 
 /// What QEMU can't open.

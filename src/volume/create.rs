@@ -6,7 +6,7 @@
 //! A secret that was named, or that a volume being replaced has already, is used as it is and neither marked nor undefined.
 //! Leans on the room's other files. Refuses to overwrite unasked, by a rename that can't.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ::uuid::Uuid;
 use rustix::fs::Stat;
@@ -173,8 +173,9 @@ impl Volumes {
         }
         let uuid = key.secret.uuid;
         match place.remove(made) {
-            Ok(()) => Error::failed(format!("{why}; the image is removed again: its passphrase is lost"))
-                .advise(format!("see what became of secret {uuid}, and run this again")),
+            Ok(()) => Error::failed(format!("{why}; the image is removed again: its secret is lost")).advise(
+                format!("see what became of secret {uuid}, and run this again; a passphrase that was handed over opens nothing"),
+            ),
             Err(too) => {
                 Error::failed(format!("{why}; secret {uuid} doesn't open '{}', and: {too}", place.text))
             }
@@ -241,11 +242,13 @@ impl Volumes {
                 Error::failed(text).advise("guests look for one of usage volume: define such a secret")
             );
         }
-        if mark::made_on(&secret).is_some() && *secret.usage.id != *place.text {
-            let of = &secret.usage.id;
+        let of = &secret.usage.id;
+        // By its usage a volume's secret is its own, whoever defined it.
+        let has_volume = || Path::new(&**of).is_absolute() && Path::new(&**of).is_file();
+        if **of != *place.text && (mark::made_on(&secret).is_some() || has_volume()) {
             let text = format!("secret {uuid} is that of the volume '{of}', and changes and goes with it");
             return Err(Error::failed(text).advise(
-                "name no secret: the volume gets one of its own; or define one that both shall use",
+                "name no secret: the volume gets one of its own; or define one for both, whose usage is no volume's path",
             ));
         }
         mark::refuse_foreign(&secret).map_err(|error| {

@@ -49,18 +49,18 @@ impl Volumes {
             true => place.file()?, // in the volume's place is something else
             false => place.look()?,
         };
+        // Names that can't be listed can't be made durable either: to be told before anything is done.
+        let swept = !is_nowhere && place.sweep()?;
         let Some(mut secret) = self.own(&place.text)? else {
-            let advice = match there.is_some() {
-                true => "if it may go all the same, remove the file: no secret goes with it",
-                false => "see what there is with: strongroom secret-list",
+            let advice = match (there.is_some(), swept) {
+                (true, _) => "if it may go all the same, remove the file: no secret goes with it",
+                (false, true) => "what a creation that was cut short had left is removed; there is no more",
+                (false, false) => "see what there is with: strongroom secret-list",
             };
             return Err(Error::no_such_usage(&place.text).advise(advice));
         };
         if there.is_some() && removal.gone {
             return Err(Error::failed(format!("'{}' is there", place.text)).advise("leave out --gone"));
-        }
-        if !is_nowhere {
-            place.sweep()?; // and names that can't be listed can't be made durable either
         }
         let begun = Mark::of(&secret);
         if let Some(begun) = begun.as_ref().filter(|mark| mark.work == Work::Create) {
@@ -85,6 +85,9 @@ impl Volumes {
             }
         }
         if !is_nowhere {
+            if there.is_none() {
+                self.refuse_renamed(&place, &secret)?;
+            }
             place.sync_names()?;
         }
         ears.next(Step::Undefine);
@@ -121,6 +124,25 @@ impl Volumes {
             Ok(()) => error,
             Err(too) => Error::failed(format!("{error}; and secret {} is still marked: {too}", secret.uuid)),
         })
+    }
+
+    /// The image may only have got another name: then its passphrase is there, and nowhere else.
+    fn refuse_renamed(&self, place: &Place, secret: &Definition) -> Result<(), Error> {
+        // Whoever can't read the value is told so where it counts; here it is a favour.
+        let Ok(Some(value)) = self.value(secret.uuid) else { return Ok(()) };
+        for other in place.beside_it()? {
+            if let Ok(Some(image)) = Image::probe(&other)
+                && self.own(&other.text)?.is_none()
+                && self.tool.opens(&image, &value).unwrap_or(false)
+            {
+                let text = format!("the value of secret {} opens '{}'", secret.uuid, other.text);
+                return Err(Error::failed(text).advise(format!(
+                    "if that is the volume under another name: define a secret for it, give that this one's value, and run this again; if not: strongroom secret-undefine {}",
+                    secret.uuid
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What the secret doesn't open is perhaps another volume, put in this one's place.

@@ -103,6 +103,27 @@ pub(super) fn refuse_half(file: &File, place: &Place) -> Result<(), Error> {
     if has_data_file(&head) { Err(elsewhere(place)) } else { Ok(()) }
 }
 
+/// Refuses an image that isn't encrypted and begins as one of another format does. No guest gets it to begin so: QEMU doesn't
+/// let it.
+pub(super) fn refuse_other(file: &File, place: &Place, format: Format) -> Result<(), Error> {
+    let head = head(file, place)?;
+    let known = FORMATS.iter().find(|(_, magic)| head.starts_with(magic)).map(|(name, _)| *name);
+    let (is, option) = match (format, known) {
+        (Format::Raw, Some("qcow2")) => ("a qcow2 image, not a raw one", Some("qcow2")),
+        (Format::Raw, Some(other)) => (other, None),
+        (Format::Qcow2, known) if known != Some("qcow2") => ("no qcow2 image", None),
+        _ => return Ok(()),
+    };
+    let advice = match option {
+        Some(option) => format!("give --original-format {option}"),
+        None => format!(
+            "see what it is with: qemu-img info '{}'; make a raw or qcow2 image of it first: qemu-img convert",
+            place.text
+        ),
+    };
+    Err(Error::failed(format!("'{}' is {is}", place.text)).advise(advice))
+}
+
 /// Whether a header's incompatible features, which version 3 has, say that the data is in another file.
 fn has_data_file(head: &[u8]) -> bool {
     let has_features =
@@ -148,6 +169,15 @@ impl Kind {
 const LUKS: &[u8] = b"LUKS\xba\xbe";
 
 const QCOW: &[u8] = b"QFI\xfb";
+
+/// Formats of virtual disks, by how their files begin.
+const FORMATS: [(&str, &[u8]); 5] = [
+    ("qcow2", QCOW),
+    ("a VMDK image", b"KDMV"),
+    ("a VMDK image's description", b"# Disk DescriptorFile"),
+    ("a VHDX image", b"vhdxfile"),
+    ("a VHD image", b"conectix"),
+];
 
 /// The incompatible feature of qcow2 by which the data is elsewhere.
 const DATA_FILE: u8 = 1 << 2;

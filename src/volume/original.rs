@@ -65,6 +65,7 @@ impl Volumes {
         let (bytes, id) = (about.blocks() * 512, (about.dev(), about.ino()));
         let named = match &original.reading {
             Reading::Plain(format) => {
+                image::refuse_other(&file, &place, *format)?;
                 self.refuse_encrypted(&file, &place, *format)?;
                 return Ok(Readable { name: image::plain_name(*format), by: By::File(file), bytes, id });
             }
@@ -73,7 +74,7 @@ impl Volumes {
         drop(file);
         place.look()?; // a link has no secret of its own
         let image = Image::at(&place).map_err(|error| {
-            error.advise("if it isn't encrypted, say which format it has: --original-format raw, or qcow2")
+            error.advise("if it isn't encrypted, say which format it has (see: qemu-img info): --original-format raw, or qcow2; of another format, make one of these first: qemu-img convert")
         })?;
         let uuid = self.named_or_own(named.as_ref(), &place.text)?.uuid;
         let key = self.value(uuid)?.ok_or_else(|| Error::no_value(uuid))?;

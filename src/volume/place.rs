@@ -287,6 +287,15 @@ impl Place {
         Ok(swept)
     }
 
+    /// The other places in its directory that something has, of those that can be a volume's.
+    pub(super) fn beside_it(&self) -> Result<Vec<Self>, Error> {
+        let names = names(self.directory()?).map_err(|error| {
+            Error::system(format_args!("cannot list the directory of '{}'", self.text), &error)
+        })?;
+        let others = names.into_iter().filter(|name| *name != self.name);
+        Ok(others.filter_map(|name| Self::of(&self.path.with_file_name(name)).ok()).collect())
+    }
+
     fn beside(&self, tail: &str) -> OsString {
         let mut name = OsString::from(".");
         name.push(&self.name);

@@ -140,6 +140,23 @@ fn a_deletion_that_was_cut_short_needs_no_further_word() {
 }
 
 #[test]
+fn a_volume_that_was_renamed_keeps_its_secret() {
+    let house = House::new();
+    let [path, renamed] = ["disk", "renamed"].map(|name| house.path(name));
+    house.volumes().create(&Plan::new(&path, Format::Qcow2, SIZE), None, &mut nothing).unwrap();
+    house.volumes().create(&Plan::new(house.path("other"), Format::Raw, SIZE), None, &mut nothing).unwrap();
+    fs::rename(&path, &renamed).unwrap();
+    let uuid = house.own(&path);
+    let error = house.volumes().delete(&path, GONE, &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with(&format!("opens '{}'", renamed.display())), "{error}");
+    // With a secret of its own it goes on under its new name.
+    let xml = format!("<secret><usage type='volume'><volume>{}</volume></usage></secret>", renamed.display());
+    house.connection().define_xml(xml, 0).unwrap().set_value(&house.value(uuid)).unwrap();
+    house.volumes().delete(&path, GONE, &mut nothing).unwrap();
+    assert_eq!(house.check(&renamed), Verdict::Opens);
+}
+
+#[test]
 fn what_is_no_file_is_no_volume_that_could_come_back() {
     let house = House::new();
     let path = house.path("disk");

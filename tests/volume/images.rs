@@ -66,7 +66,8 @@ fn an_image_that_names_a_file_of_the_hosts_is_left_alone() {
     };
     let error = house.volumes().create(&copy_of(Format::Qcow2), None, &mut nothing).unwrap_err();
     assert!(error.to_string().contains("keeps its data in another file"), "{error}");
-    house.volumes().create(&copy_of(Format::Raw), None, &mut nothing).unwrap(); // its bytes, whatever they say
+    let error = house.volumes().create(&copy_of(Format::Raw), None, &mut nothing).unwrap_err();
+    assert!(error.to_string().ends_with("is a qcow2 image, not a raw one"), "{error}");
     // The volume's own header is changed to say so.
     let mut image = fs::read(&path).unwrap();
     image[79] |= 4;

@@ -82,6 +82,17 @@ fn a_secret_that_another_volume_would_end_is_not_shared() {
         let told = if secret.uuid() == uuid { "is that of the volume" } else { "was cut short" };
         assert!(error.to_string().contains(told) && !other.exists(), "{error}");
     }
+    // By its usage it is the volume's own, whoever defined it.
+    let connection = house.connection();
+    connection.lookup_by_uuid(uuid).unwrap().undefine().unwrap();
+    let xml = format!("<secret><usage type='volume'><volume>{}</volume></usage></secret>", one.display());
+    let by_hand = connection.define_xml(xml, 0).unwrap();
+    by_hand.set_value(b"by hand").unwrap();
+    let plan = Plan { secret: Some(Named::Uuid(by_hand.uuid())), ..Plan::new(&other, Format::Raw, SIZE) };
+    let error = house.volumes().create(&plan, None, &mut nothing).unwrap_err();
+    assert!(error.to_string().contains("is that of the volume"), "{error}");
+    fs::remove_file(&one).unwrap();
+    house.volumes().create(&plan, None, &mut nothing).unwrap();
 }
 
 #[test]

@@ -58,8 +58,9 @@ A hypervisor's URI stands for its host's keystore, in --connect too.
 The value of a private secret is given to the hypervisor's own daemons only: on
 a keystore of another host, whether there is one can't be told.
 
-The last line always is
+The last line on standard output is
   secrets ready: N, can't tell: N, problems: N
+where a file that can't be read is a problem.
 
 Exit status: 0 if there is no problem; 1 if there is one, or a file or a keystore
 can't be read.";

@@ -210,7 +210,8 @@ impl Report {
         let states = || files.iter().flat_map(|file| &file.secrets).flat_map(Line::judged).map(|it| it.state);
         let ready = states().filter(|state| *state == State::Ready).count();
         let cannot_tell = states().filter(|state| *state == State::CannotTell).count();
-        let problems = states().count() - ready - cannot_tell;
+        let unread = files.iter().filter(|file| file.failure.is_some()).count();
+        let problems = states().count() - ready - cannot_tell + unread;
         Self { keystore, also, files, ready, cannot_tell, problems }
     }
 

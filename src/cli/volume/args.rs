@@ -3,6 +3,7 @@
 //! Leans on clap. Refuses a passphrase among the arguments: there is no option for one.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
@@ -151,7 +152,7 @@ pub(crate) struct CreateArguments {
 
     /// How long it shall take to try a passphrase, in milliseconds, against guessing; else 100, or 2000 with --secret
     #[arg(long, value_name = "MS")]
-    pub(super) iter_time: Option<u64>,
+    pub(super) iter_time: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Args)]
@@ -181,7 +182,7 @@ pub(crate) struct ChangeArguments {
 
     /// How long it shall take to try the new passphrase, in milliseconds, against guessing; else 100
     #[arg(long, value_name = "MS")]
-    pub(super) iter_time: Option<u64>,
+    pub(super) iter_time: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@
 mod args;
 mod keeper;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,12 @@ fn create(these: &CreateArguments, arguments: &Arguments, output: &mut Output) -
             "an earlier run had made this volume, and was cut short before it could say so; it is as that one was told",
         );
     }
+    if plan.ephemeral && keeper.is_none() {
+        output::warn(&format!(
+            "its passphrase ends with the keystore's daemon: before that keep it, by strongroom secret-get-value --plain --elevated {}",
+            created.uuid
+        ));
+    }
     extra_line(output, format!("Volume {} created", created.path.display()))?;
     output.extra("\n")?;
     output.text(&format!("{}\n{}", created.uuid, created.encryption()))
@@ -86,10 +93,7 @@ fn plan(these: &CreateArguments) -> Result<Plan, Failure> {
         (None, Some(path)) => {
             let copy_of = original(these);
             let size = match (&these.size, &copy_of) {
-                (Some(size), _) => parse_size(size).ok_or_else(|| {
-                    Failure::told(format!("'{size}' is no size"))
-                        .advise("give a number of bytes, or one with a unit: 512M, 10GiB, 2TB")
-                })?,
+                (Some(size), _) => bytes(size)?,
                 (None, Some(_)) => 0,
                 (None, None) => {
                     return Err(Failure::told("the volume's size is missing")
@@ -122,6 +126,24 @@ fn plan(these: &CreateArguments) -> Result<Plan, Failure> {
     (plan.ephemeral, plan.replace) = (these.ephemeral, these.overwrite);
     Ok(plan)
 }
+
+/// A size as it was typed. One without a unit is one of bytes, which of so few nobody means.
+fn bytes(size: &str) -> Result<u64, Failure> {
+    let bytes = parse_size(size).ok_or_else(|| {
+        Failure::told(format!("'{size}' is no size"))
+            .advise("give a number of bytes, or one with a unit: 512M, 10GiB, 2TB")
+    })?;
+    match bytes {
+        1..FEWEST if size.bytes().all(|it| it.is_ascii_digit()) => {
+            Err(Failure::told(format!("{bytes} bytes are no disk"))
+                .advise(format!("give the size's unit: {size}G, {size}M")))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+/// The smallest disk whose size may be said in bytes: a floppy's.
+const FEWEST: u64 = 1_474_560;
 
 fn original(these: &CreateArguments) -> Option<Original> {
     let reading = match these.original_format {
@@ -215,7 +237,7 @@ fn delete(these: &DeleteArguments, arguments: &Arguments, output: &mut Output) -
                     output,
                     match deleted.image {
                         true => format!("{shown}: removed, with its secret {uuid}"),
-                        false => format!("{shown}: its secret {uuid} is removed; there was no image of its"),
+                        false => format!("{shown}: its secret {uuid} is removed; there was no image"),
                     },
                 )?;
                 tally.count(true);
@@ -247,13 +269,15 @@ fn orphans(these: &OrphansArguments, arguments: &Arguments, output: &mut Output)
                 Orphan::Change { uuid, .. } => {
                     (uuid.to_string(), "change cut short: change-passphrase again".to_owned())
                 }
-                Orphan::Unnamed { .. } => (String::new(), "left by a creation that was cut short".to_owned()),
+                Orphan::Unnamed { .. } => {
+                    (String::new(), "left by a creation cut short: create again, or remove it".to_owned())
+                }
                 Orphan::Unseen { why, .. } => (String::new(), why.clone()),
             };
             [orphan.path().display().to_string(), uuid, what]
         })
         .collect();
-    if rows.is_empty() { Ok(()) } else { output.table(["Path", "Secret", "What"], &rows) }
+    output.table(["Path", "Secret", "What"], &rows)
 }
 
 /// How many of several went well.
@@ -293,10 +317,10 @@ impl Tally {
     }
 }
 
-fn over(connection: &crate::Connection, iter_time: Option<u64>) -> Volumes {
+fn over(connection: &crate::Connection, iter_time: Option<NonZeroU64>) -> Volumes {
     let volumes = Volumes::over(connection.keystore());
     match iter_time {
-        Some(time) => volumes.iterating(Duration::from_millis(time)),
+        Some(time) => volumes.iterating(Duration::from_millis(time.get())),
         None => volumes,
     }
 }
