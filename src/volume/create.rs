@@ -143,6 +143,10 @@ impl Volumes {
         if image != Where::Gone {
             begun.refuse_elsewhere(place)?;
         }
+        if !place.lacks_directory() {
+            self.refuse_renamed(place, secret)?;
+        }
+        self.forget_notes(&place.text)?;
         secrets::forget(&*self.keystore, secret.uuid)?;
         Ok(None)
     }

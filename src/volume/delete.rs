@@ -16,7 +16,7 @@ use super::image::{Image, Kind};
 use super::mark::{self, Mark, Work};
 use super::place::{Place, id};
 use super::{Ears, Step, Volumes, Watch, secrets};
-use crate::secret::{Definition, Error, UsageType};
+use crate::secret::{Definition, Error, ErrorCode, UsageType};
 
 /// What may be removed, besides an image that its secret's value opens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -127,18 +127,30 @@ impl Volumes {
     }
 
     /// The image may only have got another name: then its passphrase is there, and nowhere else.
-    fn refuse_renamed(&self, place: &Place, secret: &Definition) -> Result<(), Error> {
-        // Whoever can't read the value is told so where it counts; here it is a favour.
-        let Ok(Some(value)) = self.value(secret.uuid) else { return Ok(()) };
+    pub(super) fn refuse_renamed(&self, place: &Place, secret: &Definition) -> Result<(), Error> {
+        let uuid = secret.uuid;
+        let value = match self.value(uuid) {
+            Ok(Some(value)) => value,
+            Ok(None) => return Ok(()),
+            // Whoever may not read it is told so where it counts; here it is a favour.
+            Err(error) if error.code() == ErrorCode::InvalidSecret => return Ok(()),
+            Err(error) => return Err(error),
+        };
         for other in place.beside_it()? {
-            if let Ok(Some(image)) = Image::probe(&other)
-                && self.own(&other.text)?.is_none()
-                && self.tool.opens(&image, &value).unwrap_or(false)
-            {
-                let text = format!("the value of secret {} opens '{}'", secret.uuid, other.text);
+            let Ok(Some(image @ Image { kind: Kind::Luks(_), .. })) = Image::probe(&other) else { continue };
+            if self.own(&other.text)?.is_some() {
+                continue;
+            }
+            let opens = self.tool.opens(&image, &value).map_err(|error| {
+                error.advise(format!(
+                    "it may be '{}' under another name; if it isn't, move it away, or: strongroom secret-undefine {uuid}",
+                    place.text
+                ))
+            })?;
+            if opens {
+                let text = format!("the value of secret {uuid} opens '{}'", other.text);
                 return Err(Error::failed(text).advise(format!(
-                    "if that is the volume under another name: define a secret for it, give that this one's value, and run this again; if not: strongroom secret-undefine {}",
-                    secret.uuid
+                    "if that is the volume under another name: define a secret for it, give that this one's value, and run this again; if not: strongroom secret-undefine {uuid}"
                 )));
             }
         }
@@ -164,7 +176,7 @@ impl Volumes {
     }
 
     /// Forgets what changes of this volume's passphrase have left on this host, whichever secret's they were.
-    fn forget_notes(&self, path: &str) -> Result<(), Error> {
+    pub(super) fn forget_notes(&self, path: &str) -> Result<(), Error> {
         for handle in self.keystore.list_all(0)? {
             if handle.usage.kind == UsageType::None
                 && let Ok(definition) = self.definition(handle.uuid)

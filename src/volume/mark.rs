@@ -87,7 +87,7 @@ impl Mark {
         let (work, path) = (self.work.name(), &self.path);
         let text = format!("'volume {work}' of '{path}' was cut short when its directory was another one");
         Err(Error::not_now(text).advise(format!(
-            "mount the disk that it is on, and run that again; if it is gone for good, or never was there: strongroom volume delete --gone '{path}'"
+            "mount the disk that it is on, and run that again; if it is gone for good, or never was there, move away what is there now: strongroom volume delete --gone '{path}'"
         )))
     }
 

@@ -157,6 +157,32 @@ fn a_volume_that_was_renamed_keeps_its_secret() {
 }
 
 #[test]
+fn a_volume_that_was_renamed_when_its_work_was_cut_short_keeps_its_secret() {
+    let house = House::new();
+    let [path, renamed] = ["disk", "renamed"].map(|name| house.path(name));
+    let plan = Plan::new(&path, Format::Raw, SIZE);
+    for removing in [false, true] {
+        if removing {
+            house.volumes().create(&plan, None, &mut nothing).unwrap();
+            let mut kill = before(Step::Remove, die);
+            cut_short(|| house.volumes().delete(&path, Removal::default(), &mut kill).map(drop));
+        } else {
+            cut_short(|| house.volumes().create(&plan, None, &mut before(Step::Finish, die)).map(drop));
+        }
+        fs::rename(&path, &renamed).unwrap();
+        for error in [
+            house.volumes().create(&plan, None, &mut nothing).unwrap_err(),
+            house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap_err(),
+        ] {
+            assert!(error.to_string().ends_with(&format!("opens '{}'", renamed.display())), "{error}");
+        }
+        fs::rename(&renamed, &path).unwrap();
+        house.volumes().delete(&path, Removal::default(), &mut nothing).unwrap();
+        house.is_empty();
+    }
+}
+
+#[test]
 fn what_is_no_file_is_no_volume_that_could_come_back() {
     let house = House::new();
     let path = house.path("disk");
